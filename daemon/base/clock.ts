@@ -1,0 +1,23 @@
+/** The only source of time. Injected, so that a simulated drive runs on virtual time. */
+export interface Clock {
+  /** Monotonic nanoseconds from an arbitrary origin. */
+  nowNs(): number;
+  /** Wall-clock time in milliseconds since 1970, for people and log lines only. */
+  wallMs(): number;
+  /** Calls back once, no earlier than `delayMs` from now. Does not keep the process alive. */
+  setTimer(delayMs: number, callback: () => void): Timer;
+}
+
+export interface Timer {
+  cancel(): void;
+}
+
+export const systemClock: Clock = {
+  nowNs: () => performance.now() * 1e6,
+  wallMs: () => Date.now(),
+  setTimer(delayMs, callback) {
+    const handle = setTimeout(callback, delayMs);
+    handle.unref();
+    return { cancel: () => clearTimeout(handle) };
+  },
+};

@@ -1,0 +1,108 @@
+/**
+ * What a kernel set does. Three sets satisfy this contract: native (C++), wasm (AssemblyScript) and reference
+ * (TypeScript, normative). All of them work on offsets in the arena; native ones also on the media mapping.
+ *
+ * Numerics. Logits, softmax statistics and accumulation are float32 (or wider); K, V and queries are read exactly.
+ *   logit(i, t) = scale * dot(q_i, k_t), then softCap * tanh(logit / softCap) if softCap > 0
+ *   output(i)   = sum_t exp(logit(i, t) - max_i) * v_t / sum_t exp(logit(i, t) - max_i)
+ * over the tokens t that query i sees: t < end_i and (t >= start_i or t < sinkCount).
+ * A query that sees no token gets zeros, maximum -Infinity and log-sum-exp -Infinity.
+ * NaN and infinity follow IEEE 754 within what a query sees: a NaN in any key, value or logit it sees makes its output
+ * NaN (a NaN in one V column only that column), a logit of +Infinity too; a logit of -Infinity weighs nothing, and if
+ * all are -Infinity the query counts as seeing no token. What a query does not see never touches its result.
+ */
+import { defineStruct, f32, reserved, u32, uint64 } from '../../spec/struct.ts';
+
+/** Arena of a frame's K or V rows. */
+export const frameArenas = { memory: 0, media: 1 } as const;
+
+/** A run of consecutive tokens of one KV head whose K rows lie together and whose V rows lie together. 32 bytes. */
+export const frameStruct = defineStruct('frame', 32, {
+  kOffset: uint64(0, 'byte offset of the first K row in its arena; rows are headDimK elements apart'),
+  vOffset: uint64(8, 'byte offset of the first V row in its arena; rows are headDimV elements apart'),
+  firstToken: u32(16, 'position of the first token'),
+  tokenCount: u32(20, 'tokens; at least 1'),
+  kArena: u32(24, 'frameArenas'),
+  vArena: u32(28, 'frameArenas'),
+});
+
+/** What one query row sees. 8 bytes. */
+export const boundsStruct = defineStruct('query bounds', 8, {
+  start: u32(0, 'first token seen (besides sinks)'),
+  end: u32(4, 'one past the last token seen'),
+});
+
+/**
+ * One job: all query rows of one KV head against one chunk of tokens. Writes one partial per query row. 64 bytes.
+ * All offsets are byte offsets in the arena, 4-byte aligned.
+ */
+export const attendJob = defineStruct('attend job', 64, {
+  queryCount: u32(0, 'query rows'),
+  headDimK: u32(4, 'elements of a K row and of a query row'),
+  headDimV: u32(8, 'elements of a V row'),
+  elementTypeK: u32(12, 'element type code'),
+  elementTypeV: u32(16, 'element type code'),
+  frameCount: u32(20, 'frames, in ascending token order'),
+  frames: u32(24, 'offset of the frames'),
+  queries: u32(28, 'offset of the queries: f32 [queryCount][headDimK]'),
+  bounds: u32(32, 'offset of the query bounds, [queryCount]'),
+  sinkCount: u32(36, 'tokens below it are seen by every query that they precede'),
+  scale: f32(40, 'factor of the logits'),
+  softCap: f32(44, 'logit soft-cap; 0: none'),
+  partials: u32(48, 'offset of the result: [queryCount] partial records of 2 + headDimV f32'),
+  reserved0: reserved(52, 12),
+});
+
+/**
+ * A partial record is f32 {maximum, sum, weighted[headDimV]}: sum and weighted are relative to maximum
+ * (FlashAttention's split-KV partials). The neutral record is {-Infinity, 0, 0...}.
+ */
+export const partialSizeBytes = (headDimV: number): number => 4 * (2 + headDimV);
+
+/**
+ * Merges the partials of the chunks of one job group, in chunk order, and writes the outputs. 64 bytes.
+ */
+export const mergeJob = defineStruct('merge job', 64, {
+  queryCount: u32(0, 'query rows'),
+  headDimV: u32(4, 'elements of an output row'),
+  chunkCount: u32(8, 'partials per query row; may be 0'),
+  partials: u32(12, 'offset of chunk 0\'s partials, [queryCount] records'),
+  chunkStrideBytes: u32(16, 'from one chunk\'s partials to the next'),
+  outputType: u32(20, 'element type code'),
+  outputRows: u32(24, 'offset of u32 [queryCount]: row number of each query row in the output'),
+  output: u32(28, 'offset of the output rows, headDimV elements of outputType each'),
+  statistics: u32(32, 'offset of f32 [rows][2] {maximum, log-sum-exp}, by the same row numbers; 0: not wanted'),
+  reserved0: reserved(36, 28),
+});
+
+export type KernelName = 'native' | 'wasm' | 'reference';
+export const kernelNames: readonly KernelName[] = ['native', 'wasm', 'reference'];
+
+export interface Kernels {
+  readonly name: KernelName;
+  /** Instruction set in use, for people: "avx512", "simd128", "scalar". */
+  readonly isa: string;
+  /** Whether frames may name the media mapping. */
+  readonly canMapMedia: boolean;
+  /** CRC32C (Castagnoli, reflected 82F63B78h) of arena bytes, continuing from `seed` (0 to start). */
+  crc32c(offset: number, sizeBytes: number, seed?: number): number;
+  /** CRC32C of bytes of the media mapping; only if canMapMedia. */
+  crc32cMedia(offset: number, sizeBytes: number): number;
+  /**
+   * Converts `count` elements; source and target don't overlap. To f16 and bf16 it rounds to nearest even, overflow to
+   * infinity, NaN to a quiet NaN; subnormals are kept. Codes as in spec/element-type.ts.
+   */
+  convert(source: number, sourceType: number, target: number, targetType: number, count: number): void;
+  /** Runs the attendJob at `job`. */
+  attend(job: number): void;
+  /** Runs the mergeJob at `job`. */
+  merge(job: number): void;
+}
+
+/** What a thread gives to make its kernel set. */
+export interface KernelResources {
+  /** The arena's memory. */
+  readonly memory: WebAssembly.Memory;
+  /** Media cells file to map read-only, for native kernels: an open descriptor and the bytes from its start. */
+  readonly media?: { readonly fileDescriptor: number; readonly sizeBytes: number };
+}

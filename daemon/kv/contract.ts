@@ -1,0 +1,106 @@
+/** What the KV room offers to the rooms above it: sequences, and views of a layer to plan attention from. */
+import type { ElementType } from '../../spec/element-type.ts';
+import type { Lpn } from '../ftl/contract.ts';
+
+export interface SequenceShape {
+  readonly layerCount: number;
+  readonly kvHeadCount: number;
+  readonly headDimK: number;
+  readonly headDimV: number;
+  readonly elementTypeK: ElementType;
+  readonly elementTypeV: ElementType;
+  /** Tokens per group, resolved: never 0. */
+  readonly groupTokens: number;
+}
+
+export interface SequenceRequest {
+  readonly shape: SequenceShape;
+  /** 0n: the drive chooses. */
+  readonly id: bigint;
+  readonly label: string;
+  readonly leaseSeconds: number;
+  /** Hash of the host NQN. */
+  readonly owner: bigint;
+}
+
+export interface SequenceSummary {
+  readonly id: bigint;
+  readonly parentId: bigint;
+  readonly shape: SequenceShape;
+  readonly label: string;
+  readonly owner: bigint;
+  readonly leaseSeconds: number;
+  /** Tokens per layer. */
+  readonly lengths: readonly number[];
+  readonly pageCount: number;
+  readonly sharedPageCount: number;
+  readonly paddingBytesPerPageK: number;
+  readonly paddingBytesPerPageV: number;
+  /** Tokens in the tail buffer, over all layers. */
+  readonly bufferedTokenCount: number;
+}
+
+/** Rows that lie in the arena: K rows, directly followed by V rows. */
+export interface AppendSource {
+  readonly offset: number;
+  /** Type of the rows; undefined: as the sequence stores them (K and V may differ). */
+  readonly elementType?: ElementType | undefined;
+  /** False: [token][head][dim]; true: [head][token][dim]. */
+  readonly headMajor: boolean;
+}
+
+/**
+ * One layer of one sequence as it stood when the view was taken. Its tail rows stay where they are until `release`;
+ * its pages must be pinned (KvPages.pin) before the event loop is yielded.
+ */
+export interface LayerView {
+  readonly shape: SequenceShape;
+  /** Tokens in the layer. */
+  readonly length: number;
+  /** Tokens in whole groups, in flash: groups 0 to flashTokenCount / groupTokens - 1. */
+  readonly flashTokenCount: number;
+  page(group: number, head: number, part: 0 | 1): Lpn;
+  /** Arena offset of the row of token flashTokenCount; only where length > flashTokenCount. */
+  tail(head: number, part: 0 | 1): number;
+  release(): void;
+}
+
+export interface KvStore {
+  /** Checks the shape. DriveError invalidShape, sequenceExists, sequenceLimit. */
+  create(request: SequenceRequest): bigint;
+  /**
+   * Appends tokens to one layer; resolves with the layer's length once they are part of every later view. A repeat of
+   * tokens already there succeeds if they are equal after conversion. DriveError appendGap, appendConflict,
+   * unknownSequence, layerRange, tokenRange, capacityExceeded, bufferFull.
+   */
+  append(id: bigint, layer: number, position: number, tokenCount: number, source: AppendSource): Promise<number>;
+  /** A new sequence that shares the first `tokenCount` tokens of every layer (fewer where a layer is shorter). */
+  fork(sourceId: bigint, tokenCount: number, request: Omit<SequenceRequest, 'shape'>): Promise<bigint>;
+  /** `layer` undefined: all. DriveError tokenRange if longer than the layer. */
+  truncate(id: bigint, layer: number | undefined, length: number): Promise<void>;
+  reclaim(id: bigint): Promise<void>;
+  view(id: bigint, layer: number): LayerView;
+  summary(id: bigint): SequenceSummary;
+  /** Ids above `after`, ascending, at most `countMax`. */
+  list(after: bigint, countMax: number): bigint[];
+  /**
+   * Copies stored rows to the arena: K rows then V rows (as `part` says: 1 K, 2 V, 3 both), converted to `elementType`
+   * if given.
+   */
+  readBack(request: ReadBackRequest, targetOffset: number): Promise<void>;
+  readBackSizeBytes(request: ReadBackRequest): number;
+  /** Bytes that `append` takes. */
+  appendSizeBytes(id: bigint, tokenCount: number, elementType: ElementType | undefined): number;
+}
+
+export interface ReadBackRequest {
+  readonly id: bigint;
+  readonly layer: number;
+  readonly part: 1 | 2 | 3;
+  readonly tokenStart: number;
+  readonly tokenCount: number;
+  readonly firstHead: number;
+  readonly headCount: number;
+  readonly elementType?: ElementType | undefined;
+  readonly headMajor: boolean;
+}

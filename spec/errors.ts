@@ -1,0 +1,61 @@
+/**
+ * One table of everything that can go wrong: stable code, text, NVMe status (status code type and code), HTTP status,
+ * and whether the same request can succeed later.
+ *
+ * SCT 0 generic, 1 command specific (C0h to FFh are ours), 2 media and data integrity.
+ */
+export interface ErrorRow {
+  readonly text: string;
+  readonly sct: number;
+  readonly sc: number;
+  readonly http: number;
+  readonly retry: boolean;
+}
+
+const row = (text: string, sct: number, sc: number, http: number, retry = false): ErrorRow =>
+  ({ text, sct, sc, http, retry });
+
+export const errorTable = {
+  invalidOpcode: row('invalid command opcode', 0, 0x01, 400),
+  invalidField: row('invalid field in command', 0, 0x02, 400),
+  internal: row('internal error', 0, 0x06, 500, true),
+  aborted: row('command aborted because its association ended', 0, 0x07, 503),
+  invalidNamespace: row('invalid namespace or format', 0, 0x0b, 404),
+  commandSequence: row('command sequence error', 0, 0x0c, 409),
+  sglInvalid: row('invalid SGL descriptor', 0, 0x0d, 400),
+  sglCount: row('invalid number of SGL descriptors', 0, 0x0e, 400),
+  sglDataLength: row('data SGL length invalid', 0, 0x0f, 400),
+  sglType: row('SGL descriptor type invalid', 0, 0x11, 400),
+  sglOffset: row('SGL offset invalid', 0, 0x16, 400),
+  sglDataBlock: row('memory region key, range or owner invalid', 0, 0x1e, 400),
+  lbaRange: row('LBA out of range', 0, 0x80, 400),
+  capacityExceeded: row('capacity exceeded', 0, 0x81, 507, true),
+  namespaceNotReady: row('namespace not ready', 0, 0x82, 503, true),
+  invalidLogPage: row('invalid log page', 1, 0x09, 400),
+  featureNotChangeable: row('feature not changeable', 1, 0x0e, 400),
+  connectIncompatibleFormat: row('connect: incompatible format', 1, 0x80, 400),
+  connectBusy: row('connect: controller busy', 1, 0x81, 503, true),
+  connectInvalidParameters: row('connect: invalid parameters', 1, 0x82, 400),
+  connectInvalidHost: row('connect: host not allowed', 1, 0x84, 403),
+  unknownSequence: row('unknown sequence', 1, 0xc0, 404),
+  sequenceExists: row('sequence id in use', 1, 0xc1, 409),
+  invalidShape: row('invalid sequence shape', 1, 0xc2, 400),
+  appendGap: row('append position beyond the layer\'s length', 1, 0xc3, 409),
+  appendConflict: row('append differs from the tokens already there', 1, 0xc4, 409),
+  tokenRange: row('token out of range', 1, 0xc5, 400),
+  layerRange: row('layer out of range', 1, 0xc6, 400),
+  headRange: row('head out of range', 1, 0xc7, 400),
+  sequenceLimit: row('too many sequences', 1, 0xc8, 507, true),
+  bufferFull: row('tail buffer full', 1, 0xc9, 507, true),
+  slotInUse: row('result slot in use', 1, 0xca, 409),
+  slotEmpty: row('result slot empty', 1, 0xcb, 404),
+  slotLimit: row('result slot number or size beyond the limit', 1, 0xcc, 400),
+  regionLimit: row('memory region count or size beyond the limit', 1, 0xcd, 507),
+  attendMode: row('attention mode not supported', 1, 0xce, 400),
+  unsupportedVersion: row('descriptor version not supported', 1, 0xcf, 400),
+  leaseExpired: row('sequence lease expired', 1, 0xd0, 404),
+  writeFault: row('write fault', 2, 0x80, 500),
+  unrecoveredRead: row('unrecovered read error', 2, 0x81, 500),
+} as const satisfies Record<string, ErrorRow>;
+
+export type ErrorCode = keyof typeof errorTable;

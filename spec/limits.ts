@@ -1,0 +1,66 @@
+/**
+ * Every bound of the system. Hitting one is a status or an error that names it, never growth.
+ * Relations between bounds are asserted below, when the module loads.
+ */
+export const limits = {
+  // Flash
+  pageSizeBytesMin: 4096,
+  pageSizeBytesMax: 65_536,
+  lbaSizeBytes: 4096,
+  superblockCountMin: 128,
+  channelCountMax: 64,
+
+  // Sequences
+  sequenceCountMax: 65_536,
+  layerCountMax: 512,
+  kvHeadCountMax: 512,
+  headDimMin: 8,
+  headDimMax: 256,
+  sequenceTokensMax: 0x7fff_ffff,
+  labelBytesMax: 128,
+
+  // ATTN
+  attendEntryCountMax: 1024,
+  queryHeadsPerKvHeadMax: 128,
+  queryTokenCountMax: 4096,
+  /** Query rows (tokens times heads) over all entries of one command. */
+  queryRowCountMax: 131_072,
+
+  // NVMe over Fabrics
+  /** Largest data transfer of one command over a socket: MDTS 8 at 4 KiB pages. */
+  transferBytesMax: 1 << 20,
+  mdtsExponent: 8,
+  /** Largest keyed SGL data block: its length field has 24 bits. */
+  keyedBlockBytesMax: 0xff_ffff,
+  inCapsuleBytesMax: 32_768,
+  adminInCapsuleBytesMax: 8192,
+  h2cDataBytesMax: 131_072,
+  queueEntriesMax: 128,
+  adminQueueEntriesMax: 32,
+  ioQueueCountMax: 64,
+  associationCountMax: 256,
+  connectionCountMax: 1024,
+  /** A new connection has this long for ICReq and Connect, and a started capsule for its end. */
+  handshakeTimeoutMs: 10_000,
+  keepAliveTimeoutMsMax: 3_600_000,
+
+  // Peer-to-peer memory of one association
+  regionCountMax: 64,
+  regionBytesMax: 2 ** 32,
+  regionBytesTotalMax: 2 ** 34,
+  resultSlotCountMax: 64,
+  resultSlotBytesTotalMax: 64 * 1024 * 1024,
+} as const;
+
+function relation(holds: boolean, text: string): void {
+  if (!holds) throw new Error(`limits do not fit together: ${text}`);
+}
+
+relation(limits.transferBytesMax === 4096 << limits.mdtsExponent, 'MDTS is stated in units of 4 KiB pages');
+relation(limits.transferBytesMax <= limits.keyedBlockBytesMax, 'a keyed block can carry what a socket can');
+relation(limits.inCapsuleBytesMax % 16 === 0, 'IOCCSZ counts units of 16 bytes');
+relation(limits.h2cDataBytesMax >= 4096, 'MAXH2CDATA is at least 4096 (NVMe/TCP transport specification)');
+relation(
+  limits.headDimMax * 4 <= limits.pageSizeBytesMin,
+  'the widest row of the widest element type fits the smallest page',
+);

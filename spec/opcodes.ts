@@ -1,0 +1,69 @@
+/**
+ * Every command the drive knows. The low two bits of an opcode are its data direction (NVMe base specification,
+ * "Opcode" in the common command format): 00b none, 01b host to controller, 10b controller to host, 11b both.
+ */
+export const dataDirections = { none: 0, hostToController: 1, controllerToHost: 2, both: 3 } as const;
+export type DataDirection = keyof typeof dataDirections;
+
+export interface OpcodeRow {
+  readonly opcode: number;
+  readonly name: string;
+}
+
+/** Commands of the admin queue. C0h and above are vendor commands. */
+export const adminOpcodes = {
+  getLogPage: { opcode: 0x02, name: 'Get Log Page' },
+  identify: { opcode: 0x06, name: 'Identify' },
+  setFeatures: { opcode: 0x09, name: 'Set Features' },
+  getFeatures: { opcode: 0x0a, name: 'Get Features' },
+  keepAlive: { opcode: 0x18, name: 'Keep Alive' },
+  /** CDW10-11: size in bytes. Returns a memory region descriptor. */
+  regionCreate: { opcode: 0xc2, name: 'Memory Region Create' },
+  /** CDW10: key. */
+  regionDelete: { opcode: 0xc4, name: 'Memory Region Delete' },
+} as const satisfies Record<string, OpcodeRow>;
+
+/** Commands of an I/O queue on a namespace of the NVM command set (CSI 00h). */
+export const nvmOpcodes = {
+  flush: { opcode: 0x00, name: 'Flush' },
+  write: { opcode: 0x01, name: 'Write' },
+  read: { opcode: 0x02, name: 'Read' },
+  writeZeroes: { opcode: 0x08, name: 'Write Zeroes' },
+  datasetManagement: { opcode: 0x09, name: 'Dataset Management' },
+} as const satisfies Record<string, OpcodeRow>;
+
+/** Commands of an I/O queue on a namespace of the KV-cache command set (CSI 30h). */
+export const kvOpcodes = {
+  flush: { opcode: 0x00, name: 'Flush' },
+  /** Data: createDescriptor. DW0-1: sequence id. */
+  create: { opcode: 0x81, name: 'KV Create' },
+  /** CDW10-11 sequence, CDW12 kvTransferBits, CDW13 position, CDW14 tokens. Data: K rows, then V rows. DW0: length. */
+  append: { opcode: 0x85, name: 'KV Append' },
+  /** CDW10-11 source, CDW12 tokens per layer to share (ALL_TOKENS: all). Data: createDescriptor. DW0-1: new id. */
+  fork: { opcode: 0x89, name: 'KV Fork' },
+  /** CDW10-11 sequence, CDW12 layer or ALL_LAYERS, CDW13 new length. */
+  truncate: { opcode: 0x8c, name: 'KV Truncate' },
+  /** CDW10-11 sequence. */
+  reclaim: { opcode: 0x90, name: 'KV Reclaim' },
+  /** CDW10-11 sequence, CDW12 querySelectors. */
+  query: { opcode: 0x92, name: 'KV Query' },
+  /** CDW10-11 sequence, CDW12 kvTransferBits, CDW13 first token, CDW14 tokens, CDW15 first head | head count << 16 (0: all). */
+  readBack: { opcode: 0x96, name: 'KV Read Back' },
+  /** Data: attendHeader, attendEntry..., queries. Outputs go to regions or result slots. */
+  attend: { opcode: 0xc1, name: 'ATTN' },
+  /** CDW10 slot, CDW11 byte offset, CDW12 bit 0: keep the slot. Returns the slot's bytes and frees it. */
+  attendResult: { opcode: 0xc2, name: 'ATTN Result' },
+  /** As attend, data in the capsule; CDW10: bytes to return. Outputs of kind `exchange` come back as data. */
+  attendExchange: { opcode: 0xc3, name: 'ATTN Exchange' },
+} as const satisfies Record<string, OpcodeRow>;
+
+/** Fabrics commands: one opcode, the type in byte 4 of the submission entry. */
+export const FABRICS_OPCODE = 0x7f;
+export const fabricsTypes = {
+  propertySet: { opcode: 0x00, name: 'Property Set' },
+  connect: { opcode: 0x01, name: 'Connect' },
+  propertyGet: { opcode: 0x04, name: 'Property Get' },
+  disconnect: { opcode: 0x08, name: 'Disconnect' },
+} as const satisfies Record<string, OpcodeRow>;
+
+export const directionOf = (opcode: number): number => opcode & 3;

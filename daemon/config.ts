@@ -1,0 +1,94 @@
+import { availableParallelism } from 'node:os';
+import { DriveError } from './base/errors.ts';
+import { type KernelName, kernelNames } from './kernels/contract.ts';
+
+/** A TCP address to listen on. Port 0: any free port. */
+export interface SocketAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** What may be given to a daemon; everything has a default. */
+export interface DaemonOptions {
+  /** NVMe/TCP; 'off': Unix socket only. Default 127.0.0.1:4420. */
+  readonly tcp?: string | undefined;
+  /** HTTP control plane and metrics; 'off': Unix socket only. Default 127.0.0.1:4480. */
+  readonly http?: string | undefined;
+  readonly kernels?: string | undefined;
+  /** Compute workers; default: one per CPU. 0: everything on the event loop. */
+  readonly workers?: number | undefined;
+  /** Parent of this drive's runtime folder; should lie on tmpfs. Default as in `runtimeFolder`. */
+  readonly runtimeFolder?: string | undefined;
+  /** Group that may use the runtime folder (mode 0770 instead of 0700). */
+  readonly group?: string | undefined;
+  /** Tail buffers, transfer buffers and job lists, in bytes. Default 512 MiB; only touched pages take memory. */
+  readonly bufferBytes?: number | undefined;
+  /** Page frames that kernels without a media mapping (WebAssembly, reference) read into. Default 256 MiB. */
+  readonly cacheBytes?: number | undefined;
+  /** Longest time, in milliseconds, that completed but unflushed changes stay without a checkpoint. Default 1000. */
+  readonly checkpointIntervalMs?: number | undefined;
+  readonly logLevel?: string | undefined;
+}
+
+/** Checked, complete, frozen. */
+export interface DaemonConfig {
+  readonly tcp: SocketAddress | undefined;
+  readonly http: SocketAddress | undefined;
+  readonly kernels: KernelName | 'auto';
+  readonly workers: number;
+  readonly runtimeFolder: string;
+  readonly group: string | undefined;
+  readonly bufferBytes: number;
+  readonly cacheBytes: number;
+  readonly checkpointIntervalMs: number;
+  readonly logLevel: string;
+}
+
+const MIB = 2 ** 20;
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
+
+/** Checks every option; the first wrong one is an invalidField error that names it, its value and what is allowed. */
+export function resolveConfig(options: DaemonOptions, environment: NodeJS.ProcessEnv, userId: number): DaemonConfig {
+  const kernels = options.kernels ?? environment['ATTNDRIVE_KERNELS'] ?? 'auto';
+  const allowedKernels: readonly string[] = ['auto', ...kernelNames];
+  if (!allowedKernels.includes(kernels)) refuse('kernels', kernels, allowedKernels.join(', '));
+  const logLevel = options.logLevel ?? 'info';
+  if (!(logLevels as readonly string[]).includes(logLevel)) refuse('log level', logLevel, logLevels.join(', '));
+  return Object.freeze({
+    tcp: address('tcp', options.tcp ?? '127.0.0.1:4420'),
+    http: address('http', options.http ?? '127.0.0.1:4480'),
+    kernels: kernels as KernelName | 'auto',
+    workers: within('workers', options.workers ?? availableParallelism(), 0, 256),
+    runtimeFolder: options.runtimeFolder ?? defaultRuntimeFolder(environment, userId),
+    group: options.group,
+    bufferBytes: within('buffer size', options.bufferBytes ?? 512 * MIB, 16 * MIB, 3072 * MIB),
+    cacheBytes: within('cache size', options.cacheBytes ?? 256 * MIB, MIB, 3072 * MIB),
+    checkpointIntervalMs: within('checkpoint interval (ms)', options.checkpointIntervalMs ?? 1000, 10, 3_600_000),
+    logLevel,
+  });
+}
+
+/** Where running drives of this user are found: systemd's runtime directory, the session's, or shared memory. */
+export function defaultRuntimeFolder(environment: NodeJS.ProcessEnv, userId: number): string {
+  if (environment['RUNTIME_DIRECTORY']) return environment['RUNTIME_DIRECTORY'];
+  if (environment['XDG_RUNTIME_DIR']) return `${environment['XDG_RUNTIME_DIR']}/attndrive`;
+  return `/dev/shm/attndrive-${userId}`;
+}
+
+function refuse(what: string, value: unknown, allowed: string): never {
+  throw new DriveError('invalidField', `${what} ${JSON.stringify(value)}; allowed: ${allowed}`);
+}
+
+function within(what: string, value: number, min: number, max: number): number {
+  if (!Number.isInteger(value) || value < min || value > max) refuse(what, value, `an integer from ${min} to ${max}`);
+  return value;
+}
+
+/** `HOST:PORT`, `[IPV6]:PORT`, `:PORT` (loopback) or `off`. */
+function address(what: string, value: string): SocketAddress | undefined {
+  if (value === 'off') return undefined;
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(value);
+  const port = Number(match?.[3]);
+  if (!match || port > 65_535) refuse(what, value, 'HOST:PORT, :PORT with port 0 to 65535, or off');
+  return { host: match[1] ?? (match[2] || '127.0.0.1'), port };
+}

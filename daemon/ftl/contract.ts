@@ -56,6 +56,8 @@ export interface KvPages {
   /** Whether this page's checksum was seen right since it was programmed or the drive started. */
   isVerified(ppn: Ppn): boolean;
   markVerified(ppn: Ppn): void;
+  /** How often the page's block was erased. With `ppn` it names one content for good: what a cache of pages is keyed by. */
+  eraseCount(ppn: Ppn): number;
   /** Counts NAND reads that were made outside this room (compute workers walking the media). */
   countReads(pageCount: number): void;
 }

@@ -1,4 +1,5 @@
 /** What the FTL offers to the rooms above it. */
+import type { MetaKey, MetaReader } from '../meta/contract.ts';
 
 /** Logical page of the KV namespace: what sequences hold. It keeps its number when garbage collection moves the bytes. */
 export type Lpn = number & { readonly lpn: unique symbol };
@@ -99,15 +100,24 @@ export interface CheckpointSink {
   readonly restage: boolean;
   stage(owner: StagingOwner, payload: Uint8Array): void;
   /** Into the metadata transaction. Namespaces are numbers of meta/namespaces.ts. */
-  put(namespace: number, key: readonly (number | string)[], value: unknown): void;
-  remove(namespace: number, key: readonly (number | string)[]): void;
+  put(namespace: number, key: MetaKey, value: unknown): void;
+  remove(namespace: number, key: MetaKey): void;
 }
 
 export interface CheckpointParticipant {
   checkpoint(sink: CheckpointSink): void;
 }
 
-/** What recovery found after the last metadata transaction, in operation order. */
+/**
+ * What the KV room must apply to the records of the last metadata transaction, in operation order.
+ *
+ * - `page`: a page programmed after that transaction (garbage collection's copies are not events). Its bytes are intact.
+ * - `staged`: a KV record of the staging log. All records since the last restage are given, those from before the
+ *   transaction too, since what they hold may be in no page and no record; the KV room tells by its own generation and
+ *   position whether one is out of date. Its operation number tells whether it is from before the transaction.
+ *
+ * After a clean shutdown only `staged` events come.
+ */
 export type RecoveredEvent =
   | { readonly operation: number; readonly kind: 'page'; readonly tag: KvPageTag; readonly lpn: Lpn }
   | { readonly operation: number; readonly kind: 'staged'; readonly payload: Uint8Array };
@@ -115,10 +125,12 @@ export type RecoveredEvent =
 /** The KV room's side of opening a drive. */
 export interface KvRecovery {
   /**
-   * Called once while the drive opens: loads its records from the metadata store, applies the events in order, and
-   * returns how many holders each logical page has ([lpn] -> references). Pages nobody holds are freed.
+   * Called once while the drive opens: loads its records from the last metadata transaction (`records`), applies the
+   * events in order, and returns how many holders each logical page has ([lpn] -> references). Pages nobody holds are
+   * freed. What it drops or shortens must be dropped again if the drive crashes before the next checkpoint, which
+   * follows at once: `checkpoint` is called with `restage` set before anything else happens.
    */
-  recover(events: readonly RecoveredEvent[], lpnCount: number): Uint16Array;
+  recover(events: readonly RecoveredEvent[], lpnCount: number, records: MetaReader): Uint16Array;
 }
 
 export interface Durability {
@@ -129,4 +141,82 @@ export interface Durability {
   flush(): Promise<void>;
   /** Durable by the staging log and media alone, without a metadata transaction: for FUA. */
   syncStaging(): Promise<void>;
+}
+
+/** Who the drive is; fixed by format. */
+export interface DriveIdentity {
+  /** 32 lower-case hexadecimal digits. */
+  readonly uuid: string;
+  /** Up to 20 characters, from the uuid. */
+  readonly serial: string;
+  readonly formatVersion: number;
+  readonly blockCapacityBytes: number;
+  readonly kvCapacityBytes: number;
+  readonly pageSizeBytes: number;
+  readonly channelCount: number;
+  readonly diesPerChannel: number;
+  readonly pagesPerBlock: number;
+  readonly superblockCount: number;
+}
+
+/** Totals since the daemon started. Pages unless said otherwise. */
+export interface FtlCounters {
+  readonly hostBlockPagesProgrammed: number;
+  readonly hostKvPagesProgrammed: number;
+  readonly gcPagesProgrammed: number;
+  readonly pagesRead: number;
+  readonly superblocksErased: number;
+  readonly gcVictims: number;
+  readonly checkpoints: number;
+  readonly stagingRecords: number;
+  readonly stagingBytes: number;
+  readonly mediaSyncs: number;
+  /** LBAs that the host wrote. */
+  readonly hostLbasWritten: number;
+  readonly hostLbasRead: number;
+  readonly unrecoveredReads: number;
+}
+
+export interface SuperblockSnapshot {
+  readonly superblock: number;
+  readonly state: string;
+  /** 'block', 'kv' or 'none'. */
+  readonly pool: string;
+  readonly eraseCount: number;
+  readonly validSlotCount: number;
+  readonly slotCount: number;
+  readonly pinCount: number;
+}
+
+export interface FtlSnapshot {
+  readonly counters: FtlCounters;
+  readonly superblocksByState: Readonly<Record<string, number>>;
+  readonly freeSuperblockCount: number;
+  readonly blockLbaCount: number;
+  readonly blockLbasMapped: number;
+  readonly kvPageCount: number;
+  readonly kvPagesFree: number;
+  readonly eraseCountMin: number;
+  readonly eraseCountMax: number;
+  readonly eraseCountMean: number;
+  readonly operation: number;
+  readonly checkpointOperation: number;
+  readonly stagingLogBytes: number;
+}
+
+/** An open drive's flash translation layer: what `FTL.open` gives. */
+export interface FtlDrive {
+  readonly identity: DriveIdentity;
+  readonly blocks: BlockNamespace;
+  readonly kv: KvPages;
+  readonly durability: Durability;
+  readonly staging: StagingLog;
+  readonly operations: OperationCounter;
+  /** Rooms whose state belongs to every checkpoint. Before the first flush. */
+  registerParticipant(participant: CheckpointParticipant): void;
+  snapshot(): FtlSnapshot;
+  /** One entry per superblock. */
+  superblocks(): SuperblockSnapshot[];
+  /** Clean shutdown: flushes, marks the drive clean, lets go of the folder. Nothing may be in flight. */
+  close(): Promise<void>;
 }

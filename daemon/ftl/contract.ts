@@ -106,6 +106,10 @@ export interface CheckpointSink {
 
 export interface CheckpointParticipant {
   checkpoint(sink: CheckpointSink): void;
+  /**
+   * Appends to the log whatever is only in memory and not staged yet. `Durability.syncStaging` calls it before it syncs.
+   */
+  stageBuffered(log: StagingLog): void;
 }
 
 /**

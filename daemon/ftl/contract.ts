@@ -132,9 +132,14 @@ export interface KvRecovery {
    * Called once while the drive opens: loads its records from the last metadata transaction (`records`), applies the
    * events in order, and returns how many holders each logical page has ([lpn] -> references). Pages nobody holds are
    * freed. What it drops or shortens must be dropped again if the drive crashes before the next checkpoint, which
-   * follows at once: `checkpoint` is called with `restage` set before anything else happens.
+   * follows at once: `checkpoint` is called with `restage` set right after `settle`, before anything else happens.
    */
   recover(events: readonly RecoveredEvent[], lpnCount: number, records: MetaReader): Uint16Array;
+  /**
+   * Called once after `recover`, as soon as KvPages.read and release work: fetches rows that a replayed truncate left in
+   * pages (in the middle of a group), which `recover`, being synchronous, can't.
+   */
+  settle(): Promise<void>;
 }
 
 export interface Durability {

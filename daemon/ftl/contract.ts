@@ -136,10 +136,11 @@ export interface KvRecovery {
    */
   recover(events: readonly RecoveredEvent[], lpnCount: number, records: MetaReader): Uint16Array;
   /**
-   * Called once after `recover`, as soon as KvPages.read and release work: fetches rows that a replayed truncate left in
-   * pages (in the middle of a group), which `recover`, being synchronous, can't.
+   * Called once after `recover`, as soon as `pages` and `log` work, and for a new drive too: the KV room has them from
+   * here on. It fetches rows that a replayed truncate left in pages (in the middle of a group), which `recover`, being
+   * synchronous, can't.
    */
-  settle(): Promise<void>;
+  settle(pages: KvPages, log: StagingLog): Promise<void>;
 }
 
 export interface Durability {

@@ -8,13 +8,26 @@
 
 /**
  * - `u8` `u16` `u32` `f32`: numbers.
+ * - `u24`: a 24-bit number (lengths in keyed SGL descriptors).
  * - `u64`: an opaque 64-bit value, a `bigint`.
  * - `uint64`: a 64-bit quantity that arithmetic follows on, a `number`. Values of 2^53 and above lose low bits when
  *   decoded but stay at or above 2^53, so every range check still refuses them.
+ * - `uint128`: the same for the 128-bit counters of NVMe log pages; what we write always fits 53 bits.
  * - `text`: UTF-8, padded with `pad` (0 by default; NVMe pads ASCII with spaces).
  * - `bytes`: raw. `reserved`: must be zero; decoded by nobody, checked by `firstNonZeroReserved`.
  */
-export type FieldKind = 'u8' | 'u16' | 'u32' | 'u64' | 'uint64' | 'f32' | 'bytes' | 'text' | 'reserved';
+export type FieldKind =
+  | 'u8'
+  | 'u16'
+  | 'u24'
+  | 'u32'
+  | 'u64'
+  | 'uint64'
+  | 'uint128'
+  | 'f32'
+  | 'bytes'
+  | 'text'
+  | 'reserved';
 
 export interface FieldTable {
   readonly kind: FieldKind;
@@ -28,9 +41,11 @@ export interface FieldTable {
 interface ValueOf {
   u8: number;
   u16: number;
+  u24: number;
   u32: number;
   f32: number;
   uint64: number;
+  uint128: number;
   u64: bigint;
   bytes: Uint8Array;
   text: string;
@@ -45,7 +60,16 @@ export type StructValue<F extends Fields> = {
     : never;
 };
 
-const fixedWidths: Partial<Record<FieldKind, number>> = { u8: 1, u16: 2, u32: 4, f32: 4, u64: 8, uint64: 8 };
+const fixedWidths: Partial<Record<FieldKind, number>> = {
+  u8: 1,
+  u16: 2,
+  u24: 3,
+  u32: 4,
+  f32: 4,
+  u64: 8,
+  uint64: 8,
+  uint128: 16,
+};
 
 const scalar =
   <K extends FieldKind>(kind: K) =>
@@ -53,10 +77,12 @@ const scalar =
 
 export const u8 = scalar('u8');
 export const u16 = scalar('u16');
+export const u24 = scalar('u24');
 export const u32 = scalar('u32');
 export const f32 = scalar('f32');
 export const u64 = scalar('u64');
 export const uint64 = scalar('uint64');
+export const uint128 = scalar('uint128');
 export const bytes = (offset: number, width: number, meaning: string) =>
   ({ kind: 'bytes' as const, offset, width, meaning });
 export const text = (offset: number, width: number, meaning: string, pad = 0) =>
@@ -136,6 +162,9 @@ function viewOf(source: Uint8Array, at: number, sizeBytes: number, name: string)
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
+const quantity = (view: DataView, offset: number): number =>
+  view.getUint32(offset + 4, true) * 0x1_0000_0000 + view.getUint32(offset, true);
+
 function readField(view: DataView, field: FieldTable): unknown {
   const { offset, width } = field;
   switch (field.kind) {
@@ -143,6 +172,8 @@ function readField(view: DataView, field: FieldTable): unknown {
       return view.getUint8(offset);
     case 'u16':
       return view.getUint16(offset, true);
+    case 'u24':
+      return view.getUint16(offset, true) + view.getUint8(offset + 2) * 0x1_0000;
     case 'u32':
       return view.getUint32(offset, true);
     case 'f32':
@@ -150,7 +181,9 @@ function readField(view: DataView, field: FieldTable): unknown {
     case 'u64':
       return view.getBigUint64(offset, true);
     case 'uint64':
-      return view.getUint32(offset + 4, true) * 0x1_0000_0000 + view.getUint32(offset, true);
+      return quantity(view, offset);
+    case 'uint128':
+      return quantity(view, offset + 8) * 2 ** 64 + quantity(view, offset);
     case 'bytes':
       return new Uint8Array(view.buffer, view.byteOffset + offset, width).slice();
     case 'text': {
@@ -166,33 +199,45 @@ function readField(view: DataView, field: FieldTable): unknown {
 
 function writeField(view: DataView, field: FieldTable, value: unknown, label: string): void {
   const { offset, width, kind } = field;
-  const fill = kind === 'text' ? (field.pad ?? 0) : 0;
-  new Uint8Array(view.buffer, view.byteOffset + offset, width).fill(fill);
+  const target = new Uint8Array(view.buffer, view.byteOffset + offset, width);
+  target.fill(kind === 'text' ? (field.pad ?? 0) : 0);
   if (value === undefined || kind === 'reserved') return;
-  if (kind === 'bytes' || kind === 'text') {
-    const raw = kind === 'text' ? encoder.encode(value as string) : (value as Uint8Array);
-    if (raw.length > width) throw new RangeError(`${label}: ${raw.length} bytes do not fit ${width}`);
-    new Uint8Array(view.buffer, view.byteOffset + offset, width).set(raw);
-    return;
+  switch (kind) {
+    case 'bytes':
+    case 'text': {
+      const raw = kind === 'text' ? encoder.encode(value as string) : (value as Uint8Array);
+      if (raw.length > width) throw new RangeError(`${label}: ${raw.length} bytes do not fit ${width}`);
+      target.set(raw);
+      return;
+    }
+    case 'u64': {
+      const opaque = value as bigint;
+      if (opaque < 0n || opaque > 0xffff_ffff_ffff_ffffn) {
+        throw new RangeError(`${label}: ${opaque} is not an integer from 0 to 2^64 - 1`);
+      }
+      view.setBigUint64(offset, opaque, true);
+      return;
+    }
+    case 'f32':
+      view.setFloat32(offset, value as number, true);
+      return;
+    default:
+      writeInteger(view, offset, width, value as number, label);
   }
-  if (kind === 'u64') {
-    view.setBigUint64(offset, value as bigint, true);
-    return;
+}
+
+function writeInteger(view: DataView, offset: number, width: number, value: number, label: string): void {
+  const limit = width >= 8 ? Number.MAX_SAFE_INTEGER : 2 ** (8 * width) - 1;
+  if (!Number.isInteger(value) || value < 0 || value > limit) {
+    throw new RangeError(`${label}: ${value} is not an integer from 0 to ${limit}`);
   }
-  const number = value as number;
-  if (kind === 'f32') {
-    view.setFloat32(offset, number, true);
-    return;
-  }
-  const limit = kind === 'uint64' ? Number.MAX_SAFE_INTEGER : 2 ** (8 * width) - 1;
-  if (!Number.isInteger(number) || number < 0 || number > limit) {
-    throw new RangeError(`${label}: ${number} is not an integer from 0 to ${limit}`);
-  }
-  if (kind === 'u8') view.setUint8(offset, number);
-  else if (kind === 'u16') view.setUint16(offset, number, true);
-  else if (kind === 'u32') view.setUint32(offset, number, true);
-  else {
-    view.setUint32(offset, number % 0x1_0000_0000, true);
-    view.setUint32(offset + 4, Math.floor(number / 0x1_0000_0000), true);
+  if (width === 1) view.setUint8(offset, value);
+  else if (width === 2) view.setUint16(offset, value, true);
+  else if (width === 3) {
+    view.setUint16(offset, value & 0xffff, true);
+    view.setUint8(offset + 2, value >>> 16);
+  } else {
+    view.setUint32(offset, value % 0x1_0000_0000, true);
+    if (width >= 8) view.setUint32(offset + 4, Math.floor(value / 0x1_0000_0000), true);
   }
 }

@@ -50,6 +50,14 @@ export const limits = {
   regionBytesTotalMax: 2 ** 34,
   resultSlotCountMax: 64,
   resultSlotBytesTotalMax: 64 * 1024 * 1024,
+
+  // HTTP control plane
+  adminBodyBytesMax: 65_536,
+  adminConnectionCountMax: 64,
+  /** A request has this long to arrive whole. */
+  adminRequestTimeoutMs: 10_000,
+  /** An idle kept-alive connection is closed after this long. */
+  adminIdleTimeoutMs: 60_000,
 } as const;
 
 function relation(holds: boolean, text: string): void {

@@ -1,0 +1,192 @@
+import { chmod, lstat, unlink } from 'node:fs/promises';
+import type { AddressInfo, Socket } from 'node:net';
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import { adminRoutes, type Route } from '../../spec/admin-api.ts';
+import { limits } from '../../spec/limits.ts';
+import type { Clock } from '../base/clock.ts';
+import { DriveError } from '../base/errors.ts';
+import type { Logger } from '../base/logger.ts';
+import type { DriveView } from './drive-view.ts';
+import { HttpError, mapError } from './error-map.ts';
+import { MetricsRegistry } from './metrics-registry.ts';
+import { chooseRepresentation, msgpackNames, readMsgpack } from './representation.ts';
+import { createHandlers, type Handlers, type RouteAnswer } from './routes.ts';
+
+export interface AdminServerOptions {
+  /** Unix socket to listen on; a stale one is replaced (the drive's lock says that nobody else serves it). */
+  readonly socketPath: string;
+  /** Mode of the socket; default 0600. */
+  readonly socketMode?: number;
+  /** Also listen here; port 0: any free port. */
+  readonly http?: { readonly host: string; readonly port: number } | undefined;
+}
+
+/**
+ * The control plane: the routes of `spec/admin-api.ts` over HTTP/1.1, on a Unix socket and optionally on TCP. Whoever
+ * can connect may do everything: the socket's mode and the loopback address are the protection.
+ */
+export class AdminServer {
+  readonly #options: AdminServerOptions;
+  readonly #logger: Logger;
+  readonly #handlers: Handlers;
+  readonly #contentTypeOfMetrics: string;
+  readonly #apps: FastifyInstance[] = [];
+  #httpAddress: AddressInfo | undefined;
+
+  constructor(options: AdminServerOptions, modules: { view: DriveView; clock: Clock; logger: Logger }) {
+    this.#options = options;
+    this.#logger = modules.logger;
+    const registry = new MetricsRegistry(() => modules.view.statistics());
+    this.#contentTypeOfMetrics = registry.contentType;
+    this.#handlers = createHandlers({ view: modules.view, clock: modules.clock, registry });
+  }
+
+  /** Where it listens on TCP, once started. */
+  get httpAddress(): { readonly host: string; readonly port: number } | undefined {
+    return this.#httpAddress && { host: this.#httpAddress.address, port: this.#httpAddress.port };
+  }
+
+  /** Listens. DriveError invalidField if the port or the path cannot be had. */
+  async start(): Promise<void> {
+    const { socketPath, socketMode = 0o600, http } = this.#options;
+    await removeStaleSocket(socketPath);
+    await this.#listen({ path: socketPath }, `unix:${socketPath}`);
+    await chmod(socketPath, socketMode);
+    if (http === undefined) return;
+    const app = await this.#listen(http, `${http.host}:${http.port}`);
+    this.#httpAddress = app.server.address() as AddressInfo;
+  }
+
+  /** Stops listening, lets running requests end, and drops idle connections. */
+  async close(): Promise<void> {
+    const apps = this.#apps.splice(0);
+    await Promise.all(apps.map((app) => app.close()));
+  }
+
+  async #listen(where: { path: string } | { host: string; port: number }, name: string): Promise<FastifyInstance> {
+    const app = this.#createApp();
+    try {
+      await app.listen(where);
+    } catch (error) {
+      await app.close();
+      const { code } = error as NodeJS.ErrnoException;
+      const why = code === 'EADDRINUSE' ? 'address in use' : String(code ?? error);
+      throw new DriveError('invalidField', `cannot listen for HTTP on ${name}: ${why}`, { cause: error });
+    }
+    this.#apps.push(app);
+    return app;
+  }
+
+  #createApp(): FastifyInstance {
+    const app = fastify({
+      logger: false,
+      bodyLimit: limits.adminBodyBytesMax,
+      requestTimeout: limits.adminRequestTimeoutMs,
+      keepAliveTimeout: limits.adminIdleTimeoutMs,
+      forceCloseConnections: 'idle',
+      routerOptions: { maxParamLength: 64 },
+      // Unknown properties are refused, not dropped without a word.
+      ajv: { customOptions: { removeAdditional: false, coerceTypes: true, allErrors: false } },
+      clientErrorHandler: answerMalformed,
+    });
+    app.server.maxConnections = limits.adminConnectionCountMax;
+    app.addContentTypeParser(msgpackNames, { parseAs: 'buffer' }, (_request, body, done) => {
+      try {
+        done(null, readMsgpack(body as Buffer));
+      } catch (error) {
+        done(error as Error);
+      }
+    });
+    app.addHook('onRequest', refuseWebPages);
+    app.setErrorHandler((error, request, reply) => this.#answerError(error, request, reply));
+    app.setNotFoundHandler((request, reply) => this.#answerError(notFound(request), request, reply));
+    for (const [key, route] of Object.entries(adminRoutes)) {
+      this.#addRoute(app, route as Route, this.#handlers[key as keyof Handlers] as AnyHandler);
+    }
+    return app;
+  }
+
+  #addRoute(app: FastifyInstance, route: Route, handler: AnyHandler): void {
+    app.route({
+      method: route.method,
+      url: route.path,
+      schema: {
+        params: route.parameters.json,
+        querystring: route.query.json,
+        ...(route.changes && route.method !== 'DELETE' ? { body: emptyBody } : {}),
+      },
+      handler: async (request, reply) => {
+        const representation = route.response && chooseRepresentation(request.headers.accept);
+        const { status, body } = await handler(request.params, request.query);
+        reply.code(status).header('cache-control', 'no-store');
+        if (!representation) return reply.type(this.#contentTypeOfMetrics).send(body);
+        return reply.type(representation.mediaType).send(representation.write(body));
+      },
+    });
+  }
+
+  #answerError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+    const { http, body, unexpected } = mapError(error);
+    if (unexpected) this.#logger.error({ err: error, method: request.method, url: request.url }, 'request failed');
+    const representation = representationForError(request);
+    return reply.code(http).type(representation.mediaType).send(representation.write(body));
+  }
+}
+
+type AnyHandler = (parameters: unknown, query: unknown) => RouteAnswer<unknown> | Promise<RouteAnswer<unknown>>;
+
+/** No route takes a body yet; an empty object is accepted, so that clients may always send one. */
+const emptyBody = { type: ['object', 'null'], additionalProperties: false, properties: {} };
+
+function representationForError(request: FastifyRequest) {
+  try {
+    return chooseRepresentation(request.headers.accept);
+  } catch {
+    return chooseRepresentation(undefined);
+  }
+}
+
+/** A browser sends Origin with every request of a web page that could change something. */
+function refuseWebPages(request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void {
+  const { origin } = request.headers;
+  const harmless = request.method === 'GET' || request.method === 'HEAD';
+  done(origin === undefined || harmless ? undefined : new HttpError('forbiddenOrigin', origin));
+}
+
+const routePatterns = Object.values(adminRoutes).map((route) => ({
+  method: route.method,
+  pattern: new RegExp(`^${route.path.replace(/:[a-z]+/g, '[^/]+')}/?$`),
+}));
+
+function notFound(request: FastifyRequest): HttpError {
+  const path = request.url.split('?', 1)[0] ?? '';
+  const methods = routePatterns.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method);
+  if (methods.length > 0) return new HttpError('methodNotAllowed', `${request.method} ${path}`, methods.join(', '));
+  const paths = [...new Set(Object.values(adminRoutes).map((route) => route.path))];
+  return new HttpError('unknownPath', path, paths.join(', '));
+}
+
+/** What is not even HTTP: the answer goes straight to the socket. */
+function answerMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const late = error.code === 'ERR_HTTP_REQUEST_TIMEOUT';
+  const status = late ? '408 Request Timeout' : '400 Bad Request';
+  const { body } = mapError(new HttpError(late ? 'requestTimeout' : 'malformedBody', late ? 'closed' : 'not HTTP/1.1'));
+  const text = JSON.stringify(body);
+  socket.end(
+    `HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}\r\n` +
+      `connection: close\r\n\r\n${text}`,
+  );
+}
+
+async function removeStaleSocket(path: string): Promise<void> {
+  const entry = await lstat(path).catch(() => undefined);
+  if (entry === undefined) return;
+  if (!entry.isSocket()) {
+    throw new DriveError('invalidField', `${path} is not a socket; remove it, or choose another runtime folder`);
+  }
+  await unlink(path);
+}

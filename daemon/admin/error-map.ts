@@ -1,0 +1,88 @@
+import { type AdminErrorBody, type HttpErrorCode, httpErrorTable } from '../../spec/admin-api.ts';
+import { errorTable } from '../../spec/errors.ts';
+import { DriveError } from '../base/errors.ts';
+
+export interface MappedError {
+  readonly http: number;
+  readonly body: AdminErrorBody;
+  /** Whether it is a failure of ours, for the log. */
+  readonly unexpected: boolean;
+}
+
+/** What Fastify's own refusals are in our table. */
+const frameworkErrors: Readonly<Record<string, HttpErrorCode>> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: 'bodyTooLarge',
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupportedMediaType',
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: 'malformedBody',
+  FST_ERR_CTP_EMPTY_JSON_BODY: 'malformedBody',
+  FST_ERR_CTP_INVALID_JSON_BODY: 'malformedBody',
+  FST_ERR_BAD_URL: 'unknownPath',
+  FST_ERR_MAX_PARAM_LENGTH: 'unknownPath',
+};
+
+interface ValidationFailure {
+  readonly instancePath: string;
+  readonly message?: string;
+  readonly params: Readonly<Record<string, unknown>>;
+}
+
+/** Any failure of a request as a status and a body of one shape. Never a stack, never text of an unexpected error. */
+export function mapError(error: unknown): MappedError {
+  if (error instanceof DriveError) {
+    return { http: errorTable[error.code].http, body: { code: error.code, message: error.message }, unexpected: false };
+  }
+  const { code, validation, validationContext } = error as {
+    code?: string;
+    validation?: readonly ValidationFailure[];
+    validationContext?: string;
+  };
+  if (validation?.[0]) return validationError(validation[0], validationContext ?? 'request');
+  if (error instanceof HttpError) {
+    const { http } = httpErrorTable[error.code];
+    const allowed = error.allowed === undefined ? {} : { allowed: error.allowed };
+    return { http, body: { code: error.code, message: error.message, ...allowed }, unexpected: false };
+  }
+  const known = code === undefined ? undefined : frameworkErrors[code];
+  if (known !== undefined) {
+    return { http: httpErrorTable[known].http, body: { code: known, message: httpErrorTable[known].text }, unexpected: false };
+  }
+  return { http: 500, body: { code: 'internal', message: errorTable.internal.text }, unexpected: true };
+}
+
+/** A refusal that only HTTP has. */
+export class HttpError extends Error {
+  override readonly name = 'HttpError';
+  readonly code: HttpErrorCode;
+  readonly allowed: string | undefined;
+
+  constructor(code: HttpErrorCode, detail: string, allowed?: string) {
+    super(`${httpErrorTable[code].text}: ${detail}`);
+    this.code = code;
+    this.allowed = allowed;
+  }
+}
+
+function validationError(failure: ValidationFailure, context: string): MappedError {
+  const { instancePath, message, params } = failure;
+  const where = `${context}${instancePath.replaceAll('/', ' ')}`;
+  const unknown = params['additionalProperty'];
+  const detail = unknown === undefined ? `${where} ${message ?? 'is wrong'}` : `${where} has no ${String(unknown)}`;
+  const allowed = allowedValues(params);
+  return {
+    http: errorTable.invalidField.http,
+    body: {
+      code: 'invalidField',
+      message: `${errorTable.invalidField.text}: ${detail}`,
+      ...(allowed === undefined ? {} : { allowed }),
+    },
+    unexpected: false,
+  };
+}
+
+function allowedValues(params: Readonly<Record<string, unknown>>): string | undefined {
+  if (Array.isArray(params['allowedValues'])) return params['allowedValues'].join(', ');
+  if (params['pattern'] !== undefined) return `text that matches ${String(params['pattern'])}`;
+  if (params['limit'] !== undefined) return `${String(params['comparison'] ?? '')} ${String(params['limit'])}`.trim();
+  if (params['type'] !== undefined) return String(params['type']);
+  return undefined;
+}

@@ -1,0 +1,115 @@
+/**
+ * Every metric of the drive: what `GET /metrics` shows is this table and nothing else of ours.
+ *
+ * Names start with `attndrive_`, end in their base unit, and end in `_total` if and only if they are counters.
+ * Counters count from the start of the daemon. `device` quantities come from the device model, others from the wall
+ * clock. Labels have few values each: an id or an address is never a label.
+ */
+export interface MetricRow {
+  readonly name: string;
+  readonly type: 'counter' | 'gauge' | 'histogram';
+  readonly help: string;
+  readonly labels: readonly string[];
+  /** Upper bounds of a histogram's buckets, ascending, without +Inf. */
+  readonly buckets?: readonly number[];
+}
+
+const counter = <const L extends readonly string[]>(name: string, help: string, ...labels: L) =>
+  ({ name: `attndrive_${name}`, type: 'counter', help, labels }) as const;
+const gauge = <const L extends readonly string[]>(name: string, help: string, ...labels: L) =>
+  ({ name: `attndrive_${name}`, type: 'gauge', help, labels }) as const;
+const histogram = <const L extends readonly string[]>(
+  name: string,
+  help: string,
+  labels: L,
+  buckets: readonly number[],
+) => ({ name: `attndrive_${name}`, type: 'histogram', help, labels, buckets }) as const;
+
+/** 10 us to 10 s, three per decade. */
+export const latencyBucketsSeconds: readonly number[] = [
+  1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10,
+];
+
+export const metrics = {
+  // The drive as a whole
+  info: gauge('info', 'Always 1; the labels say what runs.', 'version', 'kernels', 'isa', 'serial'),
+  ready: gauge('ready', '1 while commands are served, else 0.'),
+  uptimeSeconds: gauge('uptime_seconds', 'Time since the drive became ready.'),
+  workers: gauge('compute_workers', 'Compute workers.'),
+
+  // Commands
+  commands: counter('commands_total', 'Completed commands by opcode name and status name.', 'queue', 'opcode', 'status'),
+  commandLatency: histogram(
+    'command_latency_seconds',
+    'From the arrival of a command to its completion on the socket.',
+    ['opcode'],
+    latencyBucketsSeconds,
+  ),
+  commandsInFlight: gauge('commands_in_flight', 'Commands being worked on.', 'queue'),
+  queueEntries: gauge('queue_entries', 'Submission queue entries of all connections.', 'queue'),
+
+  // Hosts
+  connections: gauge('connections', 'Connections of NVMe hosts.', 'transport'),
+  associations: gauge('associations', 'Associations (an admin queue with its I/O queues).'),
+  connectionsRefused: counter('connections_refused_total', 'Connections closed before Connect, by reason.', 'reason'),
+  hostBytes: counter(
+    'host_bytes_total',
+    'Data of commands by direction (in, out) and path (capsule, pdu, region, slot).',
+    'direction',
+    'path',
+  ),
+  regions: gauge('regions', 'Memory regions.'),
+  regionBytes: gauge('region_bytes', 'Bytes of all memory regions.'),
+
+  // Attention
+  attendEntries: counter('attend_entries_total', 'ATTN entries (one sequence and layer each).'),
+  attendTokens: counter('attend_tokens_total', 'Tokens attended to, by where their K and V lay: flash or buffer.', 'source'),
+  attendPages: counter('attend_pages_total', 'Flash pages walked by ATTN.'),
+  attendBytes: counter('attend_bytes_total', 'Bytes of K and V that ATTN read.'),
+  attendJobsQueued: gauge('attend_jobs_queued', 'Attention jobs that wait for a compute worker.'),
+
+  // KV cache
+  sequences: gauge('sequences', 'Live sequences.'),
+  kvTokensAppended: counter('kv_tokens_appended_total', 'Tokens appended, per layer.'),
+  kvTokensBuffered: gauge('kv_tokens_buffered', 'Tokens, over all layers, that are in the tail buffer only.'),
+  kvPages: gauge('kv_pages', 'Flash pages of the KV namespace by state: used, free.', 'state'),
+  kvPaddingBytes: gauge('kv_padding_bytes', 'Bytes of KV pages that hold no token.'),
+
+  // Flash
+  nandPagesProgrammed: counter('nand_pages_programmed_total', 'Flash pages programmed, by cause.', 'cause'),
+  nandPagesRead: counter('nand_pages_read_total', 'Flash pages read, by cause.', 'cause'),
+  nandBlocksErased: counter('nand_superblocks_erased_total', 'Superblocks erased.'),
+  superblocks: gauge('superblocks', 'Superblocks by state.', 'state'),
+  writeAmplification: gauge('write_amplification_ratio', 'Pages programmed over pages that hosts asked for.'),
+  mediaErrors: counter('media_errors_total', 'Pages whose checksum was wrong.'),
+  stagingBytes: gauge('staging_bytes', 'Bytes in the staging log.'),
+  stagingBytesWritten: counter('staging_bytes_written_total', 'Bytes appended to the staging log.'),
+  checkpoints: counter('checkpoints_total', 'Checkpoints (flushes that shared one count once).'),
+  bufferBytes: gauge('buffer_bytes', 'Working memory by state: used, free.', 'state'),
+} as const satisfies Record<string, MetricRow>;
+
+export type Metrics = typeof metrics;
+export type MetricKey = keyof Metrics;
+
+/** One value of a metric that has labels. */
+export interface Sample<L extends string> {
+  readonly labels: Readonly<Record<L, string>>;
+  readonly value: number;
+}
+
+/** One histogram: `counts` per bucket of the table, not cumulative, and one more for what lies above the last bound. */
+export interface HistogramSample<L extends string> {
+  readonly labels: Readonly<Record<L, string>>;
+  readonly counts: ArrayLike<number>;
+  readonly sum: number;
+}
+
+type LabelOf<R extends MetricRow> = R['labels'][number];
+export type MetricValue<R extends MetricRow> = R['type'] extends 'histogram'
+  ? readonly HistogramSample<LabelOf<R>>[]
+  : [LabelOf<R>] extends [never]
+    ? number
+    : readonly Sample<LabelOf<R>>[];
+
+/** Everything that a scrape shows, taken at one moment. A metric left out is shown without a value. */
+export type MetricsSnapshot = { readonly [K in MetricKey]?: MetricValue<Metrics[K]> };

@@ -1,0 +1,231 @@
+import type { Arena } from '../base/arena.ts';
+import type { Clock } from '../base/clock.ts';
+import { DriveError } from '../base/errors.ts';
+import type { Logger } from '../base/logger.ts';
+import type { KvPages, Ppn } from '../ftl/contract.ts';
+import type { KernelName, Kernels } from '../kernels/contract.ts';
+import type { KvStore } from '../kv/contract.ts';
+import { Command } from './command.ts';
+import type { AttendCounts, AttendOptions, AttendTarget, AttentionEngine } from './contract.ts';
+import { FrameCache } from './frame-cache.ts';
+import { createMappedFrames, type FrameSource, type FrameSourceSnapshot } from './frame-source.ts';
+import { JobRunner } from './job-runner.ts';
+import { type MediaAccess, openPageReader, type PageReader } from './page-reader.ts';
+import { planTargets, releasePlan } from './plan.ts';
+import { Pool } from './pool.ts';
+import { Scheduler } from './scheduler.ts';
+import type { UnitModules } from './unit.ts';
+
+const MIB = 2 ** 20;
+
+export interface AttentionSettings {
+  /** Compute workers; 0: every command runs on the event loop, before `attend` returns. */
+  readonly workerCount: number;
+  /** Commands that walk at most this many bytes, all of them resident and checked, run on the event loop. */
+  readonly inlineBytesMax?: number;
+  /** Frames of kernels that cannot map the media file, in the arena; at least what one job needs is taken. */
+  readonly frameCacheBytes: number;
+  /** Partials, job lists and converted queries of units in progress, in the arena. */
+  readonly scratchBytesMax?: number;
+  /** The flash, as threads read it. */
+  readonly media: MediaAccess;
+  /** Tests: see worker.ts. */
+  readonly gate?: SharedArrayBuffer;
+}
+
+export interface AttentionModules {
+  readonly arena: Arena;
+  readonly kv: KvStore;
+  readonly pages: KvPages;
+  /** The event loop's own; workers load the same set. */
+  readonly kernels: Kernels;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** A compute worker died: our bug; the drive must stop. Every command has failed by then. */
+  readonly onFatal: (cause: Error) => void;
+}
+
+export interface AttentionSnapshot {
+  readonly kernels: KernelName;
+  readonly isa: string;
+  readonly workerCount: number;
+  readonly workersBusy: number;
+  /** Jobs run by each worker. */
+  readonly workerJobs: readonly number[];
+  /** Commands begun and not ended. */
+  readonly commandsActive: number;
+  readonly commandsCompleted: number;
+  readonly commandsFailed: number;
+  /** Of both, those that ran on the event loop. */
+  readonly commandsInline: number;
+  readonly flashTokens: number;
+  readonly bufferedTokens: number;
+  readonly pagesWalked: number;
+  /** Jobs handed to workers and not taken back. */
+  readonly jobsOut: number;
+  readonly scratchBytes: number;
+  readonly frames: FrameSourceSnapshot;
+}
+
+/** Starts the workers; resolves when they are ready. */
+export async function createAttention(settings: AttentionSettings, modules: AttentionModules): Promise<Attention> {
+  const attention = new Attention(settings, modules);
+  await attention.start();
+  return attention;
+}
+
+/** Attention over stored sequences. */
+export class Attention implements AttentionEngine {
+  readonly #settings: AttentionSettings;
+  readonly #modules: AttentionModules;
+  readonly #reader: PageReader;
+  readonly #frames: FrameSource & { close?(): void };
+  readonly #scheduler: Scheduler;
+  readonly #unitModules: UnitModules;
+  readonly #waiters = new Map<Command, { resolve(counts: AttendCounts): void; reject(error: Error): void }>();
+  #pool: Pool | undefined;
+  /** Why no command is taken any more. */
+  #closed: DriveError | undefined;
+  #isClosing = false;
+  #completedCount = 0;
+  #failedCount = 0;
+  #inlineCount = 0;
+  #flashTokens = 0;
+  #bufferedTokens = 0;
+  #pagesWalked = 0;
+
+  constructor(settings: AttentionSettings, modules: AttentionModules) {
+    this.#settings = settings;
+    this.#modules = modules;
+    const { arena, kernels, pages } = modules;
+    this.#reader = openPageReader(settings.media);
+    this.#frames = kernels.canMapMedia
+      ? createMappedFrames((page) => this.#reader.cellOffset(page))
+      : new FrameCache({ sizeBytes: settings.frameCacheBytes, frameSizeBytes: pages.pageSizeBytes }, { arena, pages });
+    const words = new Uint32Array(arena.buffer);
+    const floats = new Float32Array(arena.buffer);
+    this.#unitModules = { arena, words, floats, kernels, frames: this.#frames, pages };
+    this.#scheduler = new Scheduler(
+      { scratchBytesMax: settings.scratchBytesMax ?? 64 * MIB },
+      {
+        arena,
+        words,
+        kernels,
+        runner: new JobRunner({ memory: arena.memory, kernels, reader: this.#reader }),
+        describePage: (page) => this.#reader.describe(page),
+        ended: (command) => this.#ended(command),
+      },
+    );
+  }
+
+  async start(): Promise<void> {
+    const { workerCount, media, gate } = this.#settings;
+    if (workerCount === 0) return;
+    this.#pool = await Pool.start(
+      { workerCount, kernels: this.#modules.kernels.name, media, gate },
+      this.#modules,
+      {
+        signalled: () => this.#scheduler.advance(),
+        died: (cause) => this.#workerDied(cause),
+      },
+    );
+    this.#scheduler.useQueue(this.#pool.queue);
+  }
+
+  attend(options: AttendOptions, targets: readonly AttendTarget[]): Promise<AttendCounts> {
+    return new Promise((resolve, reject) => {
+      if (this.#closed) throw this.#closed;
+      const plans = planTargets(options, targets, this.#modules);
+      const command = new Command(options, plans, this.#unitModules);
+      this.#waiters.set(command, { resolve, reject });
+      try {
+        if (!this.#pool || this.#isSmall(command)) {
+          this.#inlineCount++;
+          this.#scheduler.runInline(command);
+        } else {
+          this.#pool.setActive(true);
+          this.#scheduler.start(command);
+        }
+      } catch (error) {
+        // It never began.
+        if (this.#waiters.delete(command)) for (const plan of plans) releasePlan(plan, this.#modules.pages);
+        throw error;
+      }
+    });
+  }
+
+  snapshot(): AttentionSnapshot {
+    const { kernels } = this.#modules;
+    const queue = this.#pool?.queue;
+    return {
+      kernels: kernels.name,
+      isa: kernels.isa,
+      workerCount: this.#settings.workerCount,
+      workersBusy: queue?.busyCount() ?? 0,
+      workerJobs: queue?.jobCounts() ?? [],
+      commandsActive: this.#scheduler.activeCount,
+      commandsCompleted: this.#completedCount,
+      commandsFailed: this.#failedCount,
+      commandsInline: this.#inlineCount,
+      flashTokens: this.#flashTokens,
+      bufferedTokens: this.#bufferedTokens,
+      pagesWalked: this.#pagesWalked,
+      jobsOut: queue?.outCount ?? 0,
+      scratchBytes: this.#scheduler.scratchBytes,
+      frames: this.#frames.snapshot(),
+    };
+  }
+
+  /**
+   * Takes no more commands, fails those in progress (namespaceNotReady), and resolves when no worker runs and nothing of
+   * them is held any more.
+   */
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    this.#closed ??= new DriveError('namespaceNotReady', 'the drive is closing');
+    this.#scheduler.failAll(this.#closed);
+    await this.#pool?.stop();
+    this.#scheduler.abandon(this.#closed);
+    this.#frames.close?.();
+    this.#reader.close();
+  }
+
+  /** Whether running it here costs less than waking a worker, and cannot wait for a disk. */
+  #isSmall(command: Command): boolean {
+    if (command.walkBytes > (this.#settings.inlineBytesMax ?? 128 * 1024)) return false;
+    const { pages } = this.#modules;
+    return command.plans.every((plan) => {
+      for (const page of plan.pages) {
+        if (!pages.isVerified(page as Ppn) || !this.#frames.isResident(page as Ppn)) return false;
+      }
+      return true;
+    });
+  }
+
+  #ended(command: Command): void {
+    for (const plan of command.plans) releasePlan(plan, this.#modules.pages);
+    if (this.#scheduler.activeCount === 0) this.#pool?.setActive(false);
+    const waiter = this.#waiters.get(command);
+    this.#waiters.delete(command);
+    const { failure, counts } = command;
+    if (failure) {
+      this.#failedCount++;
+      waiter?.reject(failure);
+      return;
+    }
+    this.#completedCount++;
+    this.#flashTokens += counts.flashTokenCount;
+    this.#bufferedTokens += counts.bufferedTokenCount;
+    this.#pagesWalked += counts.pageCount;
+    this.#modules.pages.countReads(counts.pageCount);
+    waiter?.resolve(counts);
+  }
+
+  #workerDied(cause: Error): void {
+    this.#closed = new DriveError('internal', `a compute worker died: ${cause.message}`, { cause });
+    this.#modules.logger.error({ err: cause }, 'a compute worker died');
+    this.#scheduler.abandon(this.#closed);
+    this.#modules.onFatal(cause);
+  }
+}

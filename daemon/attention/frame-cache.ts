@@ -1,0 +1,180 @@
+import type { Arena } from '../base/arena.ts';
+import { assert } from '../base/assert.ts';
+import type { KvPages, Ppn } from '../ftl/contract.ts';
+import { frameArenas } from '../kernels/contract.ts';
+import { type FrameSource, type FrameSourceSnapshot, NO_FRAME } from './frame-source.ts';
+import { CHUNK_GROUPS_MAX } from './plan.ts';
+
+const NOBODY = -1;
+/** A job's K and V pages; its first and last group may each come twice, once for sinks and once for the window. */
+const JOB_PAGES_MAX = 2 * (CHUNK_GROUPS_MAX + 2);
+
+const states = { empty: 0, loading: 1, loaded: 2 } as const;
+
+/**
+ * Frames in the arena for kernels that cannot map the media file. Frames in use by a job stay; idle loaded ones are kept
+ * for the next job and given up least recently used first. (A policy that a long scan cannot flush takes the place of
+ * `#victim` and `#makeIdle`.)
+ *
+ * A page that one job is loading is loaded by a second job into a frame of its own, which is not kept: the second one
+ * neither waits nor sees a half-filled frame.
+ */
+export class FrameCache implements FrameSource {
+  readonly arenaCode = frameArenas.memory;
+  readonly jobPagesMax = JOB_PAGES_MAX;
+  readonly frameCount: number;
+  readonly #arena: Arena;
+  readonly #pages: Pick<KvPages, 'eraseCount'>;
+  readonly #base: number;
+  readonly #frameSizeBytes: number;
+  /** Page of each frame, or NOBODY; with its block's erase count it names the content. */
+  readonly #page: Float64Array;
+  readonly #eraseCount: Float64Array;
+  readonly #state: Uint8Array;
+  readonly #userCount: Uint32Array;
+  /** Idle frames, least recently used first: a ring of links through the entry after the last frame. */
+  readonly #next: Int32Array;
+  readonly #previous: Int32Array;
+  readonly #frameOf = new Map<number, number>();
+  readonly #free: number[] = [];
+  #inUse = 0;
+  #hits = 0;
+  #misses = 0;
+  #evictions = 0;
+
+  /** Takes at least what one job needs, whatever `sizeBytes` says. DriveError bufferFull if the arena is too small. */
+  constructor(
+    options: { sizeBytes: number; frameSizeBytes: number },
+    modules: { arena: Arena; pages: Pick<KvPages, 'eraseCount'> },
+  ) {
+    this.#arena = modules.arena;
+    this.#pages = modules.pages;
+    this.#frameSizeBytes = options.frameSizeBytes;
+    this.frameCount = Math.max(JOB_PAGES_MAX, Math.floor(options.sizeBytes / options.frameSizeBytes));
+    this.#base = modules.arena.allocate(this.frameCount * options.frameSizeBytes);
+    this.#page = new Float64Array(this.frameCount).fill(NOBODY);
+    this.#eraseCount = new Float64Array(this.frameCount);
+    this.#state = new Uint8Array(this.frameCount);
+    this.#userCount = new Uint32Array(this.frameCount);
+    this.#next = new Int32Array(this.frameCount + 1);
+    this.#previous = new Int32Array(this.frameCount + 1);
+    this.#next[this.frameCount] = this.frameCount;
+    this.#previous[this.frameCount] = this.frameCount;
+    for (let frame = this.frameCount - 1; frame >= 0; frame--) this.#free.push(frame);
+  }
+
+  acquire(page: Ppn): number {
+    const known = this.#lookUp(page);
+    if (known !== NO_FRAME && this.#state[known] === states.loaded) {
+      if (this.#userCount[known] === 0) {
+        this.#unlink(known);
+        this.#inUse++;
+      }
+      this.#userCount[known]!++;
+      this.#hits++;
+      return known;
+    }
+    const frame = this.#victim();
+    if (frame === NO_FRAME) return NO_FRAME;
+    this.#misses++;
+    this.#inUse++;
+    this.#userCount[frame] = 1;
+    this.#state[frame] = states.loading;
+    if (known === NO_FRAME) {
+      this.#page[frame] = page;
+      this.#eraseCount[frame] = this.#pages.eraseCount(page);
+      this.#frameOf.set(page, frame);
+    }
+    return frame;
+  }
+
+  offset(handle: number): number {
+    return this.#base + handle * this.#frameSizeBytes;
+  }
+
+  isLoaded(handle: number): boolean {
+    return this.#state[handle] === states.loaded;
+  }
+
+  release(handle: number, loaded: boolean): void {
+    assert(this.#userCount[handle]! > 0, `frame ${handle} is in use`);
+    if (loaded && this.#state[handle] === states.loading && this.#page[handle] !== NOBODY) {
+      this.#state[handle] = states.loaded;
+    }
+    this.#userCount[handle]!--;
+    if (this.#userCount[handle] !== 0) return;
+    this.#inUse--;
+    if (this.#state[handle] === states.loaded) this.#makeIdle(handle);
+    else this.#empty(handle);
+  }
+
+  isResident(page: Ppn): boolean {
+    const frame = this.#lookUp(page);
+    return frame !== NO_FRAME && this.#state[frame] === states.loaded;
+  }
+
+  close(): void {
+    this.#arena.free(this.#base);
+  }
+
+  snapshot(): FrameSourceSnapshot {
+    return {
+      kind: 'cache',
+      frameCount: this.frameCount,
+      framesInUse: this.#inUse,
+      hits: this.#hits,
+      misses: this.#misses,
+      evictions: this.#evictions,
+    };
+  }
+
+  /** Frame that holds the page, or is being filled with it. Drops one that holds what was there before an erase. */
+  #lookUp(page: Ppn): number {
+    const frame = this.#frameOf.get(page);
+    if (frame === undefined) return NO_FRAME;
+    if (this.#eraseCount[frame] === this.#pages.eraseCount(page)) return frame;
+    assert(this.#userCount[frame] === 0, `page ${page} was not erased while a job used its frame`);
+    this.#unlink(frame);
+    this.#empty(frame);
+    return NO_FRAME;
+  }
+
+  #victim(): number {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
+    const oldest = this.#next[this.frameCount]!;
+    if (oldest === this.frameCount) return NO_FRAME;
+    this.#evictions++;
+    this.#unlink(oldest);
+    this.#forget(oldest);
+    return oldest;
+  }
+
+  #makeIdle(frame: number): void {
+    const end = this.frameCount;
+    const newest = this.#previous[end]!;
+    this.#next[newest] = frame;
+    this.#previous[frame] = newest;
+    this.#next[frame] = end;
+    this.#previous[end] = frame;
+  }
+
+  #unlink(frame: number): void {
+    const next = this.#next[frame]!;
+    const previous = this.#previous[frame]!;
+    this.#next[previous] = next;
+    this.#previous[next] = previous;
+  }
+
+  #empty(frame: number): void {
+    this.#forget(frame);
+    this.#free.push(frame);
+  }
+
+  #forget(frame: number): void {
+    const page = this.#page[frame]!;
+    if (page !== NOBODY) this.#frameOf.delete(page);
+    this.#page[frame] = NOBODY;
+    this.#state[frame] = states.empty;
+  }
+}

@@ -1,0 +1,49 @@
+import type { Ppn } from '../ftl/contract.ts';
+import { frameArenas } from '../kernels/contract.ts';
+
+/** Where jobs find the bytes of flash pages. */
+export interface FrameSource {
+  /** frameArenas: what the offsets below are offsets in. */
+  readonly arenaCode: number;
+  /** Most pages that one job may take. */
+  readonly jobPagesMax: number;
+  /**
+   * Takes a frame for a pinned page until `release`, for one job. Returns the frame's handle, or NO_FRAME if all are in
+   * use.
+   */
+  acquire(page: Ppn): number;
+  /** Byte offset of the frame of a taken page. */
+  offset(handle: number): number;
+  /** Whether the page's bytes lie in the frame already; if not, the job that took it must load them. */
+  isLoaded(handle: number): boolean;
+  /** `loaded`: the bytes are there and right. */
+  release(handle: number, loaded: boolean): void;
+  /** Whether `acquire` would give a loaded frame. */
+  isResident(page: Ppn): boolean;
+  snapshot(): FrameSourceSnapshot;
+}
+
+export interface FrameSourceSnapshot {
+  readonly kind: 'mapping' | 'cache';
+  readonly frameCount: number;
+  readonly framesInUse: number;
+  readonly hits: number;
+  readonly misses: number;
+  readonly evictions: number;
+}
+
+export const NO_FRAME = -1;
+
+/** Frames of kernels that map the media file: every page is where the file has it, and a handle is the page. */
+export function createMappedFrames(cellOffset: (page: Ppn) => number): FrameSource {
+  return {
+    arenaCode: frameArenas.media,
+    jobPagesMax: Number.POSITIVE_INFINITY,
+    acquire: (page) => page,
+    offset: (handle) => cellOffset(handle as Ppn),
+    isLoaded: () => true,
+    release: () => undefined,
+    isResident: () => true,
+    snapshot: () => ({ kind: 'mapping', frameCount: 0, framesInUse: 0, hits: 0, misses: 0, evictions: 0 }),
+  };
+}

@@ -1,0 +1,225 @@
+/**
+ * The shared memory between the event loop and the compute workers: jobs go out through one ring that all workers take
+ * from, and come back through one ring per worker. Everything is a 32-bit word, and every access that another thread can
+ * see is an Atomics operation (sequentially consistent), so what was written to the arena before a `push` or a
+ * `complete` is visible to whoever takes it.
+ *
+ *   submit ring    head (workers, compare-and-swap) ... tail (event loop)
+ *   worker's ring  head (event loop, private)       ... tail (that worker)
+ *
+ * No ring can overflow: at most `capacity` jobs are out at once. Positions are 32-bit and wrap.
+ */
+import { assert } from '../base/assert.ts';
+
+/** One cache line, so that words written by different threads don't share one. */
+const LINE = 16;
+
+const words = {
+  submitTail: 0,
+  submitHead: LINE,
+  /** Changes when sleeping workers should look again. */
+  wake: 2 * LINE,
+  sleeperCount: 3 * LINE,
+  stop: 4 * LINE,
+  /** 1: the event loop was signalled and has not looked yet. */
+  signalled: 5 * LINE,
+  /** Jobs pushed and not completed. */
+  outstanding: 6 * LINE,
+  /** 1: the event loop has more jobs than fit, and wants to hear when few are left. */
+  starving: 7 * LINE,
+  ring: 8 * LINE,
+} as const;
+
+/** Words of a worker's block before its ring. */
+const workerWords = { tail: 0, jobCount: 1, busy: 2, ring: LINE } as const;
+
+export interface JobQueueShape {
+  readonly workerCount: number;
+  /** Most jobs out at once; a power of two. */
+  readonly capacity: number;
+}
+
+export function createJobQueueMemory({ workerCount, capacity }: JobQueueShape): SharedArrayBuffer {
+  assert(Number.isInteger(Math.log2(capacity)), `capacity ${capacity} is a power of two`);
+  return new SharedArrayBuffer(4 * (words.ring + Math.max(LINE, capacity) + workerCount * blockWords(capacity)));
+}
+
+const blockWords = (capacity: number): number => workerWords.ring + Math.max(LINE, capacity);
+
+const blockStart = (shape: JobQueueShape, worker: number): number =>
+  words.ring + Math.max(LINE, shape.capacity) + worker * blockWords(shape.capacity);
+
+/** The event loop's end. */
+export class JobQueue {
+  readonly capacity: number;
+  readonly #shape: JobQueueShape;
+  readonly #memory: Int32Array;
+  readonly #heads: Int32Array;
+  /** Jobs pushed and not drained: at least what is outstanding. */
+  #out = 0;
+  #pushed = 0;
+
+  constructor(shape: JobQueueShape, memory: SharedArrayBuffer) {
+    this.#shape = shape;
+    this.capacity = shape.capacity;
+    this.#memory = new Int32Array(memory);
+    this.#heads = new Int32Array(shape.workerCount);
+  }
+
+  /** Jobs that can be pushed now. */
+  get room(): number {
+    return this.capacity - this.#out;
+  }
+
+  /** Jobs pushed and not drained. */
+  get outCount(): number {
+    return this.#out;
+  }
+
+  /** Hands a job over; workers see it at once, but sleeping ones only after `wakeWorkers`. */
+  push(job: number): void {
+    assert(this.#out < this.capacity, 'there is room for a job');
+    const tail = this.#memory[words.submitTail]!;
+    Atomics.store(this.#memory, words.ring + (tail & (this.capacity - 1)), job | 0);
+    Atomics.add(this.#memory, words.outstanding, 1);
+    Atomics.store(this.#memory, words.submitTail, (tail + 1) | 0);
+    this.#out++;
+    this.#pushed++;
+  }
+
+  /** Wakes as many sleeping workers as jobs were pushed since the last call. */
+  wakeWorkers(): void {
+    if (this.#pushed > 0 && Atomics.load(this.#memory, words.sleeperCount) > 0) {
+      Atomics.add(this.#memory, words.wake, 1);
+      Atomics.notify(this.#memory, words.wake, this.#pushed);
+    }
+    this.#pushed = 0;
+  }
+
+  /** Whether the event loop wants to hear when at most half of the capacity is outstanding. */
+  setStarving(starving: boolean): void {
+    Atomics.store(this.#memory, words.starving, starving ? 1 : 0);
+  }
+
+  /** Calls back with every job completed since the last call; returns how many. From now on a signal is a new one. */
+  drain(completed: (job: number) => void): number {
+    Atomics.store(this.#memory, words.signalled, 0);
+    let count = 0;
+    for (let worker = 0; worker < this.#shape.workerCount; worker++) {
+      const start = blockStart(this.#shape, worker);
+      const tail = Atomics.load(this.#memory, start + workerWords.tail);
+      while (this.#heads[worker] !== tail) {
+        const head = this.#heads[worker]!;
+        const job = this.#memory[start + workerWords.ring + (head & (this.capacity - 1))]! >>> 0;
+        this.#heads[worker] = head + 1;
+        this.#out--;
+        count++;
+        completed(job);
+      }
+    }
+    return count;
+  }
+
+  /** Tells the workers to return once they have nothing to take. */
+  stop(): void {
+    Atomics.store(this.#memory, words.stop, 1);
+    Atomics.add(this.#memory, words.wake, 1);
+    Atomics.notify(this.#memory, words.wake);
+  }
+
+  /** Jobs that each worker has run. */
+  jobCounts(): number[] {
+    return this.#each(workerWords.jobCount);
+  }
+
+  busyCount(): number {
+    return this.#each(workerWords.busy).filter((busy) => busy !== 0).length;
+  }
+
+  #each(word: number): number[] {
+    return Array.from({ length: this.#shape.workerCount }, (_, worker) =>
+      Atomics.load(this.#memory, blockStart(this.#shape, worker) + word) >>> 0);
+  }
+}
+
+/** What `take` gives when the workers should stop. */
+export const STOPPED = -1;
+
+/** A worker's end. */
+export class JobQueueWorker {
+  readonly #memory: Int32Array;
+  readonly #mask: number;
+  readonly #block: number;
+  readonly #lowWater: number;
+  readonly #spinCount: number;
+
+  /** `spinCount`: looks at the ring this often before it sleeps. */
+  constructor(shape: JobQueueShape, memory: SharedArrayBuffer, options: { index: number; spinCount: number }) {
+    this.#memory = new Int32Array(memory);
+    this.#mask = shape.capacity - 1;
+    this.#block = blockStart(shape, options.index);
+    this.#lowWater = shape.capacity >>> 1;
+    this.#spinCount = options.spinCount;
+  }
+
+  /** Next job, or STOPPED. Blocks. */
+  take(): number {
+    const memory = this.#memory;
+    for (;;) {
+      for (let i = 0; i < this.#spinCount; i++) {
+        const job = this.#tryTake();
+        if (job !== undefined) {
+          Atomics.store(memory, this.#block + workerWords.busy, 1);
+          return job;
+        }
+      }
+      if (Atomics.load(memory, words.stop) !== 0) return STOPPED;
+      // Counted before it looks for the last time: a push after that look sees a sleeper and changes `wake`.
+      Atomics.add(memory, words.sleeperCount, 1);
+      const wake = Atomics.load(memory, words.wake);
+      if (!this.#hasWork()) Atomics.wait(memory, words.wake, wake);
+      Atomics.sub(memory, words.sleeperCount, 1);
+    }
+  }
+
+  /** Hands a job back. Returns how many are left outstanding. */
+  complete(job: number): number {
+    const memory = this.#memory;
+    const tail = memory[this.#block + workerWords.tail]!;
+    Atomics.store(memory, this.#block + workerWords.ring + (tail & this.#mask), job | 0);
+    Atomics.store(memory, this.#block + workerWords.busy, 0);
+    Atomics.add(memory, this.#block + workerWords.jobCount, 1);
+    Atomics.store(memory, this.#block + workerWords.tail, (tail + 1) | 0);
+    return Atomics.sub(memory, words.outstanding, 1) - 1;
+  }
+
+  /**
+   * Whether the event loop wants to hear of a completion that left `outstanding` jobs. Ask after `complete`: who sets
+   * the flag drains afterwards, so it sees the job, or we see the flag.
+   */
+  isWanted(outstanding: number): boolean {
+    return outstanding <= this.#lowWater && Atomics.load(this.#memory, words.starving) !== 0;
+  }
+
+  /** Whether the caller must signal the event loop; false if it was signalled and has not drained since. */
+  claimSignal(): boolean {
+    return Atomics.exchange(this.#memory, words.signalled, 1) === 0;
+  }
+
+  #hasWork(): boolean {
+    const memory = this.#memory;
+    return (
+      Atomics.load(memory, words.submitHead) !== Atomics.load(memory, words.submitTail)
+      || Atomics.load(memory, words.stop) !== 0
+    );
+  }
+
+  #tryTake(): number | undefined {
+    const memory = this.#memory;
+    const head = Atomics.load(memory, words.submitHead);
+    if (head === Atomics.load(memory, words.submitTail)) return undefined;
+    // Read before the claim: the slot is not written again before the head has passed it.
+    const job = Atomics.load(memory, words.ring + (head & this.#mask)) >>> 0;
+    return Atomics.compareExchange(memory, words.submitHead, head, (head + 1) | 0) === head ? job : undefined;
+  }
+}

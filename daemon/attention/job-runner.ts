@@ -1,0 +1,90 @@
+import { assert } from '../base/assert.ts';
+import type { Kernels } from '../kernels/contract.ts';
+import { commandRecord, JOB_MAGIC, jobRecord, jobStates, pageFlags, pageRecord, unitRecord, wordsOf } from './job-layout.ts';
+import type { PageReader } from './page-reader.ts';
+
+const commandWords = wordsOf(commandRecord.offsetOf);
+const unitWords = wordsOf(unitRecord.offsetOf);
+const jobWords = wordsOf(jobRecord.offsetOf);
+const pageWords = wordsOf(pageRecord.offsetOf);
+
+/** Runs jobs to their end on the calling thread: loads and checks pages, runs the kernel, merges after the last job. */
+export class JobRunner {
+  readonly #bytes: Uint8Array;
+  readonly #words: Uint32Array;
+  readonly #kernels: Kernels;
+  readonly #reader: PageReader;
+
+  constructor(modules: { memory: WebAssembly.Memory; kernels: Kernels; reader: PageReader }) {
+    this.#bytes = new Uint8Array(modules.memory.buffer);
+    this.#words = new Uint32Array(modules.memory.buffer);
+    this.#kernels = modules.kernels;
+    this.#reader = modules.reader;
+  }
+
+  /** `job` is the offset of a job record. */
+  run(job: number): void {
+    const words = this.#words;
+    const at = job >>> 2;
+    assert(job % 4 === 0 && words[at + jobWords.magic] === JOB_MAGIC, `there is a job at ${job}`);
+    const unit = words[at + jobWords.unit]! >>> 2;
+    if (Atomics.load(words, unit + unitWords.failed) !== 0) {
+      words[at + jobWords.state] = jobStates.skipped;
+      return;
+    }
+    const state = this.#bringPages(at);
+    if (state === jobStates.done) this.#kernels.attend(job);
+    else Atomics.store(words, unit + unitWords.failed, 1);
+    words[at + jobWords.state] = state;
+  }
+
+  /**
+   * After `run`: counts the job off; the last job of a unit merges. Returns whether the event loop should hear of it: its
+   * command is complete, or failed.
+   */
+  finish(job: number): boolean {
+    const words = this.#words;
+    const at = job >>> 2;
+    const state = words[at + jobWords.state];
+    const unitOffset = words[at + jobWords.unit]!;
+    const unit = unitOffset >>> 2;
+    const command = words[unit + unitWords.command]! >>> 2;
+    const isLast = Atomics.sub(words, unit + unitWords.jobsRemaining, 1) === 1;
+    if (!isLast) return state !== jobStates.done;
+    if (Atomics.load(words, unit + unitWords.failed) !== 0) return true;
+    this.#kernels.merge(unitOffset + unitRecord.offsetOf.merge);
+    return Atomics.sub(words, command + commandWords.unitsRemaining, 1) === 1;
+  }
+
+  /** Index, in words, of the command's flag that asks to hear of each of its jobs. */
+  wakeFlagOf(job: number): number {
+    const unit = this.#words[(job >>> 2) + jobWords.unit]! >>> 2;
+    return (this.#words[unit + unitWords.command]! >>> 2) + commandWords.wakeAlways;
+  }
+
+  #bringPages(at: number): number {
+    const words = this.#words;
+    let record = words[at + jobWords.pages]! >>> 2;
+    for (let i = words[at + jobWords.pageCount]!; i > 0; i--, record += pageRecord.sizeBytes / 4) {
+      const page = words[record + pageWords.page]!;
+      const frame = words[record + pageWords.frame]!;
+      const flags = words[record + pageWords.flags]!;
+      const { pageSizeBytes } = this.#reader;
+      if (flags & pageFlags.load && !this.#reader.read(page, this.#bytes.subarray(frame, frame + pageSizeBytes))) {
+        words[at + jobWords.failedPage] = page;
+        return jobStates.readFailed;
+      }
+      if (flags & pageFlags.check) {
+        const sum =
+          frame === 0
+            ? this.#kernels.crc32cMedia(this.#reader.cellOffset(page), pageSizeBytes)
+            : this.#kernels.crc32c(frame, pageSizeBytes);
+        if (!this.#reader.matches(page, words[record + pageWords.logicalPage]!, sum)) {
+          words[at + jobWords.failedPage] = page;
+          return jobStates.checkFailed;
+        }
+      }
+    }
+    return jobStates.done;
+  }
+}

@@ -1,0 +1,242 @@
+import { elementSizeBytes } from '../../spec/element-type.ts';
+import { limits } from '../../spec/limits.ts';
+import { assert } from '../base/assert.ts';
+import { DriveError } from '../base/errors.ts';
+import type { KvPages, Lpn, Ppn } from '../ftl/contract.ts';
+import { partialSizeBytes } from '../kernels/contract.ts';
+import type { KvStore, LayerView, SequenceShape } from '../kv/contract.ts';
+import type { AttendCounts, AttendOptions, AttendTarget } from './contract.ts';
+import { type TokenSpan, type VisibilityRule, visibleSpans } from './visibility.ts';
+
+/** K and V bytes that one job walks, about: enough to hide its cost, few enough to share a sequence among workers. */
+const CHUNK_BYTES = 512 * 1024;
+/** A job never walks more groups: the smallest frame cache must hold one job's pages. */
+export const CHUNK_GROUPS_MAX = 64;
+/** Query rows of one unit, about: its tiles of query tokens walk the same pages again. */
+const TILE_ROWS = 64;
+/** Partials of one unit, about; a unit of one query token may take more. */
+const TILE_PARTIAL_BYTES = 4 * 1024 * 1024;
+
+/** How rows and groups of a sequence lie, worked out once. */
+export interface GroupLayout {
+  readonly shape: SequenceShape;
+  readonly rowBytesK: number;
+  readonly rowBytesV: number;
+  readonly groupTokens: number;
+  /**
+   * Jobs end at multiples of this token position. It follows from the shape alone, so that an output does not depend
+   * on the number of workers, on what else runs, or on how large a cache is.
+   */
+  readonly chunkTokens: number;
+}
+
+/** A run of consecutive groups whose pages are pinned; `base` is its first group's index among all pinned groups. */
+interface GroupRun {
+  readonly first: number;
+  readonly count: number;
+  readonly base: number;
+}
+
+/** One target, validated, its pages pinned, its view held. */
+export interface TargetPlan {
+  readonly target: AttendTarget;
+  readonly view: LayerView;
+  readonly layout: GroupLayout;
+  readonly rule: VisibilityRule;
+  readonly firstKvHead: number;
+  readonly kvHeadCount: number;
+  readonly groupRuns: readonly GroupRun[];
+  readonly groupCount: number;
+  /** [kvHead - firstKvHead][pinned group][K, V]. */
+  readonly pages: Uint32Array;
+  readonly logicalPages: Uint32Array;
+  readonly counts: AttendCounts;
+  /** K and V bytes that all units together walk. */
+  readonly walkBytes: number;
+  /** Query tokens of one unit. */
+  readonly tileTokens: number;
+  /** Units of one KV head. */
+  readonly tileCount: number;
+}
+
+export interface PlanModules {
+  readonly kv: KvStore;
+  readonly pages: KvPages;
+}
+
+/** Plans all targets or none. Synchronous, so that lengths and pages are those of one moment. */
+export function planTargets(
+  options: AttendOptions, targets: readonly AttendTarget[], modules: PlanModules,
+): TargetPlan[] {
+  const plans: TargetPlan[] = [];
+  try {
+    for (const [index, target] of targets.entries()) plans.push(planTarget(options, target, index, modules));
+  } catch (error) {
+    for (const plan of plans) releasePlan(plan, modules.pages);
+    throw error;
+  }
+  return plans;
+}
+
+/** Lets go of pages and tail rows. Nothing may walk them any more. */
+export function releasePlan(plan: TargetPlan, pages: KvPages): void {
+  for (const page of plan.pages) pages.unpin(page as Ppn);
+  plan.view.release();
+}
+
+function planTarget(
+  options: AttendOptions, target: AttendTarget, index: number, { kv, pages }: PlanModules,
+): TargetPlan {
+  const view = viewOf(kv, target, index);
+  try {
+    checkTarget(target, view, index);
+    const rule: VisibilityRule = {
+      tokenStart: target.tokenStart,
+      tokenEnd: target.tokenEnd ?? view.length,
+      queryPosition: target.queryPosition,
+      causal: options.causal,
+      slidingWindow: options.slidingWindow,
+      sinkCount: options.sinkCount,
+    };
+    const layout = layoutOf(view.shape);
+    const spans = visibleSpans(rule, 0, target.queryTokenCount);
+    const firstKvHead = Math.floor(target.firstQueryHead / target.queryHeadsPerKvHead);
+    const lastQueryHead = target.firstQueryHead + target.queryHeadCount - 1;
+    const kvHeadCount = Math.floor(lastQueryHead / target.queryHeadsPerKvHead) - firstKvHead + 1;
+    const { groupRuns, groupCount } = groupsOf(spans, view.flashTokenCount, layout.groupTokens);
+    const chunkCount = spans.reduce((sum, span) => sum + chunksIn(span, layout.chunkTokens), 0);
+    const tileTokens = tileTokensOf(target, view.shape, chunkCount);
+    const tileCount = Math.ceil(target.queryTokenCount / tileTokens);
+    const pinned = pinPages(view, pages, { firstKvHead, kvHeadCount, groupRuns, groupCount });
+    const counts = countTokens(spans, view.flashTokenCount, pinned.pages.length);
+    return {
+      target, view, layout, rule, firstKvHead, kvHeadCount, groupRuns, groupCount, ...pinned, counts,
+      walkBytes:
+        (counts.flashTokenCount + counts.bufferedTokenCount) * (layout.rowBytesK + layout.rowBytesV)
+        * kvHeadCount * tileCount,
+      tileTokens,
+      tileCount,
+    };
+  } catch (error) {
+    view.release();
+    throw error;
+  }
+}
+
+function viewOf(kv: KvStore, target: AttendTarget, index: number): LayerView {
+  try {
+    return kv.view(target.sequenceId, target.layer);
+  } catch (error) {
+    if (!(error instanceof DriveError)) throw error;
+    throw new DriveError(error.code, `target ${index}: ${error.message}`, { result: index, cause: error });
+  }
+}
+
+function checkTarget(target: AttendTarget, view: LayerView, index: number): void {
+  const refuse = (code: 'headRange' | 'tokenRange', detail: string): never => {
+    throw new DriveError(code, `target ${index}: ${detail}`, { result: index });
+  };
+  const perKvHead = target.queryHeadsPerKvHead;
+  if (perKvHead < 1 || perKvHead > limits.queryHeadsPerKvHeadMax) {
+    refuse('headRange', `${perKvHead} query heads per KV head; allowed: 1 to ${limits.queryHeadsPerKvHeadMax}`);
+  }
+  const headCount = perKvHead * view.shape.kvHeadCount;
+  if (target.queryHeadCount < 1 || target.firstQueryHead + target.queryHeadCount > headCount) {
+    refuse('headRange', `query heads ${target.firstQueryHead} +${target.queryHeadCount}; there are ${headCount}`);
+  }
+  if (target.queryTokenCount < 1 || target.queryTokenCount > limits.queryTokenCountMax) {
+    refuse('tokenRange', `${target.queryTokenCount} query tokens; allowed: 1 to ${limits.queryTokenCountMax}`);
+  }
+  if (target.queryPosition + target.queryTokenCount > limits.sequenceTokensMax) {
+    refuse('tokenRange', `query position ${target.queryPosition}; allowed: below ${limits.sequenceTokensMax}`);
+  }
+  const tokenEnd = target.tokenEnd ?? view.length;
+  if (tokenEnd > view.length || target.tokenStart > tokenEnd) {
+    refuse('tokenRange', `tokens ${target.tokenStart} to ${tokenEnd}; the layer has ${view.length}`);
+  }
+}
+
+/** Works out how a sequence's rows lie. */
+export function layoutOf(shape: SequenceShape): GroupLayout {
+  const rowBytesK = shape.headDimK * elementSizeBytes(shape.elementTypeK);
+  const rowBytesV = shape.headDimV * elementSizeBytes(shape.elementTypeV);
+  const groupBytes = shape.groupTokens * (rowBytesK + rowBytesV);
+  const chunkGroups = Math.min(CHUNK_GROUPS_MAX, Math.max(1, Math.round(CHUNK_BYTES / groupBytes)));
+  return { shape, rowBytesK, rowBytesV, groupTokens: shape.groupTokens, chunkTokens: chunkGroups * shape.groupTokens };
+}
+
+/** Chunks that a span touches. */
+export const chunksIn = (span: TokenSpan, chunkTokens: number): number =>
+  Math.floor((span.end - 1) / chunkTokens) - Math.floor(span.start / chunkTokens) + 1;
+
+function tileTokensOf(target: AttendTarget, shape: SequenceShape, chunkCount: number): number {
+  const headCount = Math.min(target.queryHeadsPerKvHead, target.queryHeadCount);
+  const byPartials = Math.floor(TILE_PARTIAL_BYTES / Math.max(1, chunkCount * partialSizeBytes(shape.headDimV)));
+  const rowCount = Math.min(TILE_ROWS, byPartials);
+  return Math.min(target.queryTokenCount, Math.max(1, Math.floor(rowCount / headCount)));
+}
+
+/** Groups in flash that the spans touch, as at most two disjoint runs. */
+function groupsOf(spans: readonly TokenSpan[], flashTokenCount: number, groupTokens: number) {
+  const groupRuns: GroupRun[] = [];
+  let groupCount = 0;
+  for (const span of spans) {
+    const end = Math.ceil(Math.min(span.end, flashTokenCount) / groupTokens);
+    const previous = groupRuns.at(-1);
+    // A group that holds both sinks and the start of the window belongs to the first run.
+    const first = Math.max(Math.floor(span.start / groupTokens), previous ? previous.first + previous.count : 0);
+    if (first >= end) continue;
+    groupRuns.push({ first, count: end - first, base: groupCount });
+    groupCount += end - first;
+  }
+  return { groupRuns, groupCount };
+}
+
+/** Index of a pinned group. */
+export function groupIndex(runs: readonly GroupRun[], group: number): number {
+  for (const run of runs) if (group < run.first + run.count) return run.base + group - run.first;
+  assert(false, `group ${group} is among the pinned ones`);
+}
+
+function pinPages(
+  view: LayerView, pages: KvPages,
+  { firstKvHead, kvHeadCount, groupRuns, groupCount }: Pick<
+    TargetPlan, 'firstKvHead' | 'kvHeadCount' | 'groupRuns' | 'groupCount'
+  >,
+): { pages: Uint32Array; logicalPages: Uint32Array } {
+  const count = kvHeadCount * groupCount * 2;
+  const physical = new Uint32Array(count);
+  const logical = new Uint32Array(count);
+  let at = 0;
+  try {
+    for (let head = firstKvHead; head < firstKvHead + kvHeadCount; head++) {
+      for (const run of groupRuns) {
+        for (let group = run.first; group < run.first + run.count; group++) {
+          at = pinOne(pages, view.page(group, head, 0), at, logical, physical);
+          at = pinOne(pages, view.page(group, head, 1), at, logical, physical);
+        }
+      }
+    }
+  } catch (error) {
+    for (let i = 0; i < at; i++) pages.unpin(physical[i] as Ppn);
+    throw error;
+  }
+  return { pages: physical, logicalPages: logical };
+}
+
+function pinOne(pages: KvPages, lpn: Lpn, at: number, logical: Uint32Array, physical: Uint32Array): number {
+  logical[at] = lpn;
+  physical[at] = pages.pin(lpn);
+  return at + 1;
+}
+
+function countTokens(spans: readonly TokenSpan[], flashTokenCount: number, pageCount: number): AttendCounts {
+  let flash = 0;
+  let buffered = 0;
+  for (const { start, end } of spans) {
+    const inFlash = Math.max(0, Math.min(end, flashTokenCount) - start);
+    flash += inFlash;
+    buffered += end - start - inFlash;
+  }
+  return { flashTokenCount: flash, bufferedTokenCount: buffered, pageCount };
+}

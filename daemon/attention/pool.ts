@@ -1,0 +1,141 @@
+import { Worker } from 'node:worker_threads';
+import type { Arena } from '../base/arena.ts';
+import { assert } from '../base/assert.ts';
+import type { Clock } from '../base/clock.ts';
+import type { KernelName } from '../kernels/contract.ts';
+import { createJobQueueMemory, JobQueue, type JobQueueShape } from './job-queue.ts';
+import type { MediaAccess } from './page-reader.ts';
+import type { WorkerStart } from './worker.ts';
+
+/**
+ * Jobs out per worker. Enough work (about 25 us each) that no worker runs dry while the event loop is being woken, which
+ * takes 50 to 100 us; few enough that a small command does not wait long behind a large one.
+ */
+const JOBS_PER_WORKER = 16;
+/** Looks at the ring before sleeping: 20 to 50 us, about what waking a sleeping thread costs. */
+const SPIN_COUNT = 3000;
+/** A worker that has not returned after this long is stuck. */
+const STOP_TIMEOUT_MS = 5000;
+
+export interface PoolOptions {
+  /** At least 1. */
+  readonly workerCount: number;
+  readonly kernels: KernelName;
+  readonly media: MediaAccess;
+  readonly gate?: SharedArrayBuffer | undefined;
+}
+
+export interface PoolModules {
+  readonly arena: Arena;
+  readonly clock: Clock;
+}
+
+export interface PoolListener {
+  /** Jobs may have been completed: drain. */
+  signalled(): void;
+  /** A worker died, all others have returned, nothing runs any more. Once. */
+  died(cause: Error): void;
+}
+
+/** Compute workers and the queue that feeds them. */
+export class Pool {
+  readonly queue: JobQueue;
+  readonly #workers: Worker[] = [];
+  readonly #exits: Promise<void>[] = [];
+  readonly #clock: Clock;
+  readonly #listener: PoolListener;
+  #isStopping = false;
+  #isReferenced = true;
+  #failure: Error | undefined;
+
+  private constructor(queue: JobQueue, modules: PoolModules, listener: PoolListener) {
+    this.queue = queue;
+    this.#clock = modules.clock;
+    this.#listener = listener;
+  }
+
+  /** Resolves when every worker has loaded its kernels; rejects with what the first of them failed with. */
+  static async start(options: PoolOptions, modules: PoolModules, listener: PoolListener): Promise<Pool> {
+    assert(options.workerCount >= 1, `${options.workerCount} workers`);
+    const shape: JobQueueShape = {
+      workerCount: options.workerCount,
+      capacity: 2 ** Math.ceil(Math.log2(options.workerCount * JOBS_PER_WORKER)),
+    };
+    const memory = createJobQueueMemory(shape);
+    const pool = new Pool(new JobQueue(shape, memory), modules, listener);
+    const ready: Promise<void>[] = [];
+    for (let index = 0; index < options.workerCount; index++) {
+      ready.push(pool.#startWorker({
+        memory: modules.arena.memory,
+        queue: memory,
+        shape,
+        index,
+        spinCount: SPIN_COUNT,
+        kernels: options.kernels,
+        media: options.media,
+        gate: options.gate,
+      }));
+    }
+    try {
+      await Promise.all(ready);
+    } catch (error) {
+      await pool.stop();
+      throw error;
+    }
+    pool.setActive(false);
+    return pool;
+  }
+
+  /** While active, the workers keep the process alive. */
+  setActive(active: boolean): void {
+    if (active === this.#isReferenced) return;
+    this.#isReferenced = active;
+    for (const worker of this.#workers) {
+      if (active) worker.ref();
+      else worker.unref();
+    }
+  }
+
+  /** Lets the workers finish what they were given, then return. One that does not is terminated. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    this.setActive(true);
+    this.queue.stop();
+    const timer = this.#clock.setTimer(STOP_TIMEOUT_MS, () => {
+      for (const worker of this.#workers) void worker.terminate();
+    });
+    await Promise.all(this.#exits);
+    timer.cancel();
+  }
+
+  #startWorker(start: WorkerStart): Promise<void> {
+    const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: start, name: `attend-${start.index}` });
+    this.#workers.push(worker);
+    const exit = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+    this.#exits.push(exit);
+    let isReady = false;
+    return new Promise((resolve, reject) => {
+      let cause: Error | undefined;
+      worker.on('message', () => {
+        if (isReady) this.#listener.signalled();
+        isReady = true;
+        resolve();
+      });
+      worker.once('error', (error) => {
+        cause = error;
+        reject(error);
+      });
+      worker.once('exit', (code) => {
+        const failure = cause ?? new Error(`compute worker ${start.index} ended with code ${code}`);
+        reject(failure);
+        if (isReady && !(this.#isStopping && cause === undefined)) this.#onDeath(failure);
+      });
+    });
+  }
+
+  #onDeath(cause: Error): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = cause;
+    void this.stop().then(() => this.#listener.died(cause));
+  }
+}

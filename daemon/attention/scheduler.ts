@@ -1,0 +1,307 @@
+import type { Arena } from '../base/arena.ts';
+import { assert } from '../base/assert.ts';
+import { DriveError } from '../base/errors.ts';
+import type { Ppn } from '../ftl/contract.ts';
+import type { Kernels } from '../kernels/contract.ts';
+import type { Command } from './command.ts';
+import { commandRecord, jobRecord, jobStates, unitRecord, wordsOf } from './job-layout.ts';
+import type { JobQueue } from './job-queue.ts';
+import type { JobRunner } from './job-runner.ts';
+import type { PreparedJob, Unit } from './unit.ts';
+
+const jobWords = wordsOf(jobRecord.offsetOf);
+const unitWords = wordsOf(unitRecord.offsetOf);
+const commandWords = wordsOf(commandRecord.offsetOf);
+
+export interface SchedulerOptions {
+  /** Scratch that units in progress may hold together; one unit may always run, however large. */
+  readonly scratchBytesMax: number;
+}
+
+export interface SchedulerModules {
+  readonly arena: Arena;
+  /** All of the arena. */
+  readonly words: Uint32Array;
+  readonly kernels: Pick<Kernels, 'merge'>;
+  /** Runs jobs on the event loop. */
+  readonly runner: JobRunner;
+  /** Names a page for people. */
+  readonly describePage: (page: Ppn) => string;
+  /** A command has ended, well or (`failure` set) not; nothing of it runs any more. */
+  readonly ended: (command: Command) => void;
+}
+
+/** Looks for completed jobs in a row before other events get their turn. */
+const ROUNDS_MAX = 8;
+
+interface JobOut extends PreparedJob {
+  readonly command: Command;
+}
+
+/**
+ * Turns commands into jobs and sees them through. Commands take turns, one job each, so that a short command is not
+ * delayed by the whole of a long one. How many jobs are out at once is bounded by the queue, and what they take of the
+ * arena by `scratchBytesMax` and by the frames there are; a command that cannot go on waits for jobs to come back.
+ */
+export class Scheduler {
+  readonly #options: SchedulerOptions;
+  readonly #modules: SchedulerModules;
+  /** Commands with jobs to prepare; the next one first. */
+  readonly #runnable: Command[] = [];
+  readonly #active = new Set<Command>();
+  /** Jobs out, by slot. */
+  readonly #out: (JobOut | undefined)[] = [];
+  readonly #freeSlots: number[] = [];
+  #queue: JobQueue | undefined;
+  #scratchBytes = 0;
+
+  constructor(options: SchedulerOptions, modules: SchedulerModules) {
+    this.#options = options;
+    this.#modules = modules;
+  }
+
+  /** Where jobs go. Without a queue only `runInline` works. */
+  useQueue(queue: JobQueue): void {
+    this.#queue = queue;
+    for (let slot = queue.capacity - 1; slot >= 0; slot--) this.#freeSlots.push(slot);
+  }
+
+  /** Commands begun and not ended. */
+  get activeCount(): number {
+    return this.#active.size;
+  }
+
+  get scratchBytes(): number {
+    return this.#scratchBytes;
+  }
+
+  /** Runs a command to its end before it returns. `ended` is called as for any other. */
+  runInline(command: Command): void {
+    this.#begin(command);
+    try {
+      for (let unit = command.nextUnit(); unit; unit = command.nextUnit()) this.#runUnitInline(command, unit);
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      command.failure = error;
+    }
+    this.#end(command);
+  }
+
+  /** Hands a command to the workers. */
+  start(command: Command): void {
+    this.#begin(command);
+    if (command.unitCount === 0) {
+      this.#end(command);
+      return;
+    }
+    this.#runnable.push(command);
+    this.#advance();
+  }
+
+  /** Jobs may have come back. */
+  advance(): void {
+    this.#settleAll();
+    this.#advance();
+  }
+
+  /** Fails every command; those with no job out end at once, the others when their jobs are back. */
+  failAll(failure: Error): void {
+    for (const command of [...this.#active]) this.#fail(command, failure);
+    if (this.#queue) this.#advance();
+  }
+
+  /** When no worker runs any more: takes back what came back, and fails the commands whose jobs never will. */
+  abandon(failure: Error): void {
+    this.#settleAll();
+    for (const command of [...this.#active]) this.#fail(command, failure);
+    for (const [slot, job] of this.#out.entries()) {
+      if (!job) continue;
+      this.#out[slot] = undefined;
+      job.unit.settle(job);
+      job.command.jobsOut--;
+    }
+    for (const command of [...this.#active]) this.#end(command);
+  }
+
+  #begin(command: Command): void {
+    const { arena, words } = this.#modules;
+    command.record = arena.allocate(commandRecord.sizeBytes);
+    const at = command.record >>> 2;
+    words.fill(0, at, at + commandRecord.sizeBytes / 4);
+    words[at + commandWords.unitsRemaining] = command.unitCount;
+    this.#active.add(command);
+  }
+
+  #end(command: Command): void {
+    assert(command.jobsOut === 0, 'a command ends when none of its jobs is out');
+    for (const unit of [...command.units.keys()]) this.#freeUnit(command, unit);
+    this.#modules.arena.free(command.record);
+    this.#active.delete(command);
+    this.#modules.ended(command);
+  }
+
+  #runUnitInline(command: Command, unit: Unit): void {
+    const { runner, words, kernels } = this.#modules;
+    unit.begin(this.#modules.arena.allocate(unit.scratchSizeBytes), command.record);
+    this.#keepUnit(command, unit);
+    if (unit.jobCount === 0) kernels.merge(unit.mergeOffset);
+    while (!unit.isPrepared) {
+      const job = unit.prepareJob(0);
+      assert(job !== undefined, 'an inline command finds its frames');
+      runner.run(job.offset);
+      runner.finish(job.offset);
+      unit.settle(job);
+      const failure = this.#failureOf(words, job.offset);
+      if (failure) throw failure;
+    }
+    this.#freeUnit(command, unit);
+  }
+
+  #advance(): void {
+    const queue = this.#queue;
+    assert(queue !== undefined, 'the scheduler has a queue');
+    for (let round = 0; round < ROUNDS_MAX; round++) {
+      this.#pushJobs(queue);
+      queue.setStarving(this.#runnable.length > 0);
+      // A job that came back before its worker could see a flag set above is found here; every later one is signalled.
+      if (this.#settleAll() === 0) return;
+    }
+    setImmediate(() => this.#advance());
+  }
+
+  #pushJobs(queue: JobQueue): void {
+    let stuckCount = 0;
+    while (queue.room > 0 && stuckCount < this.#runnable.length) {
+      const command = this.#runnable.shift();
+      assert(command !== undefined, 'a runnable command');
+      const step = this.#step(command, queue);
+      if (step !== 'over') this.#runnable.push(command);
+      stuckCount = step === 'stuck' ? stuckCount + 1 : 0;
+    }
+    queue.wakeWorkers();
+    assert(this.#runnable.length === 0 || queue.outCount > 0, 'a command that waits has jobs to wait for');
+  }
+
+  /** One job of one command: pushed; or it must wait; or all its jobs are prepared, or it failed. */
+  #step(command: Command, queue: JobQueue): 'pushed' | 'stuck' | 'over' {
+    try {
+      while (command.current === undefined || command.current.isPrepared) {
+        const unit = this.#pending(command);
+        if (!unit) {
+          this.#endIfDone(command);
+          return 'over';
+        }
+        if (!this.#beginUnit(command, unit)) return 'stuck';
+      }
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      this.#fail(command, error);
+      return 'over';
+    }
+    const slot = this.#freeSlots.at(-1);
+    assert(slot !== undefined, 'there is a slot for every job that the queue has room for');
+    const job = command.current.prepareJob(slot);
+    if (!job) return 'stuck';
+    this.#freeSlots.pop();
+    this.#out[slot] = { ...job, command };
+    command.jobsOut++;
+    queue.push(job.offset);
+    return job.unit.isPrepared && !command.hasMoreUnits ? 'over' : 'pushed';
+  }
+
+  #pending(command: Command): Unit | undefined {
+    command.waiting ??= command.nextUnit();
+    return command.waiting;
+  }
+
+  /** Gives the unit its scratch block; false if there is none now. DriveError bufferFull if there never will be. */
+  #beginUnit(command: Command, unit: Unit): boolean {
+    const { arena, words, kernels } = this.#modules;
+    if (this.#scratchBytes > 0 && this.#scratchBytes + unit.scratchSizeBytes > this.#options.scratchBytesMax) return false;
+    let base: number;
+    try {
+      base = arena.allocate(unit.scratchSizeBytes);
+    } catch (error) {
+      if (error instanceof DriveError && this.#scratchBytes > 0) return false;
+      throw error;
+    }
+    unit.begin(base, command.record);
+    this.#keepUnit(command, unit);
+    command.waiting = undefined;
+    command.current = unit;
+    if (unit.jobCount > 0) return true;
+    // Nothing is seen: the outputs are zeros, and no worker is needed for that.
+    kernels.merge(unit.mergeOffset);
+    Atomics.sub(words, (command.record >>> 2) + commandWords.unitsRemaining, 1);
+    // This may have been the last unit while jobs of others are out, whose worker then saw no reason to wake us.
+    Atomics.store(words, (command.record >>> 2) + commandWords.wakeAlways, 1);
+    this.#freeUnit(command, unit);
+    command.unitsDone++;
+    return true;
+  }
+
+  #keepUnit(command: Command, unit: Unit): void {
+    command.units.set(unit, 0);
+    this.#scratchBytes += unit.scratchSizeBytes;
+  }
+
+  #freeUnit(command: Command, unit: Unit): void {
+    command.units.delete(unit);
+    this.#scratchBytes -= unit.scratchSizeBytes;
+    this.#modules.arena.free(unit.base);
+  }
+
+  #settleAll(): number {
+    return this.#queue?.drain((offset) => this.#settle(offset)) ?? 0;
+  }
+
+  #settle(offset: number): void {
+    const { words } = this.#modules;
+    const slot = words[(offset >>> 2) + jobWords.slot]!;
+    const job = this.#out[slot];
+    assert(job !== undefined && job.offset === offset, `job ${offset} is out`);
+    this.#out[slot] = undefined;
+    this.#freeSlots.push(slot);
+    const { unit, command } = job;
+    unit.settle(job);
+    command.jobsOut--;
+    const failure = this.#failureOf(words, offset);
+    if (failure) this.#fail(command, failure);
+    else if (command.failure) this.#endIfDone(command);
+    else {
+      const settledCount = (command.units.get(unit) ?? 0) + 1;
+      command.units.set(unit, settledCount);
+      if (settledCount < unit.jobCount) return;
+      this.#freeUnit(command, unit);
+      command.unitsDone++;
+      this.#endIfDone(command);
+    }
+  }
+
+  #failureOf(words: Uint32Array, offset: number): DriveError | undefined {
+    const at = offset >>> 2;
+    const state = words[at + jobWords.state];
+    if (state !== jobStates.readFailed && state !== jobStates.checkFailed) return undefined;
+    const page = words[at + jobWords.failedPage]! as Ppn;
+    const what = state === jobStates.readFailed ? 'cannot be read' : 'does not hold what was programmed';
+    return new DriveError('unrecoveredRead', `${this.#modules.describePage(page)} ${what}`, { result: page });
+  }
+
+  /** Prepares no more jobs of the command; those that are out but not begun are skipped. */
+  #fail(command: Command, failure: Error): void {
+    if (command.failure === undefined) {
+      command.failure = failure;
+      const { words } = this.#modules;
+      for (const unit of command.units.keys()) Atomics.store(words, (unit.base >>> 2) + unitWords.failed, 1);
+      Atomics.store(words, (command.record >>> 2) + commandWords.wakeAlways, 1);
+      const at = this.#runnable.indexOf(command);
+      if (at >= 0) this.#runnable.splice(at, 1);
+    }
+    this.#endIfDone(command);
+  }
+
+  #endIfDone(command: Command): void {
+    if (command.jobsOut > 0) return;
+    if (command.failure !== undefined || command.unitsDone === command.unitCount) this.#end(command);
+  }
+}

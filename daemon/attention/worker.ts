@@ -1,0 +1,56 @@
+/**
+ * A compute worker: takes jobs from shared memory until it is told to stop. It allocates nothing, owns nothing and
+ * writes only what the records of job-layout.ts give it. An exception here is a bug of ours: it ends the worker, and
+ * with it the drive.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { assert } from '../base/assert.ts';
+import type { KernelName } from '../kernels/contract.ts';
+import { loadKernels } from '../kernels/loader.ts';
+import { type JobQueueShape, JobQueueWorker, STOPPED } from './job-queue.ts';
+import { JobRunner } from './job-runner.ts';
+import { type MediaAccess, openPageReader } from './page-reader.ts';
+
+/** What a worker is started with. */
+export interface WorkerStart {
+  readonly memory: WebAssembly.Memory;
+  readonly queue: SharedArrayBuffer;
+  readonly shape: JobQueueShape;
+  readonly index: number;
+  readonly spinCount: number;
+  readonly kernels: KernelName;
+  readonly media: MediaAccess;
+  /** Tests: words {closed, arrivals}; a worker waits before each job while `closed` is 1. */
+  readonly gate: SharedArrayBuffer | undefined;
+}
+
+export const gateWords = { closed: 0, arrivals: 1 } as const;
+
+const port = parentPort;
+assert(port !== null, 'worker.ts runs as a worker thread');
+run(workerData as WorkerStart, () => port.postMessage(undefined));
+
+function run(start: WorkerStart, signal: () => void): void {
+  const { memory, media } = start;
+  const kernels = loadKernels(start.kernels, { memory, media: media.cells });
+  const runner = new JobRunner({ memory, kernels, reader: openPageReader(media) });
+  const queue = new JobQueueWorker(start.shape, start.queue, start);
+  const words = new Uint32Array(memory.buffer);
+  const gate = start.gate && new Int32Array(start.gate);
+  signal();
+  for (let job = queue.take(); job !== STOPPED; job = queue.take()) {
+    if (gate) waitAt(gate);
+    const wakeFlag = runner.wakeFlagOf(job);
+    runner.run(job);
+    const isNews = runner.finish(job);
+    const outstanding = queue.complete(job);
+    if ((isNews || queue.isWanted(outstanding) || Atomics.load(words, wakeFlag) !== 0) && queue.claimSignal()) signal();
+  }
+}
+
+function waitAt(gate: Int32Array): void {
+  if (Atomics.load(gate, gateWords.closed) === 0) return;
+  Atomics.add(gate, gateWords.arrivals, 1);
+  Atomics.notify(gate, gateWords.arrivals);
+  Atomics.wait(gate, gateWords.closed, 1);
+}

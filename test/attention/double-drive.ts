@@ -1,0 +1,222 @@
+/** Stand-ins for the rooms below: pages in a media file, sequences in memory. They check how the engine uses them. */
+import assert from 'node:assert/strict';
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { elementSizeBytes } from '../../spec/element-type.ts';
+import { type Arena, createArena } from '../../daemon/base/arena.ts';
+import { DriveError } from '../../daemon/base/errors.ts';
+import type { KvPages, Lpn, Ppn } from '../../daemon/ftl/contract.ts';
+import type { KernelName, Kernels } from '../../daemon/kernels/contract.ts';
+import { loadKernels } from '../../daemon/kernels/loader.ts';
+import type { KvStore, LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
+import type { MediaAccess } from '../../daemon/attention/page-reader.ts';
+import { createRandom, type Random } from './random.ts';
+import { randomRows, type StoredRows } from './stored-rows.ts';
+
+const HEADER_BYTES = 65_536;
+
+export interface DoubleSequence {
+  readonly id: bigint;
+  readonly shape: SequenceShape;
+  /** Per layer. */
+  readonly k: readonly StoredRows[];
+  readonly v: readonly StoredRows[];
+  readonly lengths: readonly number[];
+}
+
+export interface DoubleDriveOptions {
+  readonly kernels: KernelName;
+  readonly pageSizeBytes: number;
+  readonly pageCount: number;
+  readonly seed: number;
+  readonly arenaBytes?: number;
+}
+
+export class DoubleDrive {
+  readonly random: Random;
+  readonly arena: Arena;
+  readonly kernels: Kernels;
+  readonly media: MediaAccess;
+  readonly pins = new Map<number, number>();
+  readonly verified = new Set<number>();
+  readonly eraseCounts = new Map<number, number>();
+  readsCounted = 0;
+  viewsHeld = 0;
+  readonly #options: DoubleDriveOptions;
+  readonly #folder: string;
+  readonly #cells: number;
+  readonly #oob: number;
+  readonly #sequences = new Map<bigint, DoubleSequence & { lpns: number[][][][]; tails: number[][][] }>();
+  readonly #placed: number[] = [];
+  readonly #unused: number[];
+
+  constructor(options: DoubleDriveOptions) {
+    this.#options = options;
+    this.random = createRandom(options.seed);
+    this.#folder = mkdtempSync(join(tmpdir(), 'attention-'));
+    this.#cells = openSync(join(this.#folder, 'cells.bin'), 'w+');
+    this.#oob = openSync(join(this.#folder, 'oob.bin'), 'w+');
+    const sizeBytes = HEADER_BYTES + options.pageCount * options.pageSizeBytes;
+    writeSync(this.#cells, new Uint8Array(1), 0, 1, sizeBytes - 1);
+    this.media = {
+      cells: { fileDescriptor: this.#cells, sizeBytes },
+      oobFileDescriptor: this.#oob,
+      pageSizeBytes: options.pageSizeBytes,
+    };
+    this.arena = createArena(options.arenaBytes ?? 32 * 2 ** 20);
+    this.kernels = loadKernels(options.kernels, { memory: this.arena.memory, media: this.media.cells });
+    this.#unused = Array.from({ length: options.pageCount }, (_, page) => page);
+    for (let i = this.#unused.length - 1; i > 0; i--) {
+      const j = this.random.below(i + 1);
+      [this.#unused[i], this.#unused[j]] = [this.#unused[j]!, this.#unused[i]!];
+    }
+  }
+
+  close(): void {
+    closeSync(this.#cells);
+    closeSync(this.#oob);
+    rmSync(this.#folder, { recursive: true });
+  }
+
+  /** Nothing is pinned and no view is held. */
+  assertReleased(): void {
+    assert.deepEqual([...this.pins], [], 'no page stays pinned');
+    assert.equal(this.viewsHeld, 0, 'no view stays held');
+  }
+
+  addSequence(shape: SequenceShape, lengths: readonly number[], magnitude = 1): DoubleSequence {
+    const { kvHeadCount, headDimK, headDimV, elementTypeK, elementTypeV, groupTokens } = shape;
+    const rows = (dim: number, type: typeof elementTypeK) =>
+      lengths.map((tokenCount) =>
+        randomRows(this.random, this, { tokenCount, headCount: kvHeadCount, dim, type, magnitude }));
+    const sequence = {
+      id: BigInt(this.#sequences.size + 1),
+      shape,
+      k: rows(headDimK, elementTypeK),
+      v: rows(headDimV, elementTypeV),
+      lengths,
+    };
+    const lpns: number[][][][] = [];
+    const tails: number[][][] = [];
+    for (const [layer, length] of lengths.entries()) {
+      const groupCount = Math.floor(length / groupTokens);
+      const parts = [
+        { rows: sequence.k[layer]!, rowBytes: headDimK * elementSizeBytes(elementTypeK) },
+        { rows: sequence.v[layer]!, rowBytes: headDimV * elementSizeBytes(elementTypeV) },
+      ];
+      const gather = (part: (typeof parts)[number], head: number, from: number, to: number): Uint8Array => {
+        const gathered = new Uint8Array((to - from) * part.rowBytes);
+        for (let t = from; t < to; t++) {
+          const at = (t * kvHeadCount + head) * part.rowBytes;
+          gathered.set(part.rows.bytes.subarray(at, at + part.rowBytes), (t - from) * part.rowBytes);
+        }
+        return gathered;
+      };
+      lpns.push(Array.from({ length: kvHeadCount }, (_, head) => parts.map((part) =>
+        Array.from({ length: groupCount }, (__, group) =>
+          this.#program(gather(part, head, group * groupTokens, (group + 1) * groupTokens))))));
+      tails.push(Array.from({ length: kvHeadCount }, (_, head) => parts.map((part) => {
+        const bytes = gather(part, head, groupCount * groupTokens, length);
+        const offset = this.arena.allocate(Math.max(1, bytes.length));
+        this.arena.bytes.set(bytes, offset);
+        return offset;
+      })));
+    }
+    this.#sequences.set(sequence.id, { ...sequence, lpns, tails });
+    return sequence;
+  }
+
+  /** Physical page of one group. */
+  pageOf(sequence: DoubleSequence, layer: number, head: number, part: 0 | 1, group: number): number {
+    const lpn = this.#sequences.get(sequence.id)?.lpns[layer]?.[head]?.[part]?.[group];
+    assert.ok(lpn !== undefined);
+    return this.#placed[lpn]!;
+  }
+
+  /** Flips one bit of a page in the media file. */
+  flipBit(page: number, bit: number): void {
+    const at = HEADER_BYTES + page * this.#options.pageSizeBytes + (bit >>> 3);
+    const byte = new Uint8Array(1);
+    this.#readCells(byte, at);
+    byte[0]! ^= 1 << (bit & 7);
+    writeSync(this.#cells, byte, 0, 1, at);
+  }
+
+  readonly kv = {
+    view: (id: bigint, layer: number): LayerView => this.#view(id, layer),
+  } as KvStore;
+
+  readonly pages = this.#makePages();
+
+  #makePages(): KvPages {
+    const drive = this;
+    return {
+      get pageSizeBytes() {
+        return drive.#options.pageSizeBytes;
+      },
+      pin(lpn: Lpn): Ppn {
+        const page = drive.#placed[lpn]!;
+        drive.pins.set(page, (drive.pins.get(page) ?? 0) + 1);
+        return page as Ppn;
+      },
+      unpin(page: Ppn): void {
+        const count = drive.pins.get(page);
+        assert.ok(count !== undefined, `page ${page} is pinned`);
+        if (count === 1) drive.pins.delete(page);
+        else drive.pins.set(page, count - 1);
+      },
+      isVerified: (page: Ppn) => drive.verified.has(page),
+      markVerified: (page: Ppn) => {
+        assert.ok(drive.pins.has(page), `page ${page} is still pinned when it is marked`);
+        drive.verified.add(page);
+      },
+      eraseCount: (page: Ppn) => drive.eraseCounts.get(page) ?? 0,
+      countReads: (count: number) => {
+        drive.readsCounted += count;
+      },
+    } as KvPages;
+  }
+
+  #program(bytes: Uint8Array): number {
+    const page = this.#unused.pop();
+    assert.ok(page !== undefined, 'the double has a page left');
+    const padded = this.arena.allocate(this.#options.pageSizeBytes);
+    const view = this.arena.view(padded, this.#options.pageSizeBytes);
+    view.fill(0);
+    view.set(bytes);
+    writeSync(this.#cells, view, 0, view.length, HEADER_BYTES + page * view.length);
+    const lpn = this.#placed.push(page) - 1;
+    const entry = Uint32Array.of(this.kernels.crc32c(padded, view.length), lpn);
+    writeSync(this.#oob, new Uint8Array(entry.buffer), 0, 8, page * 8);
+    this.arena.free(padded);
+    return lpn;
+  }
+
+  #view(id: bigint, layer: number): LayerView {
+    const sequence = this.#sequences.get(id);
+    if (!sequence) throw new DriveError('unknownSequence', `${id}`);
+    const length = sequence.lengths[layer];
+    if (length === undefined) throw new DriveError('layerRange', `${layer}`);
+    this.viewsHeld++;
+    return {
+      shape: sequence.shape,
+      length,
+      flashTokenCount: length - (length % sequence.shape.groupTokens),
+      page: (group, head, part) => sequence.lpns[layer]![head]![part]![group]! as Lpn,
+      tail: (head, part) => sequence.tails[layer]![head]![part]!,
+      release: () => {
+        this.viewsHeld--;
+      },
+    };
+  }
+
+  #readCells(target: Uint8Array, at: number): void {
+    const file = openSync(join(this.#folder, 'cells.bin'), 'r');
+    try {
+      readSync(file, target, 0, target.length, at);
+    } finally {
+      closeSync(file);
+    }
+  }
+}

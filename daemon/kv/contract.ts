@@ -80,6 +80,8 @@ export interface KvStore {
   truncate(id: bigint, layer: number | undefined, length: number): Promise<void>;
   reclaim(id: bigint): Promise<void>;
   view(id: bigint, layer: number): LayerView;
+  /** Cheap: for sizing a command's data before any work. DriveError unknownSequence. */
+  shape(id: bigint): SequenceShape;
   summary(id: bigint): SequenceSummary;
   /** Ids above `after`, ascending, at most `countMax`. */
   list(after: bigint, countMax: number): bigint[];

@@ -1,28 +1,32 @@
 /** Chooses and makes a thread's kernel set. */
 import { DriveError } from '../base/errors.ts';
 import { kernelNames, type KernelName, type KernelResources, type Kernels } from './contract.ts';
+import { createNativeKernels, nativeUnavailable } from './native/native-kernels.ts';
 import { createReferenceKernels } from './reference/reference-kernels.ts';
 
 /**
  * Makes a kernel set over the arena (and, for native ones, the media file). Synchronous; call it once in each thread.
- * `auto` takes ATTNDRIVE_KERNELS from the environment if set, else the best set there is.
+ * `auto` is what ATTNDRIVE_KERNELS names, else native if it is built, else wasm.
+ * DriveError invalidField if the set isn't built or the variable names none.
  */
 export function loadKernels(name: KernelName | 'auto', resources: KernelResources): Kernels {
-  const chosen = name === 'auto' ? fromEnvironment() : name;
-  switch (chosen) {
-    case 'auto':
+  switch (resolveKernels(name)) {
+    case 'native':
+      return createNativeKernels(resources);
+    case 'wasm':
     case 'reference':
       return createReferenceKernels(resources);
-    case 'wasm':
-    case 'native':
-      throw new DriveError('invalidField', `kernels '${chosen}' are not built`);
   }
 }
 
-function fromEnvironment(): KernelName | 'auto' {
-  const value = process.env['ATTNDRIVE_KERNELS'];
-  if (value === undefined || value === '' || value === 'auto') return 'auto';
-  const known = kernelNames.find((name) => name === value);
+/** Which set `loadKernels` would make. */
+export function resolveKernels(name: KernelName | 'auto'): KernelName {
+  if (name !== 'auto') return name;
+  const wanted = process.env['ATTNDRIVE_KERNELS'];
+  if (wanted === undefined || wanted === '' || wanted === 'auto') {
+    return nativeUnavailable() === undefined ? 'native' : 'wasm';
+  }
+  const known = kernelNames.find((candidate) => candidate === wanted);
   if (known) return known;
-  throw new DriveError('invalidField', `ATTNDRIVE_KERNELS=${value}; allowed: auto, ${kernelNames.join(', ')}`);
+  throw new DriveError('invalidField', `ATTNDRIVE_KERNELS=${wanted}; allowed: auto, ${kernelNames.join(', ')}`);
 }

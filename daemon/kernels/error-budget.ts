@@ -1,0 +1,26 @@
+/**
+ * How far a kernel set may be from exact arithmetic. README.md explains the terms; the tests hold every set to it.
+ *
+ * With eps = 2^-23 and, for one query row, N tokens seen, P the softmax weights, L the largest |scale| * sum |q_d * k_d|
+ * over those tokens (what a dot product in float32 can lose is proportional to it):
+ *   maximum, log-sum-exp   eps * (logit * L + softCap term + |value|) and, for the latter, eps * (softmax + sqrt N)
+ *   output                 eps * (2 * logit * L + softmax + sqrt N) * sum P |v|, then one rounding to the output type
+ */
+export const errorBudget = {
+  epsilon: 2 ** -23,
+  /** Of a dot product, in eps * L. */
+  logit: 4,
+  /** Of the soft-cap's tanh, in eps * softCap. */
+  softCap: 4,
+  /** Of exponentials, rescaling and division, in eps. */
+  softmax: 16,
+  /** Weights below this share of the largest may count as 0. */
+  smallestWeight: 2 ** -125,
+} as const;
+
+/** Half a unit in the last place, relative, and for subnormals absolute, of the output types. */
+export const outputRounding = {
+  f32: { relative: 2 ** -24, absolute: 2 ** -149 },
+  f16: { relative: 2 ** -11, absolute: 2 ** -25 },
+  bf16: { relative: 2 ** -8, absolute: 2 ** -133 },
+} as const;

@@ -1,0 +1,78 @@
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { DriveError } from '../../base/errors.ts';
+import type { KernelResources, Kernels } from '../contract.ts';
+
+/** What the addon's `create` gives; all arguments are byte offsets, sizes and codes. */
+interface Addon {
+  readonly isa: string;
+  attend(job: number): void;
+  merge(job: number): void;
+  convert(source: number, sourceType: number, target: number, targetType: number, count: number): void;
+  crc32c(offset: number, sizeBytes: number, seed: number, media: 0 | 1): number;
+  readSum(offset: number, sizeBytes: number, media: 0 | 1): number;
+}
+
+interface AddonModule {
+  create(memory: Uint8Array, fileDescriptor: number, mediaBytes: number, isa: string): Addon;
+}
+
+export interface NativeKernels extends Kernels {
+  /**
+   * Adds up the 64-bit words of arena (or media mapping) bytes, modulo 2^64: a plain vector read, the ceiling that
+   * benchmarks compare with.
+   */
+  readSum(offset: number, sizeBytes: number, media?: boolean): number;
+}
+
+/** Instruction sets that the addon can be held to (ATTNDRIVE_ISA), best last. */
+export const nativeIsas = ['portable', 'avx2', 'avx512'] as const;
+
+const addonPath = fileURLToPath(new URL('./attndrive.node', import.meta.url));
+let loaded: AddonModule | Error | undefined;
+
+function loadAddon(): AddonModule | Error {
+  try {
+    return createRequire(import.meta.url)(addonPath) as AddonModule;
+  } catch (error) {
+    return error as Error;
+  }
+}
+
+/** Why there are no native kernels in this build, or undefined if there are. */
+export function nativeUnavailable(): string | undefined {
+  loaded ??= loadAddon();
+  return loaded instanceof Error ? (loaded.message.split('\n')[0] ?? 'not built') : undefined;
+}
+
+/** Kernels of the C++ addon. DriveError invalidField if it isn't built, or the media file can't be mapped. */
+export function createNativeKernels({ memory, media }: KernelResources): NativeKernels {
+  loaded ??= loadAddon();
+  if (loaded instanceof Error) {
+    throw new DriveError('invalidField', `kernels 'native' are not built (${nativeUnavailable()}); allowed: auto, wasm`);
+  }
+  const isa = process.env['ATTNDRIVE_ISA'] ?? '';
+  const addon = createAddon(loaded, new Uint8Array(memory.buffer), media, isa);
+  return {
+    name: 'native',
+    isa: addon.isa,
+    canMapMedia: media !== undefined,
+    crc32c: (offset, sizeBytes, seed = 0) => addon.crc32c(offset, sizeBytes, seed, 0),
+    crc32cMedia: (offset, sizeBytes) => addon.crc32c(offset, sizeBytes, 0, 1),
+    convert: addon.convert,
+    attend: addon.attend,
+    merge: addon.merge,
+    readSum: (offset, sizeBytes, ofMedia = false) => addon.readSum(offset, sizeBytes, ofMedia ? 1 : 0),
+  };
+}
+
+function createAddon(
+  module: AddonModule, bytes: Uint8Array, media: KernelResources['media'], isa: string,
+): Addon {
+  try {
+    return module.create(bytes, media?.fileDescriptor ?? -1, media?.sizeBytes ?? 0, isa);
+  } catch (cause) {
+    const wanted = isa === '' ? '' : ` (ATTNDRIVE_ISA=${isa}; known: ${nativeIsas.join(', ')})`;
+    throw new DriveError('invalidField', `native kernels: ${(cause as Error).message}${wanted}`, { cause });
+  }
+}

@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { randomCase, type AttentionCase, type CaseOptions } from './cases.ts';
+import { kernelsUnderTest, runCase, type KernelUnderTest } from './harness.ts';
+import { oracle } from './oracle.ts';
+
+const { sets, missing } = kernelsUnderTest();
+for (const what of missing) test(`attention by ${what}`, { skip: `NOT TESTED: ${what}` });
+
+function checkCase(set: KernelUnderTest, problem: AttentionCase, chunkCount = 1): void {
+  const results = runCase(set, problem, chunkCount);
+  oracle(problem).forEach((expected, row) => {
+    const got = results[row]!;
+    const where = `${set.label}, ${problem.label}, ${chunkCount} chunks, row ${row}`;
+    near(got.maximum, expected.maximum, expected.maximumError, `maximum, ${where}`);
+    near(got.logSumExp, expected.logSumExp, expected.logSumExpError, `log-sum-exp, ${where}`);
+    got.output.forEach((value, d) => {
+      near(value, expected.output[d]!, expected.outputError[d]!, `output ${d}, ${where}`);
+    });
+  });
+}
+
+function near(got: number, expected: number, error: number, what: string): void {
+  if (got === expected || Math.abs(got - expected) <= error) return;
+  assert.fail(`${what}: ${got}, expected ${expected}, off by ${Math.abs(got - expected)}, allowed ${error}`);
+}
+
+const families: Record<string, { count: number; options: CaseOptions }> = {
+  'random shapes': { count: 60, options: {} },
+  'decode with grouped queries': { count: 6, options: { headDimK: 128, headDimV: 128, queryTokenCount: 1, rowCount: 4 } },
+  'one query per head': { count: 6, options: { headDimK: 128, headDimV: 128, queryTokenCount: 1, rowCount: 1 } },
+  'logits to 10^4': { count: 10, options: { magnitude: 60, softCap: 0, headDimK: 64 } },
+  'soft-cap over large logits': { count: 6, options: { magnitude: 20, softCap: 30 } },
+  'a single token': { count: 8, options: { tokenCount: 1 } },
+  'windows with sinks': { count: 10, options: { tokenCount: 150, window: 20, sinkCount: 4 } },
+  'several query tokens': { count: 8, options: { queryTokenCount: 9, rowCount: 3, tokenCount: 140, window: 0 } },
+  'frames of one token': { count: 4, options: { frameTokens: 1, tokenCount: 90 } },
+};
+
+for (const set of sets) {
+  for (const [name, { count, options }] of Object.entries(families)) {
+    test(`${set.label}: ${name} are within the error budget`, () => {
+      for (let seed = 1; seed <= count; seed++) checkCase(set, randomCase(seed, options));
+    });
+  }
+
+  test(`${set.label}: head dimensions 8 to 256, each element type`, () => {
+    for (let dim = 8; dim <= 256; dim += dim < 40 ? 1 : 13) {
+      for (const type of ['f32', 'f16', 'bf16'] as const) {
+        const options = { headDimK: dim, headDimV: 264 - dim, typeK: type, typeV: type, tokenCount: 21, rowCount: 7 };
+        checkCase(set, randomCase(dim, { ...options, queryTokenCount: 1 }));
+      }
+    }
+  });
+
+  test(`${set.label}: group sizes 1 to 16`, () => {
+    for (let rowCount = 1; rowCount <= 16; rowCount++) {
+      checkCase(set, randomCase(rowCount, { rowCount, queryTokenCount: 1, tokenCount: 80 }));
+    }
+  });
+
+  test(`${set.label}: any split into chunks is within the budget of the whole`, () => {
+    for (let seed = 100; seed < 112; seed++) {
+      const problem = randomCase(seed, { tokenCount: 200, frameTokens: 16 });
+      for (const chunkCount of [1, 2, 5, 13, 14]) checkCase(set, problem, chunkCount);
+    }
+  });
+
+  test(`${set.label}: a query that sees no token gets zeros`, () => {
+    const problem = randomCase(3, { tokenCount: 40, rowCount: 4, queryTokenCount: 1, window: 0 });
+    const bounds = [{ start: 0, end: 0 }, { start: 90, end: 40 }, { start: 0, end: 40 }, { start: 500, end: 600 }];
+    const bounded = { ...problem, bounds };
+    for (const chunkCount of [1, 3]) {
+      const results = runCase(set, bounded, chunkCount);
+      for (const row of [0, 1, 3]) {
+        assert.equal(results[row]!.maximum, Number.NEGATIVE_INFINITY);
+        assert.equal(results[row]!.logSumExp, Number.NEGATIVE_INFINITY);
+        assert.ok(results[row]!.output.every((x) => x === 0));
+      }
+      checkCase(set, bounded, chunkCount);
+    }
+  });
+
+  test(`${set.label}: no frames at all and no chunks at all give zeros`, () => {
+    const problem = { ...randomCase(5, { tokenCount: 4 }), tokenCount: 0, frames: [] };
+    for (const chunkCount of [0, 1, 2]) {
+      for (const row of runCase(set, problem, chunkCount)) {
+        assert.equal(row.maximum, Number.NEGATIVE_INFINITY);
+        assert.equal(row.logSumExp, Number.NEGATIVE_INFINITY);
+        assert.ok(row.output.every((x) => x === 0));
+      }
+    }
+  });
+
+  test(`${set.label}: the same job gives the same bits`, () => {
+    const problem = randomCase(17, { tokenCount: 130 });
+    const [first, second] = [runCase(set, problem, 2), runCase(set, problem, 2)];
+    assert.deepEqual(first, second);
+  });
+}

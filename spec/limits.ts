@@ -11,7 +11,12 @@ export const limits = {
   channelCountMax: 64,
 
   // Sequences
-  sequenceCountMax: 65_536,
+  /** Half of what a page's 16-bit holder count can hold; the other half is for commands that hold pages while reading. */
+  sequenceCountMax: 32_768,
+  /** Sequences whose lease ended, of which a late command is told so rather than that they are unknown. */
+  expiredSequenceCountMax: 4096,
+  /** Sequences looked at by one sweep for ended leases. */
+  leaseSweepCountMax: 4096,
   layerCountMax: 512,
   kvHeadCountMax: 512,
   headDimMin: 8,

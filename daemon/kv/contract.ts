@@ -9,7 +9,7 @@ export interface SequenceShape {
   readonly headDimV: number;
   readonly elementTypeK: ElementType;
   readonly elementTypeV: ElementType;
-  /** Tokens per group, resolved: never 0. */
+  /** Tokens per group. Resolved: never 0 but in a request. */
   readonly groupTokens: number;
 }
 
@@ -66,7 +66,7 @@ export interface LayerView {
 }
 
 export interface KvStore {
-  /** Checks the shape. DriveError invalidShape, sequenceExists, sequenceLimit. */
+  /** Checks the shape; groupTokens may be 0 in it. DriveError invalidShape, invalidField, sequenceExists, sequenceLimit. */
   create(request: SequenceRequest): bigint;
   /**
    * Appends tokens to one layer; resolves with the layer's length once they are part of every later view. A repeat of
@@ -79,6 +79,7 @@ export interface KvStore {
   /** `layer` undefined: all. DriveError tokenRange if longer than the layer. */
   truncate(id: bigint, layer: number | undefined, length: number): Promise<void>;
   reclaim(id: bigint): Promise<void>;
+  /** DriveError unknownSequence, leaseExpired, layerRange. */
   view(id: bigint, layer: number): LayerView;
   /** Cheap: for sizing a command's data before any work. DriveError unknownSequence. */
   shape(id: bigint): SequenceShape;

@@ -1,0 +1,86 @@
+import { limits } from '../../spec/limits.ts';
+import type { Clock, Timer } from '../base/clock.ts';
+import { DriveError } from '../base/errors.ts';
+import type { Sequence } from './sequence.ts';
+
+const SWEEP_INTERVAL_MS = 1000;
+
+/**
+ * Finds sequences whose lease ended: no command has named them for `leaseSeconds`. Leases start anew when the drive
+ * opens. A sweep looks at a bounded number of leased sequences and goes on where the last one stopped.
+ */
+export class LeaseKeeper {
+  readonly #clock: Clock;
+  readonly #expire: (sequence: Sequence) => void;
+  readonly #leased = new Set<Sequence>();
+  readonly #expired = new Set<bigint>();
+  #cursor: Iterator<Sequence> | undefined;
+  #timer: Timer | undefined;
+
+  /** `expire` takes a sequence away; it must call `remove`. */
+  constructor(modules: { clock: Clock; expire: (sequence: Sequence) => void }) {
+    this.#clock = modules.clock;
+    this.#expire = modules.expire;
+  }
+
+  start(): void {
+    this.#timer = this.#clock.setTimer(SWEEP_INTERVAL_MS, () => {
+      this.sweep();
+      this.start();
+    });
+  }
+
+  stop(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+  }
+
+  add(sequence: Sequence): void {
+    this.#expired.delete(sequence.id);
+    if (sequence.leaseSeconds > 0) this.#leased.add(sequence);
+  }
+
+  remove(sequence: Sequence): void {
+    this.#leased.delete(sequence);
+  }
+
+  /** Whether this id was taken away lately because its lease ended. */
+  hasExpired(id: bigint): boolean {
+    return this.#expired.has(id);
+  }
+
+  sweep(): void {
+    const nowNs = this.#clock.nowNs();
+    const countMax = Math.min(this.#leased.size, limits.leaseSweepCountMax);
+    for (let i = 0; i < countMax; i++) {
+      let next = (this.#cursor ??= this.#leased.values()).next();
+      if (next.done === true) {
+        this.#cursor = this.#leased.values();
+        next = this.#cursor.next();
+        if (next.done === true) return;
+      }
+      this.#examine(next.value, nowNs);
+    }
+  }
+
+  #examine(sequence: Sequence, nowNs: number): void {
+    if (sequence.queue.depth > 0) {
+      sequence.namedAtNs = nowNs;
+      return;
+    }
+    if (nowNs - sequence.namedAtNs < sequence.leaseSeconds * 1e9) return;
+    try {
+      this.#expire(sequence);
+    } catch (error) {
+      // The log can't be written: the sequence stays, and the next sweep tries again.
+      if (error instanceof DriveError) return;
+      throw error;
+    }
+    this.#expired.add(sequence.id);
+    if (this.#expired.size <= limits.expiredSequenceCountMax) return;
+    for (const oldest of this.#expired) {
+      this.#expired.delete(oldest);
+      break;
+    }
+  }
+}

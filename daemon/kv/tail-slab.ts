@@ -1,0 +1,97 @@
+import type { Arena } from '../base/arena.ts';
+import { assert } from '../base/assert.ts';
+import type { Part, RowLayout } from './shape.ts';
+
+/**
+ * The incomplete group of one layer, in the arena: for each KV head its K rows, then its V rows. Held by its layer and by
+ * every view of it; freed by the last. Rows that a view has seen are never written again while the view holds them.
+ */
+export class TailSlab {
+  readonly #arena: Arena;
+  readonly #onFree: (sizeBytes: number) => void;
+  readonly layout: RowLayout;
+  readonly offset: number;
+  #holderCount = 1;
+
+  /** Dirty memory but for the ends of its pages. DriveError bufferFull. */
+  constructor(layout: RowLayout, modules: { arena: Arena; onFree: (sizeBytes: number) => void }) {
+    this.layout = layout;
+    this.#arena = modules.arena;
+    this.#onFree = modules.onFree;
+    this.offset = this.#arena.allocate(layout.slabBytes);
+    this.#clearPadding();
+  }
+
+  #clearPadding(): void {
+    const { layout } = this;
+    for (const part of [0, 1] as const) {
+      if (!layout.slabIsPage[part] || layout.paddingBytes[part] === 0) continue;
+      for (let head = 0; head < layout.headCount; head++) {
+        const end = this.row(head, part, 0) + layout.slabStride[part];
+        this.#arena.bytes.fill(0, end - layout.paddingBytes[part], end);
+      }
+    }
+  }
+
+  /** Arena offset of a row; rows of one head and part lie together. */
+  row(head: number, part: Part, index: number): number {
+    const { slabStride, rowBytes } = this.layout;
+    const base = this.offset + head * (slabStride[0] + slabStride[1]) + (part === 0 ? 0 : slabStride[0]);
+    return base + index * rowBytes[part];
+  }
+
+  /** Whether a view holds it besides its layer. */
+  get isViewed(): boolean {
+    return this.#holderCount > 1;
+  }
+
+  hold(): void {
+    assert(this.#holderCount > 0, 'hold of a freed slab');
+    this.#holderCount++;
+  }
+
+  letGo(): void {
+    assert(this.#holderCount > 0, 'slab freed twice');
+    if (--this.#holderCount > 0) return;
+    this.#arena.free(this.offset);
+    this.#onFree(this.layout.slabBytes);
+  }
+
+  /** Copies the first rows of every head from another slab of the same layout. */
+  copyRows(source: TailSlab, rowCount: number): void {
+    const { layout } = this;
+    for (const part of [0, 1] as const) {
+      const sizeBytes = rowCount * layout.rowBytes[part];
+      for (let head = 0; head < layout.headCount; head++) {
+        const from = source.row(head, part, 0);
+        this.#arena.bytes.copyWithin(this.row(head, part, 0), from, from + sizeBytes);
+      }
+    }
+  }
+}
+
+/** Makes slabs and counts the bytes they take. */
+export class TailBuffer {
+  readonly #arena: Arena;
+  #usedBytes = 0;
+
+  constructor(modules: { arena: Arena }) {
+    this.#arena = modules.arena;
+  }
+
+  get usedBytes(): number {
+    return this.#usedBytes;
+  }
+
+  /** DriveError bufferFull. */
+  allocate(layout: RowLayout): TailSlab {
+    const slab = new TailSlab(layout, {
+      arena: this.#arena,
+      onFree: (sizeBytes) => {
+        this.#usedBytes -= sizeBytes;
+      },
+    });
+    this.#usedBytes += layout.slabBytes;
+    return slab;
+  }
+}

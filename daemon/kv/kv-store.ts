@@ -11,7 +11,8 @@ import type { MetaReader } from '../meta/contract.ts';
 import { appendTokens, checkAppendRange } from './append.ts';
 import { checkpointSequences, removedOf, stageBuffered, type RemovedSequence } from './checkpoint.ts';
 import type {
-  AppendSource, KvStore, LayerView, ReadBackRequest, SequenceRequest, SequenceSummary,
+  AppendSource, KvStore, LayerView, ReadBackRequest, SequenceRequest, SequenceShape,
+  SequenceSummary,
 } from './contract.ts';
 import { emptyRecoveryReport, type KvSnapshot } from './counters.ts';
 import { dropTokens, shareTokens } from './fork.ts';
@@ -250,6 +251,10 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     const sequence = this.#named(request.id);
     checkReadBack(sequence, request);
     return readBackSize(sequence, request);
+  }
+
+  shape(id: bigint): SequenceShape {
+    return this.#named(id).shape;
   }
 
   // --- For people

@@ -166,6 +166,11 @@ export const NQN_BYTES_MAX = 223;
 export const DISCOVERY_NQN = 'nqn.2014-08.org.nvmexpress.discovery';
 const NQN_PREFIX = 'nqn.2026-11.dev.attndrive:';
 export const subsystemNqn = (serial: string): string => NQN_PREFIX + serial;
+/**
+ * A second name of every drive: the subsystem that answers at this address, whatever its serial number. For hosts that
+ * were given only an address; Identify Controller tells the name itself.
+ */
+export const ANY_SUBSYSTEM_NQN = 'nqn.2026-11.dev.attndrive';
 
 /**
  * What is wrong with an NVMe qualified name, or undefined: `nqn.yyyy-mm.reverse.domain:string`, or

@@ -80,7 +80,7 @@ export function parseSgl(source: Uint8Array, at = 0): SglResult {
 }
 
 /** Writes a descriptor. `none` is a transport descriptor of length 0. */
-export function encodeSgl(sgl: Sgl, target = new Uint8Array(SGL_BYTES), at = 0): Uint8Array {
+export function encodeSgl(sgl: Sgl, target: Uint8Array = new Uint8Array(SGL_BYTES), at = 0): Uint8Array {
   switch (sgl.kind) {
     case 'none':
       return sglDescriptor.encode({ type: sglTypes.transport }, target, at);

@@ -1,0 +1,128 @@
+import { Client } from 'undici';
+import { type AdminErrorBody, adminRoutes, type AdminRoutes, mediaTypes, type Route } from '../spec/admin-api.ts';
+import { AdminRequestError, DriveUnreachableError } from './errors.ts';
+import { parseAddress } from './address.ts';
+
+type Values = Readonly<Record<string, unknown>>;
+type ParametersOf<R> = R extends Route<infer P, infer _Q, infer _R> ? P : never;
+type QueryOf<R> = R extends Route<infer _P, infer Q, infer _R> ? Q : never;
+type ResponseOf<R> = R extends Route<infer _P, infer _Q, infer B> ? B : never;
+
+const REQUEST_TIMEOUT_MS = 60_000;
+
+/** The control plane over HTTP: one method per route of `spec/admin-api.ts`. Ids of sequences are `bigint`. */
+export class AdminClient {
+  readonly #client: Client;
+  readonly #address: string;
+
+  /** `unix:PATH`, `tcp:HOST:PORT` or `http://HOST:PORT`. Connects with the first request. */
+  constructor(address: string) {
+    this.#address = address;
+    const timeouts = { headersTimeout: REQUEST_TIMEOUT_MS, bodyTimeout: REQUEST_TIMEOUT_MS };
+    if (address.startsWith('http://')) {
+      this.#client = new Client(new URL(address).origin, timeouts);
+      return;
+    }
+    const parsed = parseAddress(address);
+    if (parsed.kind === 'unix') {
+      this.#client = new Client('http://drive', { ...timeouts, socketPath: parsed.path });
+    } else {
+      const host = parsed.host.includes(':') ? `[${parsed.host}]` : parsed.host;
+      this.#client = new Client(`http://${host}:${parsed.port}`, timeouts);
+    }
+  }
+
+  /** Also of a drive that isn't ready. */
+  health() {
+    return this.#call('health', {}, {}, [503]);
+  }
+
+  drive() {
+    return this.#call('drive');
+  }
+
+  async namespaces() {
+    return (await this.#call('namespaces')).items;
+  }
+
+  /** One page of sequences above `after`. */
+  sequences(query: { after?: bigint; limit?: number } = {}) {
+    const after = query.after === undefined ? {} : { after: String(query.after) };
+    return this.#call('sequences', {}, { ...after, ...(query.limit === undefined ? {} : { limit: query.limit }) });
+  }
+
+  sequence(id: bigint) {
+    return this.#call('sequence', { id: String(id) });
+  }
+
+  async reclaim(id: bigint): Promise<void> {
+    await this.#call('reclaim', { id: String(id) });
+  }
+
+  async connections() {
+    return (await this.#call('connections')).items;
+  }
+
+  blocks(query: QueryOf<AdminRoutes['blocks']> = {}) {
+    return this.#call('blocks', {}, query);
+  }
+
+  async faults() {
+    return (await this.#call('faults')).items;
+  }
+
+  flush() {
+    return this.#call('flush');
+  }
+
+  /** The Prometheus text. */
+  metrics(): Promise<string> {
+    return this.#request(adminRoutes.metrics as Route, {}, {}, []) as Promise<string>;
+  }
+
+  async close(): Promise<void> {
+    await this.#client.close();
+  }
+
+  #call<K extends keyof AdminRoutes>(
+    name: K,
+    parameters?: ParametersOf<AdminRoutes[K]>,
+    query?: QueryOf<AdminRoutes[K]>,
+    alsoAccepted: readonly number[] = [],
+  ): Promise<ResponseOf<AdminRoutes[K]>> {
+    const answer = this.#request(adminRoutes[name] as Route, (parameters ?? {}) as Values, (query ?? {}) as Values, alsoAccepted);
+    return answer as Promise<ResponseOf<AdminRoutes[K]>>;
+  }
+
+  async #request(route: Route, parameters: Values, query: Values, alsoAccepted: readonly number[]): Promise<unknown> {
+    const path = route.path.replace(/:([a-z]+)/g, (_, name: string) => encodeURIComponent(String(parameters[name])));
+    const accept = route.response === undefined ? '*/*' : mediaTypes.json;
+    const { statusCode, body } = await this.#send({
+      method: route.method,
+      path,
+      query,
+      headers: { accept },
+    });
+    const text = await body.text();
+    if (statusCode !== 200 && !alsoAccepted.includes(statusCode)) throw refusal(statusCode, text);
+    return route.response === undefined ? text : (JSON.parse(text) as unknown);
+  }
+
+  async #send(request: Parameters<Client['request']>[0]) {
+    try {
+      return await this.#client.request(request);
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      const reason = code === 'ENOENT' || code === 'ECONNREFUSED' ? 'nothing listens there; is the drive running?' : message;
+      throw new DriveUnreachableError(`control plane at ${this.#address}: ${reason}`, { cause: error });
+    }
+  }
+}
+
+function refusal(statusCode: number, text: string): AdminRequestError {
+  try {
+    return new AdminRequestError(statusCode, JSON.parse(text) as AdminErrorBody);
+  } catch {
+    return new AdminRequestError(statusCode, { code: 'internal', message: `HTTP status ${statusCode}` });
+  }
+}

@@ -1,0 +1,385 @@
+import {
+  ALL_LAYERS,
+  ALL_TOKENS,
+  createDescriptor,
+  DESCRIPTOR_VERSION,
+  type ElementType,
+  elementSizeBytes,
+  elementTypeOf,
+  elementTypes,
+  KV_CACHE_NSID,
+  kvOpcodes,
+  kvTransferBits,
+  limits,
+  packBits,
+  querySelectors,
+  sequenceInfo,
+} from '../spec/index.ts';
+import type { CommandOptions } from './command.ts';
+import { bytesOf, type ElementArray, elementArray, resolveElementType } from './convert.ts';
+import { DriveProtocolError } from './errors.ts';
+import type { Request, Transfers } from './transfers.ts';
+
+/** What a sequence holds: fixed when it is created. */
+export interface SequenceShape {
+  readonly layerCount: number;
+  readonly kvHeadCount: number;
+  /** Elements of one K row and one V row: 8 to 256. */
+  readonly headDimK: number;
+  readonly headDimV: number;
+  /** Types that K and V are stored in. */
+  readonly elementTypeK: ElementType;
+  readonly elementTypeV: ElementType;
+  /** Tokens of one KV head's K (or V) that share a flash page. */
+  readonly groupTokens: number;
+}
+
+export interface SequenceInfo {
+  readonly id: bigint;
+  readonly shape: SequenceShape;
+  /** Tokens per layer. */
+  readonly lengths: readonly number[];
+  readonly label: string;
+  /** 0: kept until reclaimed. */
+  readonly leaseSeconds: number;
+  /** The sequence it was forked from; 0n: none. */
+  readonly parentId: bigint;
+  /** Hash of the host NQN that created it. */
+  readonly owner: bigint;
+  readonly pageCount: number;
+  readonly sharedPageCount: number;
+  readonly paddingBytesPerPageK: number;
+  readonly paddingBytesPerPageV: number;
+  /** Tokens, over all layers, that lie in the tail buffer and in no flash page. */
+  readonly bufferedTokenCount: number;
+}
+
+export interface SequenceOptions extends CommandOptions {
+  /** For people; at most 128 bytes of UTF-8. */
+  readonly label?: string | undefined;
+  /** Reclaimed after this long without a command naming it; 0 (default): kept until reclaimed. */
+  readonly leaseSeconds?: number | undefined;
+  /** Id to give it; 0n (default): the drive chooses. */
+  readonly id?: bigint | undefined;
+}
+
+export interface AppendOptions extends CommandOptions {
+  /** Type of `keys` and `values`: needed for Uint16Array unless the sequence stores that type. */
+  readonly elementType?: ElementType | undefined;
+  /** Rows lie as [head][token] instead of [token][head]. */
+  readonly headMajor?: boolean | undefined;
+  /** Resolve only once the tokens are durable. */
+  readonly fua?: boolean | undefined;
+}
+
+export interface ReadBackOptions extends CommandOptions {
+  readonly layer: number;
+  /** Which rows; default both. */
+  readonly part?: 'keys' | 'values' | 'both' | undefined;
+  /** Tokens [tokenStart, tokenEnd); default all. */
+  readonly tokenStart?: number | undefined;
+  readonly tokenEnd?: number | undefined;
+  /** KV heads [firstHead, firstHead + headCount); default all. */
+  readonly firstHead?: number | undefined;
+  readonly headCount?: number | undefined;
+  /** Type to return; default as stored. */
+  readonly elementType?: ElementType | undefined;
+  /** Rows as [head][token] instead of [token][head]. */
+  readonly headMajor?: boolean | undefined;
+}
+
+export interface ReadBackResult {
+  readonly keys?: ElementArray;
+  readonly values?: ElementArray;
+}
+
+const PIECES_IN_FLIGHT = 4;
+const partCodes = { keys: 1, values: 2 } as const;
+
+/**
+ * A handle on a sequence in the drive. It holds no data and no lock: several clients may have handles on one sequence,
+ * and the sequence stays when they disconnect.
+ */
+export class Sequence {
+  readonly id: bigint;
+  readonly shape: SequenceShape;
+  readonly #transfers: Transfers;
+
+  constructor(sequence: { id: bigint; shape: SequenceShape }, modules: { transfers: Transfers }) {
+    this.id = sequence.id;
+    this.shape = sequence.shape;
+    this.#transfers = modules.transfers;
+  }
+
+  /**
+   * Appends tokens to one layer: `keys` and `values` are rows of all KV heads, as [token][head][dimension]. Resolves
+   * with the layer's length. `position` is where the first token goes: the layer's length, or lower to repeat what is
+   * there already (which succeeds if it is equal). Many tokens go as several commands, in order.
+   *
+   * DriveCommandError appendGap, appendConflict, layerRange, tokenRange, capacityExceeded, bufferFull, unknownSequence.
+   */
+  async append(
+    layer: number,
+    position: number,
+    keys: ElementArray,
+    values: ElementArray,
+    options: AppendOptions = {},
+  ): Promise<number> {
+    const plan = this.#planAppend(keys, values, options);
+    let length = position;
+    for (let from = 0; from < plan.tokenCount; ) {
+      const to = Math.min(plan.tokenCount, this.#pieceEnd(position + from, plan.bytesPerToken) - position);
+      const { dw0 } = await this.#transfers.send(
+        {
+          opcode: kvOpcodes.append,
+          subject: () => `${this.#subject(layer)}, position ${position + from}, ${to - from} tokens`,
+          ...this.#target(),
+          cdw12: packBits(kvTransferBits, {
+            layer,
+            elementType: plan.typeCode,
+            headMajor: options.headMajor === true ? 1 : 0,
+            fua: options.fua === true ? 1 : 0,
+          }),
+          cdw13: position + from,
+          cdw14: to - from,
+        },
+        plan.parts(from, to),
+        options,
+      );
+      length = dw0;
+      from = to;
+    }
+    return length;
+  }
+
+  /** Copies stored rows out of the drive. */
+  async readBack(options: ReadBackOptions): Promise<ReadBackResult> {
+    const { kvHeadCount } = this.shape;
+    const { firstHead = 0, tokenStart = 0, part = 'both', headMajor = false } = options;
+    const headCount = options.headCount ?? kvHeadCount - firstHead;
+    const tokenEnd = options.tokenEnd ?? (await this.info(options)).lengths[options.layer] ?? 0;
+    const tokenCount = tokenEnd - tokenStart;
+    if (!(tokenCount >= 0) || !(headCount >= 1) || firstHead + headCount > kvHeadCount) {
+      const tokens = `tokens ${tokenStart} to ${tokenEnd}`;
+      throw new RangeError(`${tokens}, heads ${firstHead} to ${firstHead + headCount} of ${kvHeadCount}`);
+    }
+    const window = { layer: options.layer, tokenStart, tokenCount, firstHead, headCount, headMajor };
+    const read = (rows: 'keys' | 'values') => this.#readRows(rows, window, options);
+    const [keys, values] = await Promise.all([
+      part === 'values' ? undefined : read('keys'),
+      part === 'keys' ? undefined : read('values'),
+    ]);
+    return { ...(keys === undefined ? {} : { keys }), ...(values === undefined ? {} : { values }) };
+  }
+
+  /**
+   * A new sequence that shares the first `tokenCount` tokens of every layer (default all; fewer where a layer is
+   * shorter). Pages are shared until one of the two changes.
+   */
+  async fork(options: SequenceOptions & { tokenCount?: number } = {}): Promise<Sequence> {
+    const request: Request = {
+      opcode: kvOpcodes.fork,
+      subject: () => this.#subject(),
+      ...this.#target(),
+      cdw12: options.tokenCount ?? ALL_TOKENS,
+    };
+    const { dw0, dw1 } = await this.#transfers.send(request, [encodeCreate(undefined, options)], options);
+    return new Sequence({ id: sequenceIdOf(dw0, dw1), shape: this.shape }, { transfers: this.#transfers });
+  }
+
+  /** Drops the tokens from `length` on, of one layer or of all. DriveCommandError tokenRange if a layer is shorter. */
+  async truncate(length: number, options: CommandOptions & { layer?: number } = {}): Promise<void> {
+    const layer = options.layer ?? ALL_LAYERS;
+    const subject = (): string => `${this.#subject(options.layer)}, length ${length}`;
+    const request = { opcode: kvOpcodes.truncate, subject, ...this.#target(), cdw12: layer, cdw13: length };
+    await this.#transfers.execute(request, options);
+  }
+
+  /** Gives the sequence's space back. The handle is of no use afterwards. */
+  async reclaim(options: CommandOptions = {}): Promise<void> {
+    const request = { opcode: kvOpcodes.reclaim, subject: () => this.#subject(), ...this.#target() };
+    await this.#transfers.execute(request, options);
+  }
+
+  /** Shape, lengths and what it occupies, as of now. */
+  info(options: CommandOptions = {}): Promise<SequenceInfo> {
+    return querySequence(this.#transfers, this.id, options);
+  }
+
+  #subject(layer?: number): string {
+    return layer === undefined ? `sequence ${this.id}` : `sequence ${this.id}, layer ${layer}`;
+  }
+
+  #target() {
+    return sequenceTarget(this.id);
+  }
+
+  #planAppend(keys: ElementArray, values: ElementArray, { elementType, headMajor = false }: AppendOptions) {
+    const { kvHeadCount, headDimK, headDimV, elementTypeK, elementTypeV } = this.shape;
+    const typeK = resolveElementType('keys', keys, elementType, elementTypeK);
+    const typeV = resolveElementType('values', values, elementType, elementTypeV);
+    const tokenCount = keys.length / (kvHeadCount * headDimK);
+    if (!Number.isInteger(tokenCount) || values.length !== tokenCount * kvHeadCount * headDimV) {
+      const rows = `rows of ${headDimK} and ${headDimV} for ${kvHeadCount} heads`;
+      throw new RangeError(`${keys.length} key and ${values.length} value elements are not whole tokens with ${rows}`);
+    }
+    const asStored = typeK === elementTypeK && typeV === elementTypeV;
+    if (!asStored && typeK !== typeV) throw new TypeError(`keys are ${typeK} and values ${typeV}; both must be one type`);
+    const rows = [
+      { bytes: bytesOf(keys), rowBytes: headDimK * elementSizeBytes(typeK) },
+      { bytes: bytesOf(values), rowBytes: headDimV * elementSizeBytes(typeV) },
+    ];
+    return {
+      tokenCount,
+      typeCode: asStored ? 0 : elementTypes[typeK].code,
+      bytesPerToken: rows.reduce((sum, { rowBytes }) => sum + rowBytes * kvHeadCount, 0),
+      parts: (from: number, to: number): Uint8Array[] =>
+        rows.flatMap(({ bytes, rowBytes }) =>
+          headMajor
+            ? Array.from({ length: kvHeadCount }, (_, head) => {
+                const start = head * tokenCount;
+                return bytes.subarray((start + from) * rowBytes, (start + to) * rowBytes);
+              })
+            : [bytes.subarray(from * kvHeadCount * rowBytes, to * kvHeadCount * rowBytes)],
+        ),
+    };
+  }
+
+  /** Position at which a command that starts at `position` should end: whole groups if it can hold any. */
+  #pieceEnd(position: number, bytesPerToken: number): number {
+    const { groupTokens } = this.shape;
+    const end = position + Math.max(1, Math.floor(this.#transfers.pieceBytesMax / bytesPerToken));
+    const aligned = end - (end % groupTokens);
+    return aligned > position ? aligned : end;
+  }
+
+  async #readRows(rows: 'keys' | 'values', window: ReadWindow, options: ReadBackOptions): Promise<ElementArray> {
+    const { shape } = this;
+    const isKeys = rows === 'keys';
+    const type = options.elementType ?? (isKeys ? shape.elementTypeK : shape.elementTypeV);
+    const rowElements = isKeys ? shape.headDimK : shape.headDimV;
+    const rowBytes = rowElements * elementSizeBytes(type);
+    const result = elementArray(type, window.tokenCount * window.headCount * rowElements);
+    const target = bytesOf(result);
+    const pieces = cutWindow(window, rowBytes, this.#transfers.pieceBytesMax);
+    const typeCode = options.elementType === undefined ? 0 : elementTypes[type].code;
+    let next = 0;
+    const work = async (): Promise<void> => {
+      for (let piece = pieces[next++]; piece !== undefined; piece = pieces[next++]) {
+        const bytes = target.subarray(piece.offset, piece.offset + piece.tokenCount * piece.headCount * rowBytes);
+        await this.#transfers.receive(this.#readBackRequest(partCodes[rows], typeCode, piece), bytes, options);
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(PIECES_IN_FLIGHT, pieces.length) }, work));
+    return result;
+  }
+
+  #readBackRequest(part: number, elementType: number, piece: ReadWindow): Request {
+    const { layer, tokenStart, tokenCount, firstHead, headCount, headMajor } = piece;
+    return {
+      opcode: kvOpcodes.readBack,
+      subject: () => `${this.#subject(layer)}, tokens ${tokenStart} to ${tokenStart + tokenCount}`,
+      ...this.#target(),
+      cdw12: packBits(kvTransferBits, { layer, elementType, headMajor: headMajor ? 1 : 0, part }),
+      cdw13: tokenStart,
+      cdw14: tokenCount,
+      cdw15: (firstHead | (headCount << 16)) >>> 0,
+    };
+  }
+}
+
+interface ReadWindow {
+  readonly layer: number;
+  readonly tokenStart: number;
+  readonly tokenCount: number;
+  readonly firstHead: number;
+  readonly headCount: number;
+  readonly headMajor: boolean;
+}
+
+/** Pieces that each lie together in the result; `offset` is where, in bytes. */
+function cutWindow(window: ReadWindow, rowBytes: number, bytesMax: number): (ReadWindow & { offset: number })[] {
+  const { tokenStart, tokenCount, firstHead, headCount, headMajor } = window;
+  if (tokenCount === 0) return [];
+  if (tokenCount * headCount * rowBytes <= bytesMax) return [{ ...window, offset: 0 }];
+  const pieces: (ReadWindow & { offset: number })[] = [];
+  // Head-major results are contiguous within one head only; token-major ones across all heads.
+  const heads = headMajor ? headCount : 1;
+  const headsPerPiece = headMajor ? 1 : headCount;
+  const step = Math.max(1, Math.floor(bytesMax / (headsPerPiece * rowBytes)));
+  for (let head = 0; head < heads; head++) {
+    for (let token = 0; token < tokenCount; token += step) {
+      pieces.push({
+        ...window,
+        firstHead: firstHead + head,
+        headCount: headsPerPiece,
+        tokenStart: tokenStart + token,
+        tokenCount: Math.min(step, tokenCount - token),
+        offset: (head * tokenCount + token * headsPerPiece) * rowBytes,
+      });
+    }
+  }
+  return pieces;
+}
+
+export const sequenceIdOf = (dw0: number, dw1: number): bigint => (BigInt(dw1) << 32n) | BigInt(dw0);
+
+/** Namespace and CDW10-11 of a command on a sequence. */
+export const sequenceTarget = (id: bigint) => ({
+  namespaceId: KV_CACHE_NSID,
+  cdw10: Number(id & 0xffff_ffffn),
+  cdw11: Number((id >> 32n) & 0xffff_ffffn),
+});
+
+/** Data of create; of fork without a shape. */
+export function encodeCreate(shape: SequenceShape | undefined, options: SequenceOptions): Uint8Array {
+  const { label = '', leaseSeconds = 0, id = 0n } = options;
+  const shapeFields = shape && {
+    layerCount: shape.layerCount,
+    kvHeadCount: shape.kvHeadCount,
+    headDimK: shape.headDimK,
+    headDimV: shape.headDimV,
+    elementTypeK: elementTypes[shape.elementTypeK].code,
+    elementTypeV: elementTypes[shape.elementTypeV].code,
+    groupTokens: shape.groupTokens,
+  };
+  return createDescriptor.encode({ version: DESCRIPTOR_VERSION, ...shapeFields, sequenceId: id, leaseSeconds, label });
+}
+
+export async function querySequence(
+  transfers: Transfers,
+  id: bigint,
+  options: CommandOptions,
+): Promise<SequenceInfo> {
+  const { layerCountMax } = limits;
+  const data = new Uint8Array(sequenceInfo.sizeBytes + 4 * layerCountMax);
+  const request: Request = {
+    opcode: kvOpcodes.query,
+    subject: () => `sequence ${id}`,
+    ...sequenceTarget(id),
+    cdw12: querySelectors.sequence,
+  };
+  await transfers.receive(request, data, { ...options, mayBeShort: true });
+  const info = sequenceInfo.decode(data);
+  const elementTypeK = elementTypeOf(info.elementTypeK);
+  const elementTypeV = elementTypeOf(info.elementTypeV);
+  if (elementTypeK === undefined || elementTypeV === undefined || info.layerCount > layerCountMax) {
+    throw new DriveProtocolError(`sequence ${id} of an unknown kind: types ${info.elementTypeK}, ${info.elementTypeV}`);
+  }
+  const lengths = new DataView(data.buffer, sequenceInfo.sizeBytes);
+  const { layerCount, kvHeadCount, headDimK, headDimV, groupTokens } = info;
+  return {
+    id: info.sequenceId,
+    shape: { layerCount, kvHeadCount, headDimK, headDimV, elementTypeK, elementTypeV, groupTokens },
+    lengths: Array.from({ length: layerCount }, (_, layer) => lengths.getUint32(4 * layer, true)),
+    label: info.label,
+    leaseSeconds: info.leaseSeconds,
+    parentId: info.parentSequenceId,
+    owner: info.owner,
+    pageCount: info.pageCount,
+    sharedPageCount: info.sharedPageCount,
+    paddingBytesPerPageK: info.paddingBytesPerPageK,
+    paddingBytesPerPageV: info.paddingBytesPerPageV,
+    bufferedTokenCount: info.bufferedTokenCount,
+  };
+}

@@ -180,7 +180,7 @@ export function nqnProblem(nqn: string): string | undefined {
   const sizeBytes = new TextEncoder().encode(nqn).length;
   if (sizeBytes > NQN_BYTES_MAX) return `${sizeBytes} bytes, at most ${NQN_BYTES_MAX}`;
   if (!/^nqn\.\d{4}-(0[1-9]|1[0-2])\.[^:\s]+(:.+)?$/u.test(nqn)) return 'not of the form nqn.YYYY-MM.DOMAIN:NAME';
-  if (/[\u0000-\u001f\u007f]/u.test(nqn)) return 'has a control character';
+  if (/\p{Cc}/u.test(nqn)) return 'has a control character';
   const uuid = /^nqn\.2014-08\.org\.nvmexpress:uuid:(.*)$/u.exec(nqn)?.[1];
   if (uuid !== undefined && !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/iu.test(uuid)) return 'its UUID is malformed';
   return undefined;

@@ -106,7 +106,7 @@ export interface Struct<F extends Fields> {
 /** Defines a structure. Throws at load if the table doesn't cover exactly `sizeBytes`, each byte once, in order. */
 export function defineStruct<const F extends Fields>(name: string, sizeBytes: number, fields: F): Struct<F> {
   checkTable(name, sizeBytes, fields);
-  const entries = Object.entries(fields) as [string, FieldTable][];
+  const entries = Object.entries<FieldTable>(fields);
   const offsetOf = Object.fromEntries(entries.map(([key, field]) => [key, field.offset]));
   return {
     name,

@@ -1,0 +1,73 @@
+/** Results of the benchmarks: JSON lines for programs, a table with bars for people. */
+import { paintFor, printLine } from '../cli/output.ts';
+
+/** One line of --json. `ratio` is value / baselineValue; both sides are medians of the same run, interleaved. */
+export interface BenchLine {
+  readonly bench: string;
+  readonly case: string;
+  readonly metric: string;
+  readonly value: number;
+  readonly unit: string;
+  readonly baseline: string | null;
+  readonly baselineValue: number | null;
+  readonly ratio: number | null;
+  readonly samples: number;
+}
+
+export interface BenchOutput {
+  line(line: BenchLine): void;
+  end(): void;
+}
+
+export const compare = (
+  line: Omit<BenchLine, 'ratio' | 'baseline' | 'baselineValue'>,
+  baseline?: { readonly name: string; readonly value: number },
+): BenchLine => ({
+  ...line,
+  baseline: baseline?.name ?? null,
+  baselineValue: baseline?.value ?? null,
+  ratio: baseline ? line.value / baseline.value : null,
+});
+
+export const jsonOutput: BenchOutput = {
+  line: (line) => process.stdout.write(`${JSON.stringify(line, (_key, value: unknown) => rounded(value))}\n`),
+  end: () => undefined,
+};
+
+/** Five significant digits are more than any clock here is good for. */
+function rounded(value: unknown): unknown {
+  return typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value;
+}
+
+const BAR_CHARACTERS = 24;
+
+/** Prints what belongs together as it comes: a heading for each bench and case, then a bar for each metric. */
+export function tableOutput(): BenchOutput {
+  const paint = paintFor(process.stdout);
+  let heading = '';
+  return {
+    line(line) {
+      if (heading !== `${line.bench} ${line.case}`) {
+        heading = `${line.bench} ${line.case}`;
+        printLine();
+        printLine(`${paint.bold(line.bench)}  ${line.case}`);
+      }
+      const value = `${figure(line.value)} ${line.unit}`.padStart(14);
+      if (line.ratio === null) {
+        printLine(`  ${line.metric.padEnd(22)} ${value}`);
+        return;
+      }
+      const against = `${line.ratio.toFixed(2)} x ${line.baseline} (${figure(line.baselineValue ?? 0)} ${line.unit})`;
+      printLine(`  ${line.metric.padEnd(22)} ${value}  ${paint.cyan(bar(line.ratio))}  ${against}`);
+    },
+    end: () => printLine(),
+  };
+}
+
+const figure = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
+
+/** Full at a ratio of 1 or more. */
+function bar(ratio: number): string {
+  const filled = Math.round(Math.min(ratio, 1) * BAR_CHARACTERS);
+  return '█'.repeat(filled) + '·'.repeat(BAR_CHARACTERS - filled);
+}

@@ -1,0 +1,10 @@
+/** Something to tell the person at the keyboard in one line. Exit status 1; 2 where the command line itself is wrong. */
+export class CliError extends Error {
+  override readonly name = 'CliError';
+  readonly exitCode: 1 | 2;
+
+  constructor(message: string, exitCode: 1 | 2 = 1) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}

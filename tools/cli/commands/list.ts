@@ -1,0 +1,109 @@
+import type { Command } from 'commander';
+import { KV_CACHE_NSID } from '../../../spec/kv-commands.ts';
+import { type DriveOption, withDrive, withDriveOption } from '../connect.ts';
+import { printJson, printTable } from '../output.ts';
+
+interface ListOptions extends DriveOption {
+  json?: boolean;
+}
+
+interface ListedNamespace {
+  readonly devicePath: string;
+  readonly serialNumber: string;
+  readonly modelNumber: string;
+  readonly namespaceId: number;
+  readonly usedBytes: number;
+  readonly sizeBytes: number;
+  /** Logical block; a flash page for the KV-cache namespace. */
+  readonly sectorSize: number;
+  readonly firmware: string;
+}
+
+const epilogue = `
+The columns are those of nvme list; Node is where the drive listens, and Format of the KV-cache namespace its flash page.
+
+Examples:
+  $ attndrive list
+  $ attndrive list --drive ./drive --json`;
+
+export function addList(program: Command): void {
+  withDriveOption(program.command('list').description('Lists the running drives of this user, or one, with their namespaces.'))
+    .option('--json', 'print JSON')
+    .addHelpText('after', epilogue)
+    .action(runList);
+}
+
+async function runList(options: ListOptions): Promise<void> {
+  const found: ListedNamespace[] = [];
+  for (const address of await addressesOf(options)) found.push(...(await namespacesOf(address)));
+  if (options.json) {
+    printJson({ Devices: found.map(jsonEntry) });
+    return;
+  }
+  const columns = ['Node', 'SN', 'Model', 'Namespace', 'Usage', 'Format', 'FW Rev'].map((title) => ({ title }));
+  printTable(columns, found.map((entry) => [
+    entry.devicePath,
+    entry.serialNumber,
+    entry.modelNumber,
+    String(entry.namespaceId),
+    usageText(entry.usedBytes, entry.sizeBytes),
+    entry.namespaceId === KV_CACHE_NSID ? `${entry.sectorSize / 1024} KiB pages` : `${entry.sectorSize / 1024} KiB +  0 B`,
+    entry.firmware,
+  ]));
+}
+
+/** The one asked for, or every drive of this user that runs. */
+async function addressesOf(options: ListOptions): Promise<string[]> {
+  if (options.drive !== undefined) return [options.drive];
+  const { runningDrives } = await import('../../../client/index.ts');
+  return runningDrives().map(({ nvmeSocket }) => `unix:${nvmeSocket}`);
+}
+
+async function namespacesOf(drive: string): Promise<ListedNamespace[]> {
+  return withDrive({ drive }, async (client) => {
+    const { identity, controller } = client;
+    const common = {
+      devicePath: client.address,
+      serialNumber: identity.sn,
+      modelNumber: identity.mn,
+      firmware: identity.fr,
+    };
+    const listed: ListedNamespace[] = [];
+    for (const namespaceId of await controller.activeNamespaces()) {
+      if (namespaceId === KV_CACHE_NSID) {
+        const { pageSizeBytes, pageCount, freePageCount, capacityBytes } = await controller.identifyKvNamespace(namespaceId);
+        const usedBytes = (pageCount - freePageCount) * pageSizeBytes;
+        listed.push({ ...common, namespaceId, usedBytes, sizeBytes: capacityBytes, sectorSize: pageSizeBytes });
+        continue;
+      }
+      const { nsze, nuse, lbaf0 } = await controller.identifyNamespace(namespaceId);
+      const sectorSize = 2 ** ((lbaf0 >>> 16) & 0xff);
+      listed.push({ ...common, namespaceId, usedBytes: nuse * sectorSize, sizeBytes: nsze * sectorSize, sectorSize });
+    }
+    return listed;
+  });
+}
+
+/** Field names of nvme list -o json. */
+function jsonEntry(entry: ListedNamespace): Record<string, unknown> {
+  return {
+    NameSpace: entry.namespaceId,
+    DevicePath: entry.devicePath,
+    Firmware: entry.firmware,
+    ModelNumber: entry.modelNumber,
+    SerialNumber: entry.serialNumber,
+    UsedBytes: entry.usedBytes,
+    MaximumLBA: entry.sizeBytes / entry.sectorSize,
+    PhysicalSize: entry.sizeBytes,
+    SectorSize: entry.sectorSize,
+  };
+}
+
+function usageText(usedBytes: number, sizeBytes: number): string {
+  const decimal = (bytes: number): string => {
+    const steps = ['B', 'kB', 'MB', 'GB', 'TB'];
+    const step = bytes === 0 ? 0 : Math.min(steps.length - 1, Math.floor(Math.log10(bytes) / 3));
+    return `${(bytes / 1000 ** step).toFixed(2).padStart(6)} ${steps[step]!.padStart(2)}`;
+  };
+  return `${decimal(usedBytes)} / ${decimal(sizeBytes)}`;
+}

@@ -1,0 +1,43 @@
+/** Finding and connecting to the drive that a command is about. */
+import type { Command } from 'commander';
+import type { AdminClient, DriveClient } from '../../client/index.ts';
+
+export interface DriveOption {
+  readonly drive?: string;
+}
+
+/** Adds --drive to a command that talks to a running drive. */
+export function withDriveOption(command: Command): Command {
+  return command.option('--drive <ADDRESS>', 'drive folder, unix:PATH or tcp:HOST:PORT (default: the one that runs)');
+}
+
+/** Connects, runs `work`, disconnects. Errors of the SDK pass through: their messages are for people. */
+export async function withDrive<T>(options: DriveOption, work: (client: DriveClient) => Promise<T>): Promise<T> {
+  const { DriveClient, locateDrive } = await import('../../client/index.ts');
+  const client = await DriveClient.connect(locateDrive(options.drive).address);
+  try {
+    return await work(client);
+  } finally {
+    await client.close();
+  }
+}
+
+const NVME_SOCKET = /nvme\.sock$/;
+
+/**
+ * As withDrive, for the control plane; undefined where it is not known where that listens (a drive on another machine,
+ * named by its NVMe address).
+ */
+export async function withAdmin<T>(options: DriveOption, work: (admin: AdminClient) => Promise<T>): Promise<T | undefined> {
+  const { AdminClient, locateDrive } = await import('../../client/index.ts');
+  const { address, adminAddress } = locateDrive(options.drive);
+  const beside = NVME_SOCKET.test(address) ? address.replace(NVME_SOCKET, 'admin.sock') : undefined;
+  const known = adminAddress ?? beside;
+  if (known === undefined) return undefined;
+  const admin = new AdminClient(known);
+  try {
+    return await work(admin);
+  } finally {
+    await admin.close();
+  }
+}

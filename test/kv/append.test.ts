@@ -1,20 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DriveError } from '../../daemon/base/errors.ts';
-import type { ErrorCode } from '../../spec/errors.ts';
+import { failsWith } from './assertions.ts';
 import {
   appendRows, assertEqualBytes, assertTokens, createSequence, openDrive, plainShape, readRows, rowsOf, rowsOfView,
   tokenRange,
 } from './fixture.ts';
 import { newRemains } from './memory-drive.ts';
-
-export const failsWith = (code: ErrorCode, text: RegExp, result?: number) => (error: unknown): boolean => {
-  assert.ok(error instanceof DriveError, String(error));
-  assert.equal(error.code, code, error.message);
-  assert.match(error.message, text);
-  if (result !== undefined) assert.equal(error.result, result);
-  return true;
-};
 
 test('tokens appended one by one and many at a time read back as they were, in both layouts', async () => {
   for (const headMajor of [false, true]) {

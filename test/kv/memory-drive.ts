@@ -313,7 +313,11 @@ export class MemoryDrive implements KvPages, StagingLog {
 
   #remains(recordCount: number, keepsPage: (tag: KvPageTag) => boolean): DriveRemains {
     const log = this.#log.slice(0, recordCount);
-    const pages = new Map([...this.pages].filter(([, page]) => page.synced || keepsPage(page.tag)));
+    const pages = new Map(
+      [...this.pages]
+        .filter(([, page]) => page.synced || keepsPage(page.tag))
+        .map(([lpn, page]) => [lpn, { ...page, bytes: page.bytes.slice() }]),
+    );
     const operation = Math.max(
       this.#checkpointOperation, ...log.map((r) => r.operation), ...[...pages.values()].map((p) => p.operation),
     );

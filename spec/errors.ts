@@ -30,17 +30,20 @@ export const errorTable = {
   keepAliveTimeout: row('keep alive timeout invalid', 0, 0x1a, 400),
   sglOffset: row('SGL offset invalid', 0, 0x16, 400),
   sglDataBlock: row('memory region key, range or owner invalid', 0, 0x1e, 400),
+  commandInterrupted: row('command not started: too much data waits', 0, 0x21, 503, true),
   lbaRange: row('LBA out of range', 0, 0x80, 400),
   capacityExceeded: row('capacity exceeded', 0, 0x81, 507, true),
   namespaceNotReady: row('namespace not ready', 0, 0x82, 503, true),
   invalidLogPage: row('invalid log page', 1, 0x09, 400),
   featureNotSaveable: row('feature not saveable', 1, 0x0d, 400),
   featureNotChangeable: row('feature not changeable', 1, 0x0e, 400),
+  featureNotNamespaceSpecific: row('feature not namespace specific', 1, 0x0f, 400),
   invalidCommandSet: row('invalid I/O command set', 1, 0x2c, 400),
   connectIncompatibleFormat: row('connect: incompatible format', 1, 0x80, 400),
   connectBusy: row('connect: controller busy', 1, 0x81, 503, true),
   connectInvalidParameters: row('connect: invalid parameters', 1, 0x82, 400),
   connectInvalidHost: row('connect: host not allowed', 1, 0x84, 403),
+  invalidQueueType: row('invalid queue type', 1, 0x85, 400),
   unknownSequence: row('unknown sequence', 1, 0xc0, 404),
   sequenceExists: row('sequence id in use', 1, 0xc1, 409),
   invalidShape: row('invalid sequence shape', 1, 0xc2, 400),
@@ -60,6 +63,8 @@ export const errorTable = {
   leaseExpired: row('sequence lease expired', 1, 0xd0, 404),
   writeFault: row('write fault', 2, 0x80, 500),
   unrecoveredRead: row('unrecovered read error', 2, 0x81, 500),
+  // Vendor specific: errors that no NVMe command meets.
+  addressInUse: row('address in use', 7, 0x01, 409),
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof errorTable;

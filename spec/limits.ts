@@ -30,6 +30,8 @@ export const limits = {
   queryTokenCountMax: 4096,
   /** Query rows (tokens times heads) over all entries of one command. */
   queryRowCountMax: 131_072,
+  /** Queries, carried keys and values, and outputs of one command. */
+  attendBytesMax: 128 * 1024 * 1024,
 
   // NVMe over Fabrics
   /** Largest data transfer of one command over a socket: MDTS 8 at 4 KiB pages. */
@@ -48,6 +50,16 @@ export const limits = {
   /** A new connection has this long for ICReq and Connect, and a started capsule for its end. */
   handshakeTimeoutMs: 10_000,
   keepAliveTimeoutMsMax: 3_600_000,
+  /** A host that takes nothing of what it asked for for this long is disconnected. */
+  sendStallTimeoutMs: 30_000,
+  /** Data of the commands of one connection that run at once; more wait. One command may always run. */
+  connectionDataBytesMax: 8 * 1024 * 1024,
+  /** The same over all connections; a connection that has nothing running may exceed it by one small command. */
+  dataBytesTotalMax: 128 * 1024 * 1024,
+  /** In-capsule data of waiting commands over all connections; beyond it commands are refused, to be retried. */
+  waitingCapsuleBytesTotalMax: 64 * 1024 * 1024,
+  /** A connection whose output has piled up to this is not read from until the host takes some. */
+  connectionOutputBytesMax: 16 * 1024 * 1024,
 
   // Peer-to-peer memory of one association
   regionCountMax: 64,

@@ -2,37 +2,157 @@
  * What a command handler is given and what it answers. Handlers know no sockets and no queues: the controller gives
  * them the submission entry, the host's data, and the rooms they work on.
  */
+import type { kvNamespace } from '../../spec/identify-kv.ts';
+import type { limits } from '../../spec/limits.ts';
+import type { driveStatistics, smartLog } from '../../spec/log-pages.ts';
+import type { OpcodeRow } from '../../spec/opcodes.ts';
 import type { StructValue } from '../../spec/struct.ts';
-import type { submissionEntry } from '../../spec/submission-entry.ts';
+import type { AttentionEngine } from '../attention/contract.ts';
 import type { Arena } from '../base/arena.ts';
+import type { BlockNamespace, Durability } from '../ftl/contract.ts';
+import type { KvStore } from '../kv/contract.ts';
 
-export type SubmissionEntry = StructValue<(typeof submissionEntry)['fields']>;
+/** Every bound of `spec/limits.ts`; tests lower single ones. */
+export type Limits = { readonly [K in keyof typeof limits]: number };
+
+/** Who the drive is: what Identify says and never changes while it runs. */
+export interface SubsystemIdentity {
+  /** ASCII, at most 20 characters. */
+  readonly serial: string;
+  /** ASCII, at most 40 characters. */
+  readonly model: string;
+  /** ASCII, at most 8 characters. */
+  readonly firmware: string;
+  readonly subsystemNqn: string;
+  /** 16 bytes; the namespaces' NGUIDs and UUIDs are derived from it. */
+  readonly uuid: Uint8Array;
+  /** Product version and build, at most 64 bytes. */
+  readonly build: string;
+  readonly pageSizeBytes: number;
+  readonly kernelSet: string;
+  readonly kernelIsa: string;
+  readonly computeWorkerCount: number;
+}
+
+/**
+ * What the rooms below know about themselves, as the fields of the structures that Identify and Get Log Page return.
+ * Fields left out are zero; what only the front of the drive counts (link and region bytes, commands) is added there.
+ */
+export interface DriveStatus {
+  /** Log page 02h. */
+  health(): Partial<StructValue<(typeof smartLog)['fields']>>;
+  /** Log page C0h. */
+  statistics(): Partial<StructValue<(typeof driveStatistics)['fields']>>;
+  /** Identify CNS 05h of the KV-cache namespace. */
+  kvNamespace(): Partial<StructValue<(typeof kvNamespace)['fields']>>;
+  /** LBAs of the block namespace that hold data. */
+  blockUsedLbaCount(): number;
+}
+
+/** What the front counts, since start. */
+export interface FrontCounters {
+  linkReceivedBytes: number;
+  linkSentBytes: number;
+  regionReadBytes: number;
+  regionWrittenBytes: number;
+  commandsFailed: number;
+  attendCommands: number;
+  attendEntries: number;
+  attendFlashTokens: number;
+  attendBufferedTokens: number;
+  blockReadCommands: number;
+  blockWriteCommands: number;
+  blockReadBytes: number;
+  blockWrittenBytes: number;
+  kvAppendedBytes: number;
+  kvReadBackBytes: number;
+  /** Outputs put into result slots. */
+  slotWrittenBytes: number;
+}
+
+export const createFrontCounters = (): FrontCounters => ({
+  linkReceivedBytes: 0,
+  linkSentBytes: 0,
+  regionReadBytes: 0,
+  regionWrittenBytes: 0,
+  commandsFailed: 0,
+  attendCommands: 0,
+  attendEntries: 0,
+  attendFlashTokens: 0,
+  attendBufferedTokens: 0,
+  blockReadCommands: 0,
+  blockWriteCommands: 0,
+  blockReadBytes: 0,
+  blockWrittenBytes: 0,
+  kvAppendedBytes: 0,
+  kvReadBackBytes: 0,
+  slotWrittenBytes: 0,
+});
+
+/**
+ * The submission entry, decoded once. It belongs to the queue and is used again for another command when the handler
+ * has settled: a handler must not keep it.
+ */
+export interface SubmissionEntry {
+  readonly opcode: number;
+  readonly flags: number;
+  readonly commandId: number;
+  readonly namespaceId: number;
+  readonly cdw2: number;
+  readonly cdw3: number;
+  readonly cdw10: number;
+  readonly cdw11: number;
+  readonly cdw12: number;
+  readonly cdw13: number;
+  readonly cdw14: number;
+  readonly cdw15: number;
+}
 
 /** A memory region of one association. Bytes move by pread and pwrite on its descriptor, never through a mapping. */
 export interface MemoryRegion {
   readonly key: number;
   readonly sizeBytes: number;
   readonly path: string;
+  /** DriveError sglDataBlock outside the region. For checks before any work. */
+  check(offset: number, lengthBytes: number): void;
   /** DriveError sglDataBlock outside the region, or where a client has shortened the file. */
-  read(offset: number, target: Uint8Array): Promise<void>;
-  write(offset: number, source: Uint8Array): Promise<void>;
+  read(offset: number, target: Uint8Array): Promise<void> | void;
+  write(offset: number, source: Uint8Array): Promise<void> | void;
 }
 
-/** Result slots of one association: bounded in number and bytes. */
+/** Result slots of one association: bounded in number and bytes. A slot is empty, claimed, or filled. */
 export interface ResultSlots {
-  /** DriveError slotLimit, slotInUse. The slot is taken until `take` or `abandon`. */
+  /** Takes an empty slot. DriveError slotLimit, slotInUse. Ends with `commit` or `abandon`. */
   claim(slot: number, sizeBytes: number): void;
-  fill(slot: number, bytes: Uint8Array): void;
+  /** Into a claimed slot. */
+  write(slot: number, offset: number, source: Uint8Array): void;
+  commit(slot: number): void;
   abandon(slot: number): void;
-  /** DriveError slotEmpty. */
+  /** Bytes of a filled slot. DriveError slotEmpty, slotLimit. */
   read(slot: number): Uint8Array;
+  /** Frees a filled slot. */
   free(slot: number): void;
+}
+
+/** Settings of one controller that Set Features changes; they end with it. */
+export interface ControllerFeatures {
+  /** False: every write is as if it had FUA. */
+  writeCache: boolean;
+  keepAliveTimeoutMs(): number;
+  /** 0: off. Takes effect at once. DriveError invalidField above the limit. */
+  setKeepAliveTimeoutMs(timeoutMs: number): void;
+  readonly ioQueueCountMax: number;
+  /** True once an I/O queue exists: Number of Queues may no longer change. */
+  hasIoQueues(): boolean;
 }
 
 /** What a host has on this drive for as long as it is connected. */
 export interface Association {
   readonly controllerId: number;
   readonly hostNqn: string;
+  /** First 8 bytes of the SHA-256 of the host NQN: owner of the sequences it creates. */
+  readonly hostHash: bigint;
+  readonly features: ControllerFeatures;
   /** DriveError sglDataBlock: unknown key. Keys of other associations are unknown. */
   region(key: number): MemoryRegion;
   createRegion(sizeBytes: number): Promise<MemoryRegion>;
@@ -44,20 +164,20 @@ export interface Association {
 export interface CommandData {
   /** Length that the command's SGL states. */
   readonly lengthBytes: number;
-  /** Copies the host's data [offset, offset + target.length) into `target`. Host-to-controller commands. */
-  read(target: Uint8Array, offset?: number): Promise<void>;
-  /** Gives data to the host, at most once per command. Controller-to-host commands. */
-  write(source: Uint8Array): Promise<void>;
+  /**
+   * Copies the host's data [offset, offset + target.length) into `target`. Host-to-controller commands. Over a socket
+   * offsets must ascend (hosts that can't seek in their data refuse anything else), so read the data in one call.
+   */
+  read(target: Uint8Array, offset?: number): Promise<void> | void;
+  /** Gives data to the host, once per command. `source` may be changed when it returns or resolves. */
+  write(source: Uint8Array): Promise<void> | void;
 }
 
 export interface CommandContext {
   readonly entry: SubmissionEntry;
-  /** The 64 bytes themselves. */
-  readonly entryBytes: Uint8Array;
   readonly association: Association;
   readonly data: CommandData;
-  readonly arena: Arena;
-  /** Aborted when the association ends. */
+  /** Aborted when the queue or the association ends. */
   readonly signal: AbortSignal;
 }
 
@@ -67,4 +187,41 @@ export interface CommandResult {
   readonly dw1: number;
 }
 
+export const SUCCESS: CommandResult = Object.freeze({ dw0: 0, dw1: 0 });
+
+/** Throws or rejects with DriveError for everything the host can bring about. */
 export type CommandHandler = (context: CommandContext) => CommandResult | Promise<CommandResult>;
+
+export const dwordNames = ['cdw2', 'cdw3', 'cdw10', 'cdw11', 'cdw12', 'cdw13', 'cdw14', 'cdw15'] as const;
+export type DwordName = (typeof dwordNames)[number];
+
+/** One command: its row of the opcode table, which bits a host may set, and what to do. */
+export interface CommandDefinition {
+  readonly row: OpcodeRow;
+  /** Bits of each dword that mean something; a set bit outside them is invalidField. Left out: none. */
+  readonly allowedBits: Partial<Record<DwordName, number>>;
+  /**
+   * I/O commands: whether NSID FFFFFFFFh (all namespaces) is taken. Admin commands: `none` wants NSID 0, `any` leaves
+   * the check to the handler.
+   */
+  readonly namespace: 'one' | 'oneOrAll' | 'none' | 'any';
+  readonly run: CommandHandler;
+}
+
+export interface CommandModules {
+  readonly arena: Arena;
+  readonly kv: KvStore;
+  readonly blocks: BlockNamespace;
+  readonly durability: Durability;
+  readonly attention: AttentionEngine;
+  readonly status: DriveStatus;
+  /** Handlers add to it. */
+  readonly counters: FrontCounters;
+  /** The same, with what the transport counts brought up to date. */
+  readonly frontCounters: () => Readonly<FrontCounters>;
+}
+
+export interface CommandOptions {
+  readonly identity: SubsystemIdentity;
+  readonly limits: Limits;
+}

@@ -1,0 +1,49 @@
+import { kvTransferBits } from '../../../spec/kv-commands.ts';
+import { kvOpcodes } from '../../../spec/opcodes.ts';
+import { DriveError } from '../../base/errors.ts';
+import { withArena } from '../arena-scope.ts';
+import type { CommandContext, CommandDefinition, CommandModules, CommandOptions, CommandResult } from '../contract.ts';
+import { ALL_BITS, checkLength, elementTypeIn, field, maskOf, sequenceIdOf } from '../fields.ts';
+
+const { layer, elementType, headMajor, fua } = kvTransferBits;
+
+/** CDW10-11 sequence, CDW12 kvTransferBits, CDW13 position, CDW14 tokens. Data: K rows, then V rows. DW0: length. */
+export const kvAppend = (options: CommandOptions, modules: CommandModules): CommandDefinition => ({
+  row: kvOpcodes.append,
+  allowedBits: {
+    cdw10: ALL_BITS,
+    cdw11: ALL_BITS,
+    cdw12: maskOf({ layer, elementType, headMajor, fua }),
+    cdw13: ALL_BITS,
+    cdw14: ALL_BITS,
+  },
+  namespace: 'one',
+  run: (context) => append(context, options, modules),
+});
+
+async function append(
+  { entry, data }: CommandContext,
+  { limits }: CommandOptions,
+  { arena, kv, durability, counters }: CommandModules,
+): Promise<CommandResult> {
+  const { cdw12, cdw13: position, cdw14: tokenCount } = entry;
+  const id = sequenceIdOf(entry);
+  const layerIndex = field(cdw12, layer);
+  const type = elementTypeIn(field(cdw12, elementType), 'element type');
+  const isHeadMajor = field(cdw12, headMajor) === 1;
+  const isFua = field(cdw12, fua) === 1;
+  if (tokenCount < 1 || position + tokenCount > limits.sequenceTokensMax) {
+    throw new DriveError('tokenRange', `tokens ${position}+${tokenCount}, at least one, up to ${limits.sequenceTokensMax}`);
+  }
+  const lengthBytes = kv.appendSizeBytes(id, tokenCount, type);
+  checkLength(data, lengthBytes);
+  return withArena(arena, async (scope) => {
+    const offset = scope.allocate(lengthBytes);
+    await data.read(scope.view(offset, lengthBytes));
+    const source = { offset, elementType: type, headMajor: isHeadMajor };
+    const length = await kv.append(id, layerIndex, position, tokenCount, source);
+    counters.kvAppendedBytes += lengthBytes;
+    if (isFua) await durability.syncStaging();
+    return { dw0: length, dw1: 0 };
+  });
+}

@@ -1,0 +1,34 @@
+import { nvmOpcodes } from '../../../spec/opcodes.ts';
+import { withArena } from '../arena-scope.ts';
+import { type CommandContext, type CommandDefinition, type CommandModules, type CommandOptions, type CommandResult, SUCCESS } from '../contract.ts';
+import { ALL_BITS } from '../fields.ts';
+import { checkTransfer, FUA, HINTS_CDW13, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
+
+/** CDW10-11 first LBA, CDW12 blocks minus 1. FUA: what is read is durable first, as the standard demands. */
+export function nvmRead(options: CommandOptions, modules: CommandModules): CommandDefinition {
+  return {
+    row: nvmOpcodes.read,
+    allowedBits: { cdw10: ALL_BITS, cdw11: ALL_BITS, cdw12: TRANSFER_CDW12, cdw13: HINTS_CDW13 },
+    namespace: 'one',
+    run: (context) => read(context, options, modules),
+  };
+}
+
+async function read(
+  { entry, data }: CommandContext,
+  { limits }: CommandOptions,
+  { arena, blocks, durability, counters }: CommandModules,
+): Promise<CommandResult> {
+  const range = lbaRangeOf(entry, blocks);
+  const lengthBytes = checkTransfer(data, range, limits.lbaSizeBytes);
+  const fua = (entry.cdw12 & FUA) !== 0;
+  return withArena(arena, async (scope) => {
+    if (fua) await durability.syncStaging();
+    const target = scope.view(scope.allocate(lengthBytes), lengthBytes);
+    await blocks.read(range.lba, range.lbaCount, target);
+    counters.blockReadCommands++;
+    counters.blockReadBytes += lengthBytes;
+    await data.write(target);
+    return SUCCESS;
+  });
+}

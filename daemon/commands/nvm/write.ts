@@ -1,0 +1,33 @@
+import { nvmOpcodes } from '../../../spec/opcodes.ts';
+import { withArena } from '../arena-scope.ts';
+import { type CommandContext, type CommandDefinition, type CommandModules, type CommandOptions, type CommandResult, SUCCESS } from '../contract.ts';
+import { ALL_BITS } from '../fields.ts';
+import { checkTransfer, FUA, HINTS_CDW13, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
+
+/** CDW10-11 first LBA, CDW12 blocks minus 1 and FUA. */
+export function nvmWrite(options: CommandOptions, modules: CommandModules): CommandDefinition {
+  return {
+    row: nvmOpcodes.write,
+    allowedBits: { cdw10: ALL_BITS, cdw11: ALL_BITS, cdw12: TRANSFER_CDW12, cdw13: HINTS_CDW13 },
+    namespace: 'one',
+    run: (context) => write(context, options, modules),
+  };
+}
+
+async function write(
+  { entry, data, association }: CommandContext,
+  { limits }: CommandOptions,
+  { arena, blocks, counters }: CommandModules,
+): Promise<CommandResult> {
+  const range = lbaRangeOf(entry, blocks);
+  const lengthBytes = checkTransfer(data, range, limits.lbaSizeBytes);
+  const fua = (entry.cdw12 & FUA) !== 0 || !association.features.writeCache;
+  return withArena(arena, async (scope) => {
+    const source = scope.view(scope.allocate(lengthBytes), lengthBytes);
+    await data.read(source);
+    await blocks.write(range.lba, range.lbaCount, source, fua);
+    counters.blockWriteCommands++;
+    counters.blockWrittenBytes += lengthBytes;
+    return SUCCESS;
+  });
+}

@@ -1,0 +1,69 @@
+import { BLOCK_NSID, KV_CACHE_NSID } from '../../spec/kv-commands.ts';
+import { adminOpcodes, kvOpcodes, nvmOpcodes, type OpcodeRow } from '../../spec/opcodes.ts';
+import { assert } from '../base/assert.ts';
+import { adminCommands } from './admin/admin-commands.ts';
+import { type CommandDefinition, type CommandModules, type CommandOptions, dwordNames } from './contract.ts';
+import { kvCommands } from './kv/kv-commands.ts';
+import { BROADCAST_NSID } from './namespace-ids.ts';
+import { nvmCommands } from './nvm/nvm-commands.ts';
+
+export interface RegisteredCommand extends CommandDefinition {
+  /** For each of `dwordNames`, the bits that must be zero. */
+  readonly reservedBits: Uint32Array;
+}
+
+export interface CommandSet {
+  readonly name: 'admin' | 'nvm' | 'kv';
+  /** By opcode. */
+  readonly definitions: readonly (RegisteredCommand | undefined)[];
+}
+
+/** Every command by opcode. Building it fails if the opcode table and the handlers don't match one to one. */
+export class CommandRegistry {
+  readonly admin: CommandSet;
+  readonly nvm: CommandSet;
+  readonly kv: CommandSet;
+  /** Commands that may name all namespaces at once. */
+  readonly #broadcast: CommandSet;
+
+  constructor(options: CommandOptions, modules: CommandModules) {
+    this.admin = commandSet('admin', adminOpcodes, adminCommands(options, modules));
+    this.nvm = commandSet('nvm', nvmOpcodes, nvmCommands(options, modules));
+    this.kv = commandSet('kv', kvOpcodes, kvCommands(options, modules));
+    const broadcast = this.nvm.definitions.map((row) => (row?.namespace === 'oneOrAll' ? row : undefined));
+    this.#broadcast = { name: 'nvm', definitions: broadcast };
+  }
+
+  /** The I/O commands of a namespace; undefined: there is none of this id. */
+  ofNamespace(namespaceId: number): CommandSet | undefined {
+    switch (namespaceId) {
+      case BLOCK_NSID:
+        return this.nvm;
+      case KV_CACHE_NSID:
+        return this.kv;
+      case BROADCAST_NSID:
+        return this.#broadcast;
+      default:
+        return undefined;
+    }
+  }
+}
+
+function commandSet(
+  name: CommandSet['name'],
+  table: Readonly<Record<string, OpcodeRow>>,
+  commands: readonly CommandDefinition[],
+): CommandSet {
+  const definitions: (RegisteredCommand | undefined)[] = new Array(256).fill(undefined);
+  for (const command of commands) {
+    const { opcode } = command.row;
+    assert(Object.values(table).includes(command.row), `${name} command ${command.row.name} is in the opcode table`);
+    assert(definitions[opcode] === undefined, `${name} opcode ${opcode} has one handler`);
+    const reservedBits = Uint32Array.from(dwordNames, (dword) => ~(command.allowedBits[dword] ?? 0));
+    definitions[opcode] = { ...command, reservedBits };
+  }
+  for (const row of Object.values(table)) {
+    assert(definitions[row.opcode] !== undefined, `${name} command ${row.name} has a handler`);
+  }
+  return { name, definitions };
+}

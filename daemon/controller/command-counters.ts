@@ -1,0 +1,105 @@
+import { errorTable, type ErrorCode } from '../../spec/errors.ts';
+import { latencyBucketsSeconds } from '../../spec/metrics.ts';
+import { adminOpcodes, fabricsTypes, kvOpcodes, nvmOpcodes, type OpcodeRow } from '../../spec/opcodes.ts';
+
+export type CommandQueue = 'admin' | 'nvm' | 'kv' | 'fabrics';
+
+/** Data of commands that moved over sockets, in bytes, by path. What moved through regions is in FrontCounters. */
+export interface HostByteCounters {
+  inCapsule: number;
+  inPdu: number;
+  outPdu: number;
+}
+
+export interface CommandSample {
+  readonly queue: CommandQueue;
+  readonly opcode: string;
+  /** Error code of the table, or `success`. */
+  readonly status: string;
+  readonly count: number;
+}
+
+export interface LatencySample {
+  readonly queue: CommandQueue;
+  readonly opcode: string;
+  /** Per bucket of latencyBucketsSeconds, not cumulative, and one more above the last. */
+  readonly counts: readonly number[];
+  readonly sumSeconds: number;
+}
+
+interface Row {
+  readonly queue: CommandQueue;
+  readonly name: string;
+  readonly statuses: Float64Array;
+  readonly buckets: Float64Array;
+  sumNs: number;
+}
+
+const queues: readonly CommandQueue[] = ['admin', 'nvm', 'kv', 'fabrics'];
+const tables: Readonly<Record<CommandQueue, Readonly<Record<string, OpcodeRow>>>> = {
+  admin: adminOpcodes,
+  nvm: nvmOpcodes,
+  kv: kvOpcodes,
+  fabrics: fabricsTypes,
+};
+const statusNames = ['success', ...(Object.keys(errorTable) as ErrorCode[])];
+const statusIndex = new Map(statusNames.map((name, index) => [name, index]));
+const bucketBoundsNs = latencyBucketsSeconds.map((seconds) => seconds * 1e9);
+export const UNKNOWN_OPCODE = 256;
+const ROWS_PER_QUEUE = UNKNOWN_OPCODE + 1;
+
+/** Completions by opcode and status, and latencies by opcode. Indices are looked up once per command. */
+export class CommandCounters {
+  readonly hostBytes: HostByteCounters = { inCapsule: 0, inPdu: 0, outPdu: 0 };
+  readonly #rows: (Row | undefined)[] = new Array(queues.length * ROWS_PER_QUEUE).fill(undefined);
+  failedCount = 0;
+
+  constructor() {
+    queues.forEach((queue, index) => {
+      const add = (opcode: number, name: string): void => {
+        const statuses = new Float64Array(statusNames.length);
+        const buckets = new Float64Array(bucketBoundsNs.length + 1);
+        this.#rows[index * ROWS_PER_QUEUE + opcode] = { queue, name, statuses, buckets, sumNs: 0 };
+      };
+      for (const row of Object.values(tables[queue])) add(row.opcode, row.name);
+      add(UNKNOWN_OPCODE, 'unknown');
+    });
+  }
+
+  indexOf(queue: CommandQueue, opcode: number): number {
+    const start = queues.indexOf(queue) * ROWS_PER_QUEUE;
+    return this.#rows[start + opcode] === undefined ? start + UNKNOWN_OPCODE : start + opcode;
+  }
+
+  /** `code` undefined: success. */
+  count(index: number, code: ErrorCode | undefined, durationNs: number): void {
+    const row = this.#rows[index] as Row;
+    const status = code === undefined ? 0 : (statusIndex.get(code) as number);
+    row.statuses[status] = (row.statuses[status] as number) + 1;
+    if (status !== 0) this.failedCount++;
+    let bucket = 0;
+    while (bucket < bucketBoundsNs.length && durationNs > (bucketBoundsNs[bucket] as number)) bucket++;
+    row.buckets[bucket] = (row.buckets[bucket] as number) + 1;
+    row.sumNs += durationNs;
+  }
+
+  commands(): CommandSample[] {
+    const samples: CommandSample[] = [];
+    for (const row of this.#rows) {
+      row?.statuses.forEach((count, index) => {
+        if (count > 0) samples.push({ queue: row.queue, opcode: row.name, status: statusNames[index] as string, count });
+      });
+    }
+    return samples;
+  }
+
+  latencies(): LatencySample[] {
+    const samples: LatencySample[] = [];
+    for (const row of this.#rows) {
+      if (row === undefined || !row.buckets.some((count) => count > 0)) continue;
+      const { queue, name, buckets, sumNs } = row;
+      samples.push({ queue, opcode: name, counts: [...buckets], sumSeconds: sumNs / 1e9 });
+    }
+    return samples;
+  }
+}

@@ -1,0 +1,253 @@
+import type { ErrorCode } from '../../spec/errors.ts';
+import { directionOf } from '../../spec/opcodes.ts';
+import { SGL_FLAGS, sglTypes } from '../../spec/sgl.ts';
+import { submissionEntry } from '../../spec/submission-entry.ts';
+import { assert } from '../base/assert.ts';
+import {
+  type Association,
+  type CommandContext,
+  type CommandData,
+  type CommandResult,
+  dwordNames,
+  type MemoryRegion,
+  type SubmissionEntry,
+} from '../commands/contract.ts';
+import type { RegisteredCommand } from '../commands/registry.ts';
+import type { HostByteCounters } from './command-counters.ts';
+import type { QueueLink } from './contract.ts';
+
+type DataKind = 'none' | 'inCapsule' | 'transport' | 'keyed';
+
+const NO_CAPSULE = new Uint8Array(0);
+const DIRECTION_IN = 2;
+const DIRECTION_BOTH = 3;
+const at = submissionEntry.offsetOf;
+const DWORD_OFFSETS = Uint8Array.from(dwordNames, (name) => at[name]);
+const SGL_LENGTH_AT = at.sgl + 8;
+const SGL_TYPE_AT = at.sgl + 15;
+
+export interface SlotOwner {
+  finished(slot: CommandSlot, result: CommandResult): void;
+  failed(slot: CommandSlot, error: unknown): void;
+}
+
+export interface SlotModules {
+  readonly link: QueueLink;
+  readonly owner: SlotOwner;
+  readonly signal: AbortSignal;
+  readonly bytes: HostByteCounters;
+}
+
+/**
+ * One command in flight: its submission entry, its data, and what its handler is given. A queue has as many as its
+ * depth and uses them again and again, so that a command costs no garbage before its handler runs.
+ */
+export class CommandSlot implements CommandContext, CommandData, SubmissionEntry {
+  readonly bytes = new Uint8Array(submissionEntry.sizeBytes);
+  readonly #view = new DataView(this.bytes.buffer);
+  readonly #link: QueueLink;
+  readonly #counters: HostByteCounters;
+  readonly signal: AbortSignal;
+  readonly entry: SubmissionEntry = this;
+  readonly data: CommandData = this;
+  readonly onFinished: (result: CommandResult) => void;
+  readonly onFailed: (error: unknown) => void;
+
+  opcode = 0;
+  flags = 0;
+  commandId = 0;
+  namespaceId = 0;
+  cdw2 = 0;
+  cdw3 = 0;
+  cdw10 = 0;
+  cdw11 = 0;
+  cdw12 = 0;
+  cdw13 = 0;
+  cdw14 = 0;
+  cdw15 = 0;
+
+  lengthBytes = 0;
+  definition: RegisteredCommand | undefined;
+  startedAtNs = 0;
+  /** Index of the counters of this command. */
+  counterIndex = 0;
+  /** Whether it has taken its data's length of the budget, and whether its capsule is held while it waits. */
+  hasBudget = false;
+  heldBytes = 0;
+  #association: Association | undefined;
+  #kind: DataKind = 'none';
+  #capsule: Uint8Array = NO_CAPSULE;
+  #offset = 0;
+  #region: MemoryRegion | undefined;
+  #written = false;
+
+  constructor(modules: SlotModules) {
+    this.#link = modules.link;
+    this.#counters = modules.bytes;
+    this.signal = modules.signal;
+    this.onFinished = (result) => modules.owner.finished(this, result);
+    this.onFailed = (error) => modules.owner.failed(this, error);
+  }
+
+  get association(): Association {
+    assert(this.#association !== undefined, 'a command runs within an association');
+    return this.#association;
+  }
+
+  load(entry: Uint8Array, capsule: Uint8Array): void {
+    this.bytes.set(entry);
+    const view = this.#view;
+    this.opcode = view.getUint8(at.opcode);
+    this.flags = view.getUint8(at.flags);
+    this.commandId = view.getUint16(at.commandId, true);
+    this.namespaceId = view.getUint32(at.namespaceId, true);
+    this.cdw2 = view.getUint32(at.cdw2, true);
+    this.cdw3 = view.getUint32(at.cdw3, true);
+    this.cdw10 = view.getUint32(at.cdw10, true);
+    this.cdw11 = view.getUint32(at.cdw11, true);
+    this.cdw12 = view.getUint32(at.cdw12, true);
+    this.cdw13 = view.getUint32(at.cdw13, true);
+    this.cdw14 = view.getUint32(at.cdw14, true);
+    this.cdw15 = view.getUint32(at.cdw15, true);
+    this.#capsule = capsule;
+    this.#kind = 'none';
+    this.lengthBytes = 0;
+    this.definition = undefined;
+    this.#association = undefined;
+    this.#region = undefined;
+    this.#written = false;
+  }
+
+  unload(): void {
+    this.#capsule = NO_CAPSULE;
+    this.#association = undefined;
+    this.#region = undefined;
+    this.definition = undefined;
+  }
+
+  get capsule(): Uint8Array {
+    return this.#capsule;
+  }
+
+  /** Keeps the capsule's data beyond this turn of the event loop. */
+  holdCapsule(): void {
+    this.#capsule = this.#capsule.slice();
+  }
+
+  /** FUSE, PSDT and metadata pointer: the parts of the entry that no command of ours uses. */
+  checkFormat(): ErrorCode | undefined {
+    if (this.flags !== SGL_FLAGS) return 'invalidField';
+    const metadata = this.#view.getUint32(at.metadataPointer, true) | this.#view.getUint32(at.metadataPointer + 4, true);
+    return metadata === 0 ? undefined : 'invalidField';
+  }
+
+  /** Whether a bit is set that means nothing in this command. */
+  hasReservedBits({ reservedBits }: RegisteredCommand): boolean {
+    const view = this.#view;
+    let stray = 0;
+    for (let i = 0; i < DWORD_OFFSETS.length; i++) {
+      stray |= view.getUint32(DWORD_OFFSETS[i] as number, true) & (reservedBits[i] as number);
+    }
+    return stray !== 0;
+  }
+
+  /** Reads the SGL. Same results as `parseSgl`, without its objects. */
+  #readSgl(): ErrorCode | undefined {
+    const view = this.#view;
+    const type = view.getUint8(SGL_TYPE_AT);
+    if (type === 0) {
+      for (let i = at.sgl; i < SGL_TYPE_AT; i += 1) if (this.bytes[i] !== 0) return 'sglType';
+      return undefined;
+    }
+    const low = view.getUint32(SGL_LENGTH_AT, true);
+    const high = view.getUint32(SGL_LENGTH_AT + 4, true);
+    if (type === sglTypes.keyed) return this.#readKeyed(low & 0xff_ffff, (low >>> 24) | ((high & 0xff_ffff) << 8));
+    if (type !== sglTypes.inCapsule && type !== sglTypes.transport) return 'sglType';
+    if ((high & 0xff_ffff) !== 0) return 'sglInvalid';
+    if (low === 0) return undefined;
+    this.#kind = type === sglTypes.inCapsule ? 'inCapsule' : 'transport';
+    this.#offset = this.#sglOffset();
+    this.lengthBytes = low;
+    return undefined;
+  }
+
+  #readKeyed(lengthBytes: number, signedKey: number): ErrorCode | undefined {
+    if (lengthBytes === 0) return undefined;
+    const key = signedKey >>> 0;
+    if (key === 0) return 'sglDataBlock';
+    this.#kind = 'keyed';
+    this.#offset = this.#sglOffset();
+    this.lengthBytes = lengthBytes;
+    this.#region = this.association.region(key);
+    this.#region.check(this.#offset, lengthBytes);
+    return undefined;
+  }
+
+  #sglOffset(): number {
+    return this.#view.getUint32(at.sgl + 4, true) * 0x1_0000_0000 + this.#view.getUint32(at.sgl, true);
+  }
+
+  /** Finds the command's data and checks it against its opcode's direction. Throws DriveError sglDataBlock. */
+  locateData(association: Association, transferBytesMax: number): ErrorCode | undefined {
+    this.#association = association;
+    const problem = this.#readSgl();
+    if (problem !== undefined) return problem;
+    const direction = directionOf(this.opcode);
+    const capsuleBytes = this.#capsule.length;
+    switch (this.#kind) {
+      case 'none':
+        return capsuleBytes === 0 ? undefined : 'sglInvalid';
+      case 'inCapsule':
+        if (direction === DIRECTION_IN) return 'sglType';
+        if (this.#offset > capsuleBytes) return 'sglOffset';
+        if (this.#offset + this.lengthBytes > capsuleBytes) return 'sglDataLength';
+        break;
+      case 'transport':
+        if (capsuleBytes > 0) return 'sglInvalid';
+        if (this.lengthBytes > transferBytesMax) return 'invalidField';
+        break;
+      case 'keyed':
+        if (capsuleBytes > 0) return 'sglInvalid';
+        break;
+    }
+    return direction === 0 ? 'sglDataLength' : undefined;
+  }
+
+  // --- CommandData ---
+
+  read(target: Uint8Array, offset = 0): Promise<void> | void {
+    assert((this.opcode & 1) === 1, `opcode ${this.opcode} takes no data from the host`);
+    assert(offset + target.length <= this.lengthBytes, `read ${offset}+${target.length} of ${this.lengthBytes}`);
+    if (target.length === 0) return;
+    switch (this.#kind) {
+      case 'inCapsule': {
+        this.#counters.inCapsule += target.length;
+        const start = this.#offset + offset;
+        target.set(this.#capsule.subarray(start, start + target.length));
+        return;
+      }
+      case 'transport':
+        this.#counters.inPdu += target.length;
+        return this.#link.receive(this.commandId, offset, target);
+      case 'keyed':
+        return (this.#region as MemoryRegion).read(this.#offset + offset, target);
+      case 'none':
+        return;
+    }
+  }
+
+  write(source: Uint8Array): Promise<void> | void {
+    const direction = directionOf(this.opcode);
+    assert(direction >= DIRECTION_IN, `opcode ${this.opcode} gives the host no data`);
+    assert(!this.#written, 'a command gives its data once');
+    this.#written = true;
+    if (source.length === 0) return;
+    if (direction === DIRECTION_BOTH || this.#kind === 'transport') {
+      assert(direction === DIRECTION_BOTH || source.length <= this.lengthBytes, 'more data than the host asked for');
+      this.#counters.outPdu += source.length;
+      return this.#link.send(this.commandId, source);
+    }
+    assert(source.length <= this.lengthBytes, 'more data than the host asked for');
+    return (this.#region as MemoryRegion).write(this.#offset, source);
+  }
+}

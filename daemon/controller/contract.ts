@@ -1,0 +1,55 @@
+/** What the controller room wants of the connection that carries a queue, and what it gives it. */
+
+/** One transport connection, as its queue sees it. */
+export interface QueueLink {
+  /** Where the host is, for people: `unix` or `ADDRESS:PORT`. */
+  readonly peer: string;
+  /**
+   * Asks the host for `target.length` bytes of a command's data and resolves when `target` holds them. One request per
+   * command at a time. DriveError aborted if the connection ends first.
+   */
+  receive(commandId: number, offset: number, target: Uint8Array): Promise<void>;
+  /** Sends all of a command's data. `source` may be changed when it returns or resolves. DriveError aborted. */
+  send(commandId: number, source: Uint8Array): Promise<void> | void;
+  /** Sends a completion. `status` is the status field of the completion entry. */
+  complete(dw0: number, dw1: number, sqHead: number, commandId: number, status: number): void;
+  /** The queue is part of an association now. */
+  connected(): void;
+  /** Sends what is pending and ends the connection. */
+  end(reason: string): void;
+}
+
+/** A host broke a rule of queues that no completion can answer: the connection has to end. */
+export class QueueError extends Error {
+  override readonly name = 'QueueError';
+}
+
+/** The queue's side of a connection. */
+export interface QueuePort {
+  /** Most bytes of in-capsule data of the next command. */
+  readonly capsuleDataBytesMax: number;
+  /**
+   * Takes one command. `entry` (64 bytes) is copied; `capsule` is the capsule's data and is valid until the event loop
+   * turns. Throws QueueError.
+   */
+  submit(entry: Uint8Array, capsule: Uint8Array): void;
+  /** The connection is gone. */
+  closed(): void;
+  readonly inFlightCount: number;
+  /** Once the queue is part of an association. */
+  readonly controllerId: number | undefined;
+  readonly queueId: number | undefined;
+}
+
+export interface ConnectionSnapshot {
+  readonly peer: string;
+  readonly transport: 'unix' | 'tcp';
+  readonly state: string;
+  readonly controllerId: number | undefined;
+  readonly queueId: number | undefined;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+  readonly pendingBytes: number;
+  readonly inFlightCount: number;
+  readonly connectedAtMs: number;
+}

@@ -1,0 +1,238 @@
+import { createHash } from 'node:crypto';
+import { NVME_VERSION, type PropertyName } from '../../spec/fabrics.ts';
+import type { Clock } from '../base/clock.ts';
+import { DriveError } from '../base/errors.ts';
+import type { Logger } from '../base/logger.ts';
+import type { Association, ControllerFeatures, FrontCounters, Limits, MemoryRegion } from '../commands/contract.ts';
+import type { Durability } from '../ftl/contract.ts';
+import { type ControllerState, transition } from './controller-state.ts';
+import { KeepAlive } from './keep-alive.ts';
+import { AssociationRegions, type RegionFolder } from './memory-regions.ts';
+import { capabilities, readConfiguration, status } from './properties.ts';
+import type { Queue } from './queue.ts';
+import { AssociationSlots } from './result-slots.ts';
+
+/** KAS of Identify Controller: keep alive timeouts are rounded up to this. */
+export const KEEP_ALIVE_GRANULARITY_MS = 100;
+
+export interface ControllerOptions {
+  readonly controllerId: number;
+  readonly hostNqn: string;
+  readonly hostId: Uint8Array;
+  readonly limits: Limits;
+}
+
+export interface ControllerModules {
+  readonly adminQueue: Queue;
+  readonly regionFolder: RegionFolder;
+  readonly counters: FrontCounters;
+  readonly durability: Durability;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly onEnded: (controller: Controller) => void;
+  readonly reportFatal: (error: unknown) => void;
+}
+
+export interface AssociationSnapshot {
+  readonly controllerId: number;
+  readonly hostNqn: string;
+  readonly hostId: string;
+  readonly state: ControllerState;
+  readonly keepAliveTimeoutMs: number;
+  readonly queues: readonly { id: number; peer: string; entryCount: number; inFlightCount: number; waitingCount: number }[];
+  readonly regionCount: number;
+  readonly regionBytes: number;
+  readonly slotCount: number;
+  readonly slotBytes: number;
+  readonly connectedAtMs: number;
+}
+
+/** One controller and its association with a host: an admin queue, its I/O queues, and what the host has here. */
+export class Controller implements Association {
+  readonly controllerId: number;
+  readonly hostNqn: string;
+  readonly hostId: Uint8Array;
+  readonly hostHash: bigint;
+  readonly features: ControllerFeatures;
+  readonly slots: AssociationSlots;
+  readonly #regions: AssociationRegions;
+  readonly #limits: Limits;
+  readonly #modules: ControllerModules;
+  readonly #keepAlive: KeepAlive;
+  readonly #queues = new Map<number, Queue>();
+  readonly #connectedAtMs: number;
+  #state: ControllerState = 'disabled';
+  #configuration = 0;
+
+  constructor(options: ControllerOptions, modules: ControllerModules) {
+    const { controllerId, hostNqn, hostId, limits } = options;
+    this.controllerId = controllerId;
+    this.hostNqn = hostNqn;
+    this.hostId = hostId;
+    this.hostHash = createHash('sha256').update(hostNqn).digest().readBigUInt64LE(0);
+    this.#limits = limits;
+    this.#modules = modules;
+    this.#connectedAtMs = modules.clock.wallMs();
+    this.#queues.set(0, modules.adminQueue);
+    this.slots = new AssociationSlots({ limits });
+    this.#regions = new AssociationRegions({ limits }, { folder: modules.regionFolder, counters: modules.counters });
+    const expired = (): void => this.end('keep alive timeout');
+    this.#keepAlive = new KeepAlive({ clock: modules.clock, expired });
+    this.features = this.#createFeatures();
+  }
+
+  get state(): ControllerState {
+    return this.#state;
+  }
+
+  touch(): void {
+    this.#keepAlive.touch();
+  }
+
+  /** Whether commands other than Fabrics commands are taken on a queue. */
+  takesCommands(queueId: number): boolean {
+    if (this.#state === 'ready') return true;
+    // Keep Alive and the like still work while the host waits for the shutdown to finish.
+    return queueId === 0 && (this.#state === 'shuttingDown' || this.#state === 'shutDown');
+  }
+
+  hasQueue(queueId: number): boolean {
+    return this.#queues.has(queueId);
+  }
+
+  addQueue(queueId: number, queue: Queue): void {
+    this.#queues.set(queueId, queue);
+  }
+
+  /** The connection of a queue is gone. The admin queue takes the association with it. */
+  queueClosed(queueId: number): void {
+    this.#queues.delete(queueId);
+    if (queueId === 0) this.end('the admin queue is gone');
+  }
+
+  /** Ends the association: its queues, its regions, its slots. */
+  end(reason: string): void {
+    if (this.#state === 'ended') return;
+    this.#state = transition(this.#state, 'ended');
+    const { controllerId, hostNqn } = this;
+    this.#modules.logger.info({ controllerId, hostNqn, reason }, 'association ended');
+    this.#keepAlive.stop();
+    for (const queue of [...this.#queues.values()]) queue.end(reason);
+    this.#queues.clear();
+    this.#regions.end();
+    this.#modules.onEnded(this);
+  }
+
+  // --- properties ---
+
+  property(name: PropertyName): bigint {
+    switch (name) {
+      case 'cap':
+        return capabilities(this.#limits);
+      case 'vs':
+        return BigInt(NVME_VERSION);
+      case 'cc':
+        return BigInt(this.#configuration);
+      case 'csts':
+        return BigInt(status(this.#state));
+    }
+  }
+
+  /** A write to CC. False: reserved bits are set. */
+  configure(value: number): boolean {
+    const wanted = readConfiguration(value);
+    if (wanted === undefined) return false;
+    const wasEnabled = (this.#configuration & 1) === 1;
+    this.#configuration = value;
+    if (wasEnabled && !wanted.enable) this.#reset();
+    else if (!wasEnabled && wanted.enable && this.#state === 'disabled') this.#enable(wanted.problem);
+    const { state } = this;
+    if (wanted.shutdown && state !== 'shuttingDown' && state !== 'shutDown') this.#shutDown();
+    return true;
+  }
+
+  #enable(problem: string | undefined): void {
+    this.#state = transition(this.#state, problem === undefined ? 'ready' : 'failed');
+    if (problem !== undefined) {
+      this.#modules.logger.warn({ controllerId: this.controllerId, problem }, 'controller can not be enabled');
+    }
+  }
+
+  /** CC.EN from 1 to 0: I/O queues go, settings go back to their defaults. */
+  #reset(): void {
+    this.#state = transition(this.#state, 'disabled');
+    for (const [queueId, queue] of [...this.#queues]) {
+      if (queueId !== 0) queue.end('controller reset');
+    }
+    this.features.writeCache = true;
+  }
+
+  #shutDown(): void {
+    this.#state = transition(this.#state, 'shuttingDown');
+    const finish = (): void => {
+      if (this.#state === 'shuttingDown') this.#state = transition(this.#state, 'shutDown');
+    };
+    this.#modules.durability.flush().then(finish, (error: unknown) => {
+      // The host waits for SHST: it must not hang because the drive could not flush.
+      finish();
+      if (!(error instanceof DriveError)) this.#modules.reportFatal(error);
+    });
+  }
+
+  // --- Association ---
+
+  region(key: number): MemoryRegion {
+    return this.#regions.get(key);
+  }
+
+  createRegion(sizeBytes: number): Promise<MemoryRegion> {
+    return this.#regions.create(sizeBytes);
+  }
+
+  async deleteRegion(key: number): Promise<void> {
+    this.#regions.delete(key);
+  }
+
+  /** Milliseconds; 0: off. */
+  startKeepAlive(timeoutMs: number): void {
+    this.#keepAlive.start(Math.ceil(timeoutMs / KEEP_ALIVE_GRANULARITY_MS) * KEEP_ALIVE_GRANULARITY_MS);
+  }
+
+  snapshot(): AssociationSnapshot {
+    return {
+      controllerId: this.controllerId,
+      hostNqn: this.hostNqn,
+      hostId: Buffer.from(this.hostId).toString('hex'),
+      state: this.#state,
+      keepAliveTimeoutMs: this.#keepAlive.timeoutMs,
+      queues: [...this.#queues].map(([id, { link, entryCount, inFlightCount, waitingCount }]) => ({
+        id,
+        peer: link.peer,
+        entryCount,
+        inFlightCount,
+        waitingCount,
+      })),
+      regionCount: this.#regions.count,
+      regionBytes: this.#regions.totalBytes,
+      slotCount: this.slots.usedCount,
+      slotBytes: this.slots.usedBytes,
+      connectedAtMs: this.#connectedAtMs,
+    };
+  }
+
+  #createFeatures(): ControllerFeatures {
+    const { ioQueueCountMax, keepAliveTimeoutMsMax } = this.#limits;
+    return {
+      writeCache: true,
+      ioQueueCountMax,
+      keepAliveTimeoutMs: () => this.#keepAlive.timeoutMs,
+      setKeepAliveTimeoutMs: (timeoutMs) => {
+        if (timeoutMs > keepAliveTimeoutMsMax) {
+          throw new DriveError('keepAliveTimeout', `${timeoutMs} ms, allowed: 0 to ${keepAliveTimeoutMsMax}`);
+        }
+        this.startKeepAlive(timeoutMs);
+      },
+      hasIoQueues: () => this.#queues.size > 1,
+    };
+  }
+}

@@ -1,0 +1,313 @@
+import { encodeStatus } from '../../spec/completion-entry.ts';
+import { type ErrorCode, errorTable } from '../../spec/errors.ts';
+import { FABRICS_OPCODE } from '../../spec/opcodes.ts';
+import { assert } from '../base/assert.ts';
+import type { Clock } from '../base/clock.ts';
+import { DriveError } from '../base/errors.ts';
+import type { Logger } from '../base/logger.ts';
+import type { CommandDefinition, CommandResult, Limits } from '../commands/contract.ts';
+import { BROADCAST_NSID } from '../commands/namespace-ids.ts';
+import type { CommandRegistry, RegisteredCommand } from '../commands/registry.ts';
+import { type CommandCounters, UNKNOWN_OPCODE } from './command-counters.ts';
+import { CommandSlot, type SlotOwner } from './command-slot.ts';
+import { QueueError, type QueueLink, type QueuePort } from './contract.ts';
+import type { Controller } from './controller.ts';
+import { type FabricsAnswer, runFabricsCommand } from './fabrics-commands.ts';
+import type { BudgetShare, TransferBudget } from './transfer-budget.ts';
+
+/** A connection that has not sent Connect yet may send nothing else. */
+const ENTRIES_BEFORE_CONNECT = 1;
+const SQ_HEAD_UNUSED = 0xffff;
+
+const statusOf = new Map<ErrorCode, number>(
+  (Object.keys(errorTable) as ErrorCode[]).map((code) => {
+    const { sct, sc, retry } = errorTable[code];
+    return [code, encodeStatus(sct, sc, !retry)];
+  }),
+);
+
+export interface QueueModules {
+  readonly link: QueueLink;
+  readonly subsystem: QueueHost;
+  readonly registry: CommandRegistry;
+  readonly budget: TransferBudget;
+  readonly counters: CommandCounters;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** What a queue needs of the subsystem it belongs to. */
+export interface QueueHost {
+  connect(queue: Queue, slot: CommandSlot): FabricsAnswer;
+  /** An error that is no answer to bad input. */
+  reportFatal(error: unknown): void;
+  commandStarted(): void;
+  commandSettled(): void;
+}
+
+/** What Connect settles. */
+export interface QueueIdentity {
+  readonly controller: Controller;
+  readonly queueId: number;
+  readonly entryCount: number;
+  readonly flowControl: boolean;
+}
+
+/**
+ * One submission queue and its completions, on one connection. Commands run concurrently and complete in any order.
+ */
+export class Queue implements QueuePort, SlotOwner {
+  readonly link: QueueLink;
+  readonly #limits: Limits;
+  readonly #modules: QueueModules;
+  readonly #abort = new AbortController();
+  readonly #share: BudgetShare = { dataBytes: 0 };
+  readonly #inFlight = new Map<number, CommandSlot>();
+  readonly #freeSlots: CommandSlot[] = [];
+  /** Commands that wait for the budget, oldest first. At most the queue's depth. */
+  readonly #waiting: CommandSlot[] = [];
+  #identity: QueueIdentity | undefined;
+  #entryCount = ENTRIES_BEFORE_CONNECT;
+  #sqHead = 0;
+  #closed = false;
+  readonly #wake = (): void => this.#runWaiting();
+
+  constructor(options: { limits: Limits }, modules: QueueModules) {
+    this.link = modules.link;
+    this.#limits = options.limits;
+    this.#modules = modules;
+  }
+
+  get inFlightCount(): number {
+    return this.#inFlight.size;
+  }
+
+  get waitingCount(): number {
+    return this.#waiting.length;
+  }
+
+  get controllerId(): number | undefined {
+    return this.#identity?.controller.controllerId;
+  }
+
+  get queueId(): number | undefined {
+    return this.#identity?.queueId;
+  }
+
+  get entryCount(): number {
+    return this.#entryCount;
+  }
+
+  get identity(): QueueIdentity | undefined {
+    return this.#identity;
+  }
+
+  get capsuleDataBytesMax(): number {
+    const isIo = this.#identity !== undefined && this.#identity.queueId !== 0;
+    return isIo ? this.#limits.inCapsuleBytesMax : this.#limits.adminInCapsuleBytesMax;
+  }
+
+  /** Connect succeeded. */
+  establish(identity: QueueIdentity): void {
+    assert(this.#identity === undefined, 'a queue connects once');
+    this.#identity = identity;
+    this.#entryCount = identity.entryCount;
+    // Connect itself was the first entry.
+    this.#sqHead = 1 % identity.entryCount;
+    this.link.connected();
+  }
+
+  submit(entry: Uint8Array, capsule: Uint8Array): void {
+    if (this.#closed) return;
+    if (this.#inFlight.size >= this.#entryCount) {
+      throw new QueueError(`command beyond the queue's ${this.#entryCount} entries`);
+    }
+    this.#sqHead = (this.#sqHead + 1) % this.#entryCount;
+    this.#identity?.controller.touch();
+    const slot = this.#freeSlots.pop() ?? this.#newSlot();
+    slot.load(entry, capsule);
+    slot.startedAtNs = this.#modules.clock.nowNs();
+    if (this.#inFlight.has(slot.commandId)) {
+      slot.counterIndex = this.#modules.counters.indexOf('admin', UNKNOWN_OPCODE);
+      this.#answer(slot, 'commandIdConflict', 0, 0);
+      this.#freeSlots.push(slot);
+      return;
+    }
+    this.#inFlight.set(slot.commandId, slot);
+    this.#modules.subsystem.commandStarted();
+    try {
+      this.#start(slot);
+    } catch (error) {
+      this.failed(slot, error);
+    }
+  }
+
+  closed(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#abort.abort();
+    this.#modules.budget.stopWaiting(this.#wake);
+    const waiting = this.#waiting.splice(0);
+    for (const slot of waiting) {
+      this.#modules.budget.letGo(slot.heldBytes);
+      this.#settle(slot);
+    }
+    this.#identity?.controller.queueClosed(this.#identity.queueId);
+  }
+
+  /** Ends the connection from the drive's side. */
+  end(reason: string): void {
+    this.link.end(reason);
+  }
+
+  // --- from a command's arrival to its handler ---
+
+  #newSlot(): CommandSlot {
+    const { link, counters } = this.#modules;
+    return new CommandSlot({ link, owner: this, signal: this.#abort.signal, bytes: counters.hostBytes });
+  }
+
+  #start(slot: CommandSlot): void {
+    const { counters, registry, subsystem } = this.#modules;
+    if (slot.opcode === FABRICS_OPCODE) {
+      slot.counterIndex = counters.indexOf('fabrics', slot.bytes[4] as number);
+      this.#finishFabrics(slot, runFabricsCommand(this, slot, subsystem));
+      return;
+    }
+    const identity = this.#identity;
+    if (identity === undefined) {
+      slot.counterIndex = counters.indexOf('admin', slot.opcode);
+      this.#fail(slot, 'commandSequence');
+      return;
+    }
+    const set = identity.queueId === 0 ? registry.admin : registry.ofNamespace(slot.namespaceId);
+    slot.counterIndex = counters.indexOf(set?.name ?? 'nvm', slot.opcode);
+    if (!identity.controller.takesCommands(identity.queueId)) this.#fail(slot, 'commandSequence');
+    else if (set === undefined) this.#fail(slot, 'invalidNamespace');
+    else this.#prepare(slot, identity, set.definitions[slot.opcode]);
+  }
+
+  #prepare(slot: CommandSlot, identity: QueueIdentity, definition: RegisteredCommand | undefined): void {
+    if (definition === undefined) {
+      this.#fail(slot, 'invalidOpcode');
+      return;
+    }
+    const problem =
+      checkNamespace(slot, definition) ??
+      slot.checkFormat() ??
+      (slot.hasReservedBits(definition) ? 'invalidField' : undefined) ??
+      slot.locateData(identity.controller, this.#limits.transferBytesMax);
+    if (problem !== undefined) {
+      this.#fail(slot, problem);
+      return;
+    }
+    slot.definition = definition;
+    if (slot.lengthBytes === 0) this.#run(slot);
+    else if (this.#waiting.length === 0 && this.#modules.budget.tryAcquire(this.#share, slot.lengthBytes)) {
+      slot.hasBudget = true;
+      this.#run(slot);
+    } else this.#wait(slot);
+  }
+
+  #wait(slot: CommandSlot): void {
+    const { budget } = this.#modules;
+    const capsuleBytes = slot.capsule.length;
+    if (!budget.tryHold(capsuleBytes)) {
+      this.#fail(slot, 'commandInterrupted');
+      return;
+    }
+    slot.heldBytes = capsuleBytes;
+    slot.holdCapsule();
+    this.#waiting.push(slot);
+    budget.wait(this.#wake);
+  }
+
+  #runWaiting(): void {
+    const { budget } = this.#modules;
+    while (!this.#closed && this.#waiting.length > 0) {
+      const slot = this.#waiting[0] as CommandSlot;
+      if (!budget.tryAcquire(this.#share, slot.lengthBytes)) {
+        budget.wait(this.#wake);
+        return;
+      }
+      this.#waiting.shift();
+      budget.letGo(slot.heldBytes);
+      slot.heldBytes = 0;
+      slot.hasBudget = true;
+      this.#run(slot);
+    }
+  }
+
+  #run(slot: CommandSlot): void {
+    try {
+      const result = (slot.definition as RegisteredCommand).run(slot);
+      if (result instanceof Promise) result.then(slot.onFinished, slot.onFailed);
+      else this.finished(slot, result);
+    } catch (error) {
+      this.failed(slot, error);
+    }
+  }
+
+  // --- SlotOwner: from the handler's result to the completion ---
+
+  finished(slot: CommandSlot, result: CommandResult): void {
+    this.#complete(slot, undefined, result.dw0, result.dw1);
+  }
+
+  failed(slot: CommandSlot, error: unknown): void {
+    if (error instanceof DriveError) {
+      this.#modules.logger.debug({ opcode: slot.opcode, cid: slot.commandId, error: error.message }, 'command failed');
+      const { result } = error;
+      this.#complete(slot, error.code, result % 0x1_0000_0000, Math.floor(result / 0x1_0000_0000));
+      return;
+    }
+    this.#complete(slot, 'internal', 0, 0);
+    this.#modules.subsystem.reportFatal(error);
+  }
+
+  #fail(slot: CommandSlot, code: ErrorCode): void {
+    this.#complete(slot, code, 0, 0);
+  }
+
+  #finishFabrics(slot: CommandSlot, answer: FabricsAnswer): void {
+    this.#complete(slot, answer.code, answer.dw0, answer.dw1);
+    answer.then?.();
+  }
+
+  #complete(slot: CommandSlot, code: ErrorCode | undefined, dw0: number, dw1: number): void {
+    this.#settle(slot);
+    this.#answer(slot, code, dw0, dw1);
+    this.#freeSlots.push(slot);
+  }
+
+  /** The command is over; whatever it held is given back. */
+  #settle(slot: CommandSlot): void {
+    this.#inFlight.delete(slot.commandId);
+    this.#modules.subsystem.commandSettled();
+    slot.unload();
+    if (!slot.hasBudget) return;
+    slot.hasBudget = false;
+    this.#modules.budget.release(this.#share, slot.lengthBytes);
+  }
+
+  #answer(slot: CommandSlot, code: ErrorCode | undefined, dw0: number, dw1: number): void {
+    const { counters, clock } = this.#modules;
+    counters.count(slot.counterIndex, code, clock.nowNs() - slot.startedAtNs);
+    if (this.#closed) return;
+    const sqHead = this.#identity?.flowControl === false ? SQ_HEAD_UNUSED : this.#sqHead;
+    const status = code === undefined ? 0 : (statusOf.get(code) as number);
+    this.link.complete(dw0 >>> 0, dw1 >>> 0, sqHead, slot.commandId, status);
+  }
+}
+
+function checkNamespace(slot: CommandSlot, definition: CommandDefinition): ErrorCode | undefined {
+  switch (definition.namespace) {
+    case 'any':
+    case 'oneOrAll':
+      return undefined;
+    case 'none':
+      return slot.namespaceId === 0 ? undefined : 'invalidNamespace';
+    case 'one':
+      return slot.namespaceId === BROADCAST_NSID ? 'invalidNamespace' : undefined;
+  }
+}

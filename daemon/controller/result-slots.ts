@@ -1,0 +1,84 @@
+import { assert } from '../base/assert.ts';
+import { DriveError } from '../base/errors.ts';
+import type { Limits, ResultSlots } from '../commands/contract.ts';
+
+interface Slot {
+  state: 'claimed' | 'filled';
+  readonly bytes: Uint8Array;
+}
+
+/** Result slots of one association. Memory is taken when a slot is claimed and given back when it is freed. */
+export class AssociationSlots implements ResultSlots {
+  readonly #limits: Limits;
+  readonly #slots = new Map<number, Slot>();
+  #totalBytes = 0;
+
+  constructor(options: { limits: Limits }) {
+    this.#limits = options.limits;
+  }
+
+  get usedCount(): number {
+    return this.#slots.size;
+  }
+
+  get usedBytes(): number {
+    return this.#totalBytes;
+  }
+
+  claim(slot: number, sizeBytes: number): void {
+    this.#checkNumber(slot);
+    if (this.#slots.has(slot)) throw new DriveError('slotInUse', `slot ${slot}: read or free it first`);
+    const { resultSlotBytesTotalMax } = this.#limits;
+    if (this.#totalBytes + sizeBytes > resultSlotBytesTotalMax) {
+      const used = `${this.#totalBytes} of ${resultSlotBytesTotalMax} bytes in use`;
+      throw new DriveError('slotLimit', `slot ${slot} of ${sizeBytes} bytes: ${used}`);
+    }
+    this.#totalBytes += sizeBytes;
+    this.#slots.set(slot, { state: 'claimed', bytes: new Uint8Array(sizeBytes) });
+  }
+
+  write(slot: number, offset: number, source: Uint8Array): void {
+    const { bytes } = this.#claimed(slot);
+    assert(offset + source.length <= bytes.length, `write ${offset}+${source.length} of ${bytes.length} in slot ${slot}`);
+    bytes.set(source, offset);
+  }
+
+  commit(slot: number): void {
+    this.#claimed(slot).state = 'filled';
+  }
+
+  abandon(slot: number): void {
+    this.#remove(slot, this.#claimed(slot));
+  }
+
+  read(slot: number): Uint8Array {
+    return this.#filled(slot).bytes;
+  }
+
+  free(slot: number): void {
+    this.#remove(slot, this.#filled(slot));
+  }
+
+  #remove(number: number, slot: Slot): void {
+    this.#slots.delete(number);
+    this.#totalBytes -= slot.bytes.length;
+  }
+
+  #claimed(number: number): Slot {
+    const slot = this.#slots.get(number);
+    assert(slot?.state === 'claimed', `slot ${number} is claimed`);
+    return slot;
+  }
+
+  #filled(number: number): Slot {
+    this.#checkNumber(number);
+    const slot = this.#slots.get(number);
+    if (slot?.state !== 'filled') throw new DriveError('slotEmpty', `slot ${number}`);
+    return slot;
+  }
+
+  #checkNumber(slot: number): void {
+    const { resultSlotCountMax } = this.#limits;
+    if (slot >= resultSlotCountMax) throw new DriveError('slotLimit', `slot ${slot}, allowed: 0 to ${resultSlotCountMax - 1}`);
+  }
+}

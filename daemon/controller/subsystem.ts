@@ -1,0 +1,210 @@
+import type { Arena } from '../base/arena.ts';
+import { assert } from '../base/assert.ts';
+import type { AttentionEngine } from '../attention/contract.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/logger.ts';
+import { createFrontCounters, type DriveStatus, type FrontCounters, type Limits, type SubsystemIdentity } from '../commands/contract.ts';
+import { CommandRegistry } from '../commands/registry.ts';
+import type { BlockNamespace, Durability } from '../ftl/contract.ts';
+import type { KvStore } from '../kv/contract.ts';
+import { CommandCounters, type CommandSample, type HostByteCounters, type LatencySample } from './command-counters.ts';
+import type { CommandSlot } from './command-slot.ts';
+import type { QueueLink, QueuePort } from './contract.ts';
+import { type AssociationSnapshot, Controller } from './controller.ts';
+import { answer, type FabricsAnswer, invalidInCommand, invalidInData, parseConnect, type ConnectRequest } from './fabrics-commands.ts';
+import { type RandomSource, RegionFolder, type RegionFolderOptions } from './memory-regions.ts';
+import { Queue, type QueueHost } from './queue.ts';
+import { TransferBudget } from './transfer-budget.ts';
+
+/** Controller ids FFF0h and up mean something else in Connect. */
+const CONTROLLER_ID_MAX = 0xffef;
+
+export interface SubsystemOptions {
+  readonly identity: SubsystemIdentity;
+  readonly limits: Limits;
+  readonly regions: RegionFolderOptions;
+}
+
+export interface SubsystemModules {
+  readonly arena: Arena;
+  readonly kv: KvStore;
+  readonly blocks: BlockNamespace;
+  readonly durability: Durability;
+  readonly attention: AttentionEngine;
+  readonly status: DriveStatus;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  readonly logger: Logger;
+  /**
+   * Told of every error that is no answer to bad input and no known condition of the environment. The command got an
+   * internal error; the composition root decides what to stop (after a broken invariant: everything).
+   */
+  readonly onFatal: (error: unknown) => void;
+}
+
+export interface SubsystemSnapshot {
+  readonly associations: readonly AssociationSnapshot[];
+  readonly commands: readonly CommandSample[];
+  readonly latencies: readonly LatencySample[];
+  readonly hostBytes: HostByteCounters;
+  readonly counters: Readonly<FrontCounters>;
+  /** Commands between arrival and completion. */
+  readonly inFlightCount: number;
+  /** Data of running commands, and in-capsule data of waiting ones, in bytes. */
+  readonly runningBytes: number;
+  readonly waitingCapsuleBytes: number;
+}
+
+/** The NVM subsystem: every controller, and the way from a connection to one. */
+export class Subsystem implements QueueHost {
+  readonly #options: SubsystemOptions;
+  readonly #modules: SubsystemModules;
+  readonly #registry: CommandRegistry;
+  readonly #budget: TransferBudget;
+  readonly #commandCounters = new CommandCounters();
+  readonly #counters = createFrontCounters();
+  readonly #regionFolder: RegionFolder;
+  readonly #controllers = new Map<number, Controller>();
+  #nextControllerId = 1;
+  #inFlightCount = 0;
+  #closing = false;
+  readonly #idleWaiters: (() => void)[] = [];
+  #linkBytes: () => { receivedBytes: number; sentBytes: number } = () => ({ receivedBytes: 0, sentBytes: 0 });
+
+  constructor(options: SubsystemOptions, modules: SubsystemModules) {
+    this.#options = options;
+    this.#modules = modules;
+    const { arena, kv, blocks, durability, attention, status, random } = modules;
+    const { identity, limits } = options;
+    const counters = this.#counters;
+    const frontCounters = (): FrontCounters => this.#frontCounters();
+    const handlerModules = { arena, kv, blocks, durability, attention, status, counters, frontCounters };
+    this.#registry = new CommandRegistry({ identity, limits }, handlerModules);
+    this.#budget = new TransferBudget({ limits });
+    this.#regionFolder = new RegionFolder(options.regions, { random });
+  }
+
+  /** A new connection gets its queue, which Connect will make part of an association. */
+  attach(link: QueueLink): QueuePort {
+    const { clock, logger } = this.#modules;
+    const modules = { link, subsystem: this, registry: this.#registry, budget: this.#budget, clock, logger };
+    return new Queue({ limits: this.#options.limits }, { ...modules, counters: this.#commandCounters });
+  }
+
+  /** The transport counts its bytes itself. */
+  setLinkBytesSource(source: () => { receivedBytes: number; sentBytes: number }): void {
+    this.#linkBytes = source;
+  }
+
+  /** Ends every association and resolves when no handler runs any more. No new association is taken. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    for (const controller of [...this.#controllers.values()]) controller.end('the drive stops');
+    if (this.#inFlightCount > 0) await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+  }
+
+  snapshot(): SubsystemSnapshot {
+    return {
+      associations: [...this.#controllers.values()].map((controller) => controller.snapshot()),
+      commands: this.#commandCounters.commands(),
+      latencies: this.#commandCounters.latencies(),
+      hostBytes: { ...this.#commandCounters.hostBytes },
+      counters: { ...this.#frontCounters() },
+      inFlightCount: this.#inFlightCount,
+      runningBytes: this.#budget.runningBytes,
+      waitingCapsuleBytes: this.#budget.waitingCapsuleBytes,
+    };
+  }
+
+  #frontCounters(): FrontCounters {
+    const { receivedBytes, sentBytes } = this.#linkBytes();
+    this.#counters.linkReceivedBytes = receivedBytes;
+    this.#counters.linkSentBytes = sentBytes;
+    this.#counters.commandsFailed = this.#commandCounters.failedCount;
+    return this.#counters;
+  }
+
+  // --- QueueHost ---
+
+  commandStarted(): void {
+    this.#inFlightCount++;
+  }
+
+  commandSettled(): void {
+    this.#inFlightCount--;
+    assert(this.#inFlightCount >= 0, 'a command settles once');
+    if (this.#inFlightCount === 0) for (const resolve of this.#idleWaiters.splice(0)) resolve();
+  }
+
+  reportFatal(error: unknown): void {
+    this.#modules.logger.error({ error: error instanceof Error ? error.stack : String(error) }, 'internal error');
+    this.#modules.onFatal(error);
+  }
+
+  connect(queue: Queue, slot: CommandSlot): FabricsAnswer {
+    if (queue.identity !== undefined) return answer('commandSequence');
+    const request = parseConnect(slot);
+    if ('code' in request) return request;
+    if (request.subsystemNqn !== this.#options.identity.subsystemNqn) return invalidInData('subnqn');
+    return request.queueId === 0 ? this.#connectAdmin(queue, request) : this.#connectIo(queue, request);
+  }
+
+  #connectAdmin(queue: Queue, request: ConnectRequest): FabricsAnswer {
+    const { limits } = this.#options;
+    const { entryCount, flowControl, keepAliveTimeoutMs, hostNqn, hostId } = request;
+    if (entryCount < 2 || entryCount > limits.adminQueueEntriesMax) return invalidInCommand('sqsize');
+    if (keepAliveTimeoutMs > limits.keepAliveTimeoutMsMax) return answer('keepAliveTimeout');
+    if (this.#closing || this.#controllers.size >= limits.associationCountMax) return answer('connectBusy');
+    const controllerId = this.#newControllerId();
+    const { durability, clock, logger } = this.#modules;
+    const onEnded = (): void => void this.#controllers.delete(controllerId);
+    const reportFatal = (error: unknown): void => this.reportFatal(error);
+    const controller = new Controller(
+      { controllerId, hostNqn, hostId, limits },
+      {
+        adminQueue: queue,
+        regionFolder: this.#regionFolder,
+        counters: this.#counters,
+        durability,
+        clock,
+        logger,
+        onEnded,
+        reportFatal,
+      },
+    );
+    this.#controllers.set(controllerId, controller);
+    queue.establish({ controller, queueId: 0, entryCount, flowControl });
+    controller.startKeepAlive(keepAliveTimeoutMs);
+    logger.info({ controllerId, hostNqn, peer: queue.link.peer, keepAliveTimeoutMs }, 'association begins');
+    return answer(undefined, controllerId);
+  }
+
+  #connectIo(queue: Queue, request: ConnectRequest): FabricsAnswer {
+    const { limits } = this.#options;
+    const { queueId, entryCount, flowControl, controllerId } = request;
+    const controller = this.#controllers.get(controllerId);
+    if (controller === undefined) return invalidInData('cntlid');
+    if (request.hostNqn !== controller.hostNqn) return invalidInData('hostnqn');
+    if (Buffer.compare(request.hostId, controller.hostId) !== 0) return invalidInData('hostid');
+    if (queueId > limits.ioQueueCountMax) return invalidInCommand('qid');
+    if (entryCount < 2 || entryCount > limits.queueEntriesMax) return invalidInCommand('sqsize');
+    if (controller.state !== 'ready' || controller.hasQueue(queueId)) return answer('commandSequence');
+    controller.addQueue(queueId, queue);
+    queue.establish({ controller, queueId, entryCount, flowControl });
+    return answer(undefined, controllerId);
+  }
+
+  #newControllerId(): number {
+    while (this.#controllers.has(this.#nextControllerId)) this.#advanceControllerId();
+    const controllerId = this.#nextControllerId;
+    this.#advanceControllerId();
+    return controllerId;
+  }
+
+  #advanceControllerId(): void {
+    this.#nextControllerId = this.#nextControllerId >= CONTROLLER_ID_MAX ? 1 : this.#nextControllerId + 1;
+  }
+}
+
+export const createSubsystem = (options: SubsystemOptions, modules: SubsystemModules): Subsystem =>
+  new Subsystem(options, modules);

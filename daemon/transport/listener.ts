@@ -1,0 +1,129 @@
+import { chmodSync, unlinkSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import type { Clock } from '../base/clock.ts';
+import { DriveError } from '../base/errors.ts';
+import type { Logger } from '../base/logger.ts';
+import type { Limits } from '../commands/contract.ts';
+import type { ConnectionSnapshot } from '../controller/contract.ts';
+import type { Subsystem } from '../controller/subsystem.ts';
+import { Connection } from './connection.ts';
+
+/** Where hosts connect: a TCP address (port 0: any free one), or the path of a Unix socket and its file mode. */
+export type ListenAddress =
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
+  | { readonly kind: 'unix'; readonly path: string; readonly mode: number };
+
+export interface TransportModules {
+  readonly subsystem: Subsystem;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** All sockets that speak NVMe/TCP, on any number of addresses. */
+export class Transport {
+  readonly #limits: Limits;
+  readonly #modules: TransportModules;
+  readonly #servers: Server[] = [];
+  readonly #connections = new Set<Connection>();
+  #refusedConnectionCount = 0;
+  #acceptedConnectionCount = 0;
+  #closedBytes = { received: 0, sent: 0 };
+
+  constructor(options: { limits: Limits }, modules: TransportModules) {
+    this.#limits = options.limits;
+    this.#modules = modules;
+    modules.subsystem.setLinkBytesSource(() => this.#linkBytes());
+  }
+
+  /**
+   * Starts to listen; returns the address in the form that `--drive` takes. DriveError addressInUse, or invalidField for
+   * an address that this machine doesn't have, may not use, or a path that is too long.
+   */
+  async listen(address: ListenAddress): Promise<string> {
+    if (address.kind === 'unix') await removeStaleSocket(address.path);
+    const server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket, address.kind));
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(address, error)));
+      const options =
+        address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port, backlog: 128 };
+      server.listen(options, resolve);
+    });
+    server.removeAllListeners('error');
+    server.on('error', (error) => this.#modules.logger.error({ error: error.message }, 'listening socket failed'));
+    if (address.kind === 'unix') chmodSync(address.path, address.mode);
+    this.#servers.push(server);
+    const bound = server.address();
+    if (address.kind === 'unix' || bound === null || typeof bound === 'string') return `unix:${addressText(address)}`;
+    return `tcp:${bound.address.includes(':') ? `[${bound.address}]` : bound.address}:${bound.port}`;
+  }
+
+  /** Stops listening, ends every connection, and resolves when the sockets are gone. */
+  async close(): Promise<void> {
+    const stopped = this.#servers.splice(0).map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
+    for (const connection of this.#connections) connection.destroy('the drive stops');
+    await Promise.all(stopped);
+  }
+
+  snapshot(): { connections: ConnectionSnapshot[]; acceptedConnectionCount: number; refusedConnectionCount: number } {
+    return {
+      connections: [...this.#connections].map((connection) => connection.snapshot()),
+      acceptedConnectionCount: this.#acceptedConnectionCount,
+      refusedConnectionCount: this.#refusedConnectionCount,
+    };
+  }
+
+  #accept(socket: Socket, transport: 'unix' | 'tcp'): void {
+    const peer = transport === 'unix' ? 'unix' : `${socket.remoteAddress}:${socket.remotePort}`;
+    if (this.#connections.size >= this.#limits.connectionCountMax) {
+      this.#refusedConnectionCount++;
+      this.#modules.logger.warn({ peer, connectionCount: this.#connections.size }, 'connection refused: limit reached');
+      socket.destroy();
+      return;
+    }
+    this.#acceptedConnectionCount++;
+    const { subsystem, clock, logger } = this.#modules;
+    const onClosed = (connection: Connection): void => {
+      const { receivedBytes, sentBytes } = connection.snapshot();
+      this.#closedBytes.received += receivedBytes;
+      this.#closedBytes.sent += sentBytes;
+      this.#connections.delete(connection);
+    };
+    const options = { transport, peer, limits: this.#limits };
+    this.#connections.add(new Connection(options, { socket, subsystem, clock, logger, onClosed }));
+  }
+
+  #linkBytes(): { receivedBytes: number; sentBytes: number } {
+    let receivedBytes = this.#closedBytes.received;
+    let sentBytes = this.#closedBytes.sent;
+    for (const connection of this.#connections) {
+      const snapshot = connection.snapshot();
+      receivedBytes += snapshot.receivedBytes;
+      sentBytes += snapshot.sentBytes;
+    }
+    return { receivedBytes, sentBytes };
+  }
+}
+
+const addressText = (address: ListenAddress): string =>
+  address.kind === 'unix' ? address.path : `${address.host}:${address.port}`;
+
+function listenError(address: ListenAddress, error: NodeJS.ErrnoException): DriveError {
+  const where = addressText(address);
+  if (error.code === 'EADDRINUSE') {
+    return new DriveError('addressInUse', `${where}: give another address, or stop what listens there`, { cause: error });
+  }
+  return new DriveError('invalidField', `listen address ${where}: ${error.code ?? error.message}`, { cause: error });
+}
+
+/** A socket file that nobody listens on is left over from a daemon that was killed. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const code = await new Promise<string>((resolve) => {
+    const probe = connect(path);
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve('EADDRINUSE');
+    });
+    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? ''));
+  });
+  if (code === 'ECONNREFUSED') unlinkSync(path);
+}

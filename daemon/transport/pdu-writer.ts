@@ -1,0 +1,164 @@
+import type { Socket } from 'node:net';
+import { c2hData, c2hTermReq, capsuleResp, dataOffset, icResp, pduFlags, pduTypes, r2t } from '../../spec/pdu.ts';
+import { DriveError } from '../base/errors.ts';
+
+const SLAB_BYTES = 65_536;
+/** Data up to this size is copied into the slab, next to its header; more is written from where it lies. */
+const COPY_BYTES_MAX = 16_384;
+const HEADER_BYTES = 24;
+
+/**
+ * Encodes PDUs into a slab and gives them to the socket once per turn of the event loop: one system call for all
+ * completions of a turn. A slab is used once and left to the garbage collector, since the socket may still hold it.
+ */
+export class PduWriter {
+  readonly #socket: Socket;
+  #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+  #start = 0;
+  #end = 0;
+  #corked = false;
+  #scheduled = false;
+  #closed = false;
+  /** Host's alignment of PDU data (HPDA), 0 to 31. */
+  hostDataAlignment = 0;
+  /** Grows whenever the socket has taken a large transfer. */
+  progress = 0;
+  sentBytes = 0;
+  readonly #flushNow = (): void => this.flush();
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  /** Bytes that the socket has not taken yet. */
+  get pendingBytes(): number {
+    return this.#end - this.#start + this.#socket.writableLength;
+  }
+
+  icResp(maxH2cDataBytes: number): void {
+    const at = this.#room(icResp.sizeBytes);
+    const { type, hlen } = pduTypes.icResp;
+    icResp.encode({ type, hlen, plen: hlen, maxh2cdata: maxH2cDataBytes }, this.#slab, at);
+    this.#end = at + hlen;
+    this.#schedule();
+  }
+
+  capsuleResp(dw0: number, dw1: number, sqHead: number, commandId: number, status: number): void {
+    const at = this.#header(pduTypes.capsuleResp.type, 0, 0, capsuleResp.sizeBytes);
+    const slab = this.#slab;
+    slab.writeUInt32LE(dw0, at + 8);
+    slab.writeUInt32LE(dw1, at + 12);
+    slab.writeUInt32LE(sqHead, at + 16);
+    slab.writeUInt16LE(commandId, at + 20);
+    slab.writeUInt16LE(status, at + 22);
+    this.#schedule();
+  }
+
+  r2t(commandId: number, tag: number, offset: number, lengthBytes: number): void {
+    const at = this.#header(pduTypes.r2t.type, 0, 0, r2t.sizeBytes);
+    const slab = this.#slab;
+    slab.writeUInt16LE(commandId, at + 8);
+    slab.writeUInt16LE(tag, at + 10);
+    slab.writeUInt32LE(offset, at + 12);
+    slab.writeUInt32LE(lengthBytes, at + 16);
+    slab.writeUInt32LE(0, at + 20);
+    this.#schedule();
+  }
+
+  /**
+   * One C2HData PDU with all of a command's data. Returns nothing where `source` was copied; otherwise resolves when the
+   * socket has taken it. DriveError aborted if the connection ends first.
+   */
+  c2hData(commandId: number, source: Uint8Array): Promise<void> | void {
+    const pdo = dataOffset(c2hData.sizeBytes, false, this.hostDataAlignment);
+    const copied = source.length <= COPY_BYTES_MAX;
+    this.#room(pdo + (copied ? source.length : 0));
+    const at = this.#header(pduTypes.c2hData.type, pduFlags.last, pdo, pdo + source.length);
+    const slab = this.#slab;
+    slab.writeUInt16LE(commandId, at + 8);
+    slab.fill(0, at + 10, at + pdo);
+    slab.writeUInt32LE(source.length, at + 16);
+    this.#end = at + pdo;
+    this.#schedule();
+    if (!copied) return this.#writeLarge(source);
+    slab.set(source, this.#end);
+    this.#end += source.length;
+  }
+
+  c2hTermReq(fes: number, info: number, header: Uint8Array): void {
+    const { type, hlen } = pduTypes.c2hTermReq;
+    const plen = hlen + header.length;
+    const at = this.#room(plen);
+    c2hTermReq.encode({ type, hlen, plen, fes, fei: info }, this.#slab, at);
+    this.#slab.set(header, at + hlen);
+    this.#end = at + plen;
+    this.#schedule();
+  }
+
+  /** Hands everything encoded to the socket. */
+  flush(): void {
+    this.#scheduled = false;
+    if (this.#closed) return;
+    this.#writeSlab();
+    if (this.#corked) {
+      this.#corked = false;
+      this.#socket.uncork();
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+  }
+
+  #writeSlab(): void {
+    if (this.#start === this.#end) return;
+    this.sentBytes += this.#end - this.#start;
+    this.#socket.write(this.#slab.subarray(this.#start, this.#end));
+    this.#start = this.#end;
+  }
+
+  #writeLarge(source: Uint8Array): Promise<void> {
+    if (!this.#corked) {
+      this.#corked = true;
+      this.#socket.cork();
+    }
+    this.#writeSlab();
+    this.sentBytes += source.length;
+    return new Promise((resolve, reject) => {
+      this.#socket.write(source, (error) => {
+        this.progress++;
+        if (error) reject(new DriveError('aborted', 'the connection ended while data was sent', { cause: error }));
+        else resolve();
+      });
+    });
+  }
+
+  /** Makes sure that the slab has room for `sizeBytes` at its end, and says where that is. */
+  #room(sizeBytes: number): number {
+    if (this.#end + sizeBytes > SLAB_BYTES) {
+      this.#writeSlab();
+      this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+      this.#start = 0;
+      this.#end = 0;
+    }
+    return this.#end;
+  }
+
+  #header(type: number, flags: number, pdo: number, plen: number): number {
+    const at = this.#room(HEADER_BYTES);
+    const slab = this.#slab;
+    slab[at] = type;
+    slab[at + 1] = flags;
+    slab[at + 2] = HEADER_BYTES;
+    slab[at + 3] = pdo;
+    slab.writeUInt32LE(plen, at + 4);
+    this.#end = at + HEADER_BYTES;
+    return at;
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#flushNow);
+  }
+}

@@ -1,0 +1,279 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { completionEntry, statusCodeOf } from '../../spec/completion-entry.ts';
+import { connectCommand, connectData, CNTLID_DYNAMIC, propertyGetCommand, propertySetCommand } from '../../spec/fabrics.ts';
+import { FABRICS_OPCODE, fabricsTypes } from '../../spec/opcodes.ts';
+import { c2hTermReq, icReq, pduFlags, pduTypes } from '../../spec/pdu.ts';
+import { encodeSgl, SGL_FLAGS, type Sgl } from '../../spec/sgl.ts';
+import { submissionEntry } from '../../spec/submission-entry.ts';
+
+export interface Pdu {
+  readonly type: number;
+  readonly flags: number;
+  readonly header: Buffer;
+  readonly data: Buffer;
+}
+
+export interface Completion {
+  readonly dw0: number;
+  readonly dw1: number;
+  readonly sqHead: number;
+  readonly commandId: number;
+  /** SCT << 8 | SC; 0 is success. */
+  readonly status: number;
+  readonly doNotRetry: boolean;
+  /** Data that came before the completion. */
+  readonly data: Buffer;
+}
+
+export interface CommandFields {
+  opcode: number;
+  nsid?: number;
+  flags?: number;
+  cdw2?: number;
+  cdw3?: number;
+  cdw10?: number;
+  cdw11?: number;
+  cdw12?: number;
+  cdw13?: number;
+  cdw14?: number;
+  cdw15?: number;
+  sgl?: Sgl;
+  /** Sixteen raw bytes instead of `sgl`. */
+  sglBytes?: Uint8Array;
+}
+
+export const HOST_NQN = 'nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555';
+
+/** A host that is made of the tables of spec/ and nothing else: it can say wrong things too. */
+export class RawHost {
+  readonly socket: Socket;
+  #buffer = Buffer.alloc(0);
+  readonly #pdus: Pdu[] = [];
+  #wake: (() => void) | undefined;
+  #nextCommandId = 1;
+  closed = false;
+  ended = false;
+
+  private constructor(socket: Socket) {
+    this.socket = socket;
+    socket.on('data', (chunk: Buffer) => {
+      this.#buffer = Buffer.concat([this.#buffer, chunk]);
+      this.#cut();
+      this.#wake?.();
+    });
+    socket.on('error', () => undefined);
+    socket.on('end', () => {
+      this.ended = true;
+      this.#wake?.();
+    });
+    socket.on('close', () => {
+      this.closed = true;
+      this.#wake?.();
+    });
+  }
+
+  /** `address` as `listen` returns it. */
+  static async open(address: string): Promise<RawHost> {
+    const tcp = /^tcp:(.*):(\d+)$/.exec(address);
+    const socket = tcp
+      ? connect({ host: tcp[1] as string, port: Number(tcp[2]), allowHalfOpen: true } as never)
+      : connect({ path: address.slice('unix:'.length), allowHalfOpen: true } as never);
+    await once(socket, 'connect');
+    return new RawHost(socket);
+  }
+
+  #cut(): void {
+    while (this.#buffer.length >= 8) {
+      const plen = this.#buffer.readUInt32LE(4);
+      if (this.#buffer.length < plen) return;
+      const pdu = this.#buffer.subarray(0, plen);
+      this.#buffer = this.#buffer.subarray(plen);
+      const hlen = pdu[2] as number;
+      const pdo = pdu[3] as number;
+      const dataAt = pdu[0] === pduTypes.c2hTermReq.type ? hlen : pdo || plen;
+      this.#pdus.push({
+        type: pdu[0] as number,
+        flags: pdu[1] as number,
+        header: Buffer.from(pdu.subarray(0, hlen)),
+        data: Buffer.from(pdu.subarray(dataAt)),
+      });
+    }
+  }
+
+  write(bytes: Uint8Array): void {
+    this.socket.write(bytes);
+  }
+
+  /** The next PDU; undefined: the connection ended first. */
+  async next(): Promise<Pdu | undefined> {
+    for (;;) {
+      const pdu = this.#pdus.shift();
+      if (pdu !== undefined) return pdu;
+      if (this.closed || this.ended) return undefined;
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+      this.#wake = undefined;
+    }
+  }
+
+  async untilClosed(): Promise<void> {
+    while (!this.closed && !this.ended) {
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+      this.#wake = undefined;
+    }
+  }
+
+  close(): void {
+    this.socket.destroy();
+  }
+
+  icReqBytes(fields: Partial<Parameters<typeof icReq.encode>[0]> = {}): Uint8Array {
+    const { type, hlen } = pduTypes.icReq;
+    return icReq.encode({ type, hlen, plen: hlen, ...fields });
+  }
+
+  async initialize(fields: Partial<Parameters<typeof icReq.encode>[0]> = {}): Promise<Pdu | undefined> {
+    this.write(this.icReqBytes(fields));
+    return this.next();
+  }
+
+  commandId(): number {
+    const id = this.#nextCommandId;
+    this.#nextCommandId = (id % 0xfffe) + 1;
+    return id;
+  }
+
+  entryBytes(fields: CommandFields, commandId: number): Uint8Array {
+    const { opcode, nsid = 0, flags = SGL_FLAGS, sgl = { kind: 'none' }, sglBytes } = fields;
+    const { cdw2 = 0, cdw3 = 0, cdw10 = 0, cdw11 = 0, cdw12 = 0, cdw13 = 0, cdw14 = 0, cdw15 = 0 } = fields;
+    const dwords = { cdw2, cdw3, cdw10, cdw11, cdw12, cdw13, cdw14, cdw15 };
+    const sgl16 = sglBytes ?? encodeSgl(sgl);
+    return submissionEntry.encode({ opcode, flags, commandId, namespaceId: nsid, sgl: sgl16, ...dwords });
+  }
+
+  capsuleBytes(entry: Uint8Array, data: Uint8Array = new Uint8Array(0)): Buffer {
+    const { type, hlen } = pduTypes.capsuleCmd;
+    const header = Buffer.alloc(8);
+    header[0] = type;
+    header[2] = hlen;
+    header[3] = data.length > 0 ? hlen : 0;
+    header.writeUInt32LE(hlen + data.length, 4);
+    return Buffer.concat([header, entry, data]);
+  }
+
+  /** Sends a command with its data in the capsule, if it has any. Returns its command id. */
+  send(fields: CommandFields, data?: Uint8Array): number {
+    const commandId = this.commandId();
+    const sgl: Sgl = data === undefined ? { kind: 'none' } : { kind: 'inCapsule', offset: 0, length: data.length };
+    this.write(this.capsuleBytes(this.entryBytes({ sgl, ...fields }, commandId), data));
+    return commandId;
+  }
+
+  /** Waits for the completion of one command when nothing else is in flight, answering R2Ts with `data`. */
+  async completion(data: Uint8Array = new Uint8Array(0)): Promise<Completion> {
+    const parts: Buffer[] = [];
+    for (;;) {
+      const pdu = await this.next();
+      if (pdu === undefined) throw new Error('connection ended before the completion');
+      if (pdu.type === pduTypes.c2hData.type) parts.push(pdu.data);
+      else if (pdu.type === pduTypes.r2t.type) this.answerR2t(pdu, data);
+      else if (pdu.type === pduTypes.capsuleResp.type) return completionOf(pdu, Buffer.concat(parts));
+      else throw new Error(`PDU type ${pdu.type} instead of a completion: ${describeTermReq(pdu)}`);
+    }
+  }
+
+  answerR2t(pdu: Pdu, data: Uint8Array, pieceBytes = 65_536): void {
+    const commandId = pdu.header.readUInt16LE(8);
+    const tag = pdu.header.readUInt16LE(10);
+    const offset = pdu.header.readUInt32LE(12);
+    const length = pdu.header.readUInt32LE(16);
+    for (let at = 0; at < length; at += pieceBytes) {
+      const piece = data.subarray(offset + at, offset + Math.min(at + pieceBytes, length));
+      this.write(this.h2cDataBytes(commandId, tag, offset + at, piece, at + pieceBytes >= length));
+    }
+  }
+
+  h2cDataBytes(commandId: number, tag: number, offset: number, data: Uint8Array, last: boolean): Buffer {
+    const { type, hlen } = pduTypes.h2cData;
+    const header = Buffer.alloc(hlen);
+    header[0] = type;
+    header[1] = last ? pduFlags.last : 0;
+    header[2] = hlen;
+    header[3] = hlen;
+    header.writeUInt32LE(hlen + data.length, 4);
+    header.writeUInt16LE(commandId, 8);
+    header.writeUInt16LE(tag, 10);
+    header.writeUInt32LE(offset, 12);
+    header.writeUInt32LE(data.length, 16);
+    return Buffer.concat([header, data]);
+  }
+
+  /** One command from start to end: write data in the capsule or by R2T, read data by C2HData. */
+  async run(fields: CommandFields, data?: Uint8Array): Promise<Completion> {
+    if (data !== undefined && data.length > 8192) {
+      this.send({ ...fields, sgl: { kind: 'transport', length: data.length } });
+      return this.completion(data);
+    }
+    this.send(fields, data);
+    return this.completion();
+  }
+
+  /** A command that returns `length` bytes over the socket. */
+  read(fields: CommandFields, length: number): Promise<Completion> {
+    return this.run({ ...fields, sgl: { kind: 'transport', length } });
+  }
+
+  connectBytes(
+    command: Partial<Parameters<typeof connectCommand.encode>[0]>,
+    data: Partial<Parameters<typeof connectData.encode>[0]>,
+  ): Buffer {
+    const sgl = encodeSgl({ kind: 'inCapsule', offset: 0, length: connectData.sizeBytes });
+    const entry = connectCommand.encode({
+      opcode: FABRICS_OPCODE,
+      flags: SGL_FLAGS,
+      commandId: this.commandId(),
+      fctype: fabricsTypes.connect.opcode,
+      sgl,
+      sqsize: 31,
+      ...command,
+    });
+    const hostid = new Uint8Array(16).fill(7);
+    const body = connectData.encode({ hostid, cntlid: CNTLID_DYNAMIC, hostnqn: HOST_NQN, ...data });
+    return this.capsuleBytes(entry, body);
+  }
+
+  async connect(
+    command: Partial<Parameters<typeof connectCommand.encode>[0]>,
+    data: Partial<Parameters<typeof connectData.encode>[0]>,
+  ): Promise<Completion> {
+    this.write(this.connectBytes(command, data));
+    return this.completion();
+  }
+
+  propertyGet(offset: number, size: 0 | 1 = 0): Promise<Completion> {
+    const commandId = this.commandId();
+    const { opcode: fctype } = fabricsTypes.propertyGet;
+    const entry = propertyGetCommand.encode({ opcode: FABRICS_OPCODE, flags: SGL_FLAGS, commandId, fctype, attrib: size, ofst: offset });
+    this.write(this.capsuleBytes(entry));
+    return this.completion();
+  }
+
+  propertySet(offset: number, value: number, size: 0 | 1 = 0): Promise<Completion> {
+    const commandId = this.commandId();
+    const { opcode: fctype } = fabricsTypes.propertySet;
+    const fields = { opcode: FABRICS_OPCODE, flags: SGL_FLAGS, commandId, fctype, attrib: size, ofst: offset };
+    this.write(this.capsuleBytes(propertySetCommand.encode({ ...fields, value: BigInt(value) })));
+    return this.completion();
+  }
+}
+
+export function completionOf(pdu: Pdu, data: Buffer = Buffer.alloc(0)): Completion {
+  const { dw0, dw1, sqHead, commandId, status } = completionEntry.decode(pdu.header, 8);
+  return { dw0, dw1, sqHead, commandId, status: statusCodeOf(status), doNotRetry: status >>> 15 === 1, data };
+}
+
+export function describeTermReq(pdu: Pdu | undefined): string {
+  if (pdu?.type !== pduTypes.c2hTermReq.type) return `PDU type ${pdu?.type}`;
+  const { fes, fei } = c2hTermReq.decode(pdu.header);
+  return `C2HTermReq FES ${fes} FEI ${fei}`;
+}

@@ -1,0 +1,197 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { subsystemNqn } from '../../spec/fabrics.ts';
+import { limits as specLimits } from '../../spec/limits.ts';
+import type { Arena } from '../../daemon/base/arena.ts';
+import type { Clock, Timer } from '../../daemon/base/clock.ts';
+import { silentLogger } from '../../daemon/base/logger.ts';
+import type { Limits, SubsystemIdentity } from '../../daemon/commands/contract.ts';
+import { createSubsystem, type Subsystem, type SubsystemModules } from '../../daemon/controller/subsystem.ts';
+import { Transport } from '../../daemon/transport/listener.ts';
+import type { SequenceStore } from '../../daemon/kv/kv-store.ts';
+import { openDrive } from '../kv/fixture.ts';
+import { FakeAttention, FakeBlocks, FakeDurability } from './fake-rooms.ts';
+import { RawHost } from './raw-host.ts';
+
+const MIB = 1 << 20;
+export const SERIAL = 'TEST0001';
+
+/** Time that moves only when told. */
+export class ManualClock implements Clock {
+  #nowMs = 0;
+  readonly #timers = new Set<{ atMs: number; callback: () => void }>();
+
+  nowNs(): number {
+    return this.#nowMs * 1e6;
+  }
+
+  wallMs(): number {
+    return this.#nowMs;
+  }
+
+  setTimer(delayMs: number, callback: () => void): Timer {
+    const timer = { atMs: this.#nowMs + delayMs, callback };
+    this.#timers.add(timer);
+    return { cancel: () => void this.#timers.delete(timer) };
+  }
+
+  get timerCount(): number {
+    return this.#timers.size;
+  }
+
+  advance(ms: number): void {
+    const end = this.#nowMs + ms;
+    for (;;) {
+      let next: { atMs: number; callback: () => void } | undefined;
+      for (const timer of this.#timers) if (timer.atMs <= end && (!next || timer.atMs < next.atMs)) next = timer;
+      if (next === undefined) break;
+      this.#timers.delete(next);
+      this.#nowMs = next.atMs;
+      next.callback();
+    }
+    this.#nowMs = end;
+  }
+}
+
+export interface RigOptions {
+  readonly limits?: Partial<Limits>;
+  readonly modules?: Partial<SubsystemModules>;
+  readonly pageSizeBytes?: number;
+}
+
+/** A subsystem with its transport on a Unix socket and on TCP, over rooms that tests control. */
+export interface Rig {
+  readonly folder: string;
+  readonly limits: Limits;
+  readonly clock: ManualClock;
+  readonly arena: Arena;
+  readonly blocks: FakeBlocks;
+  readonly durability: FakeDurability;
+  readonly kv: SequenceStore;
+  readonly attention: FakeAttention;
+  readonly subsystem: Subsystem;
+  readonly transport: Transport;
+  readonly unix: string;
+  readonly tcp: string;
+  readonly fatals: unknown[];
+  readonly nqn: string;
+  /** A connection that has exchanged ICReq and ICResp. */
+  host(address?: string): Promise<RawHost>;
+  /** An admin queue whose controller is enabled. */
+  admin(options?: { kato?: number; address?: string }): Promise<{ host: RawHost; cntlid: number }>;
+  /** An I/O queue of a controller. */
+  io(cntlid: number, options?: { qid?: number; sqsize?: number; address?: string; cattr?: number }): Promise<RawHost>;
+}
+
+export const CC_ENABLED = 0x0046_0061;
+export const PROPERTY_CC = 0x14;
+export const PROPERTY_CSTS = 0x1c;
+
+export async function createRig(test: TestContext, options: RigOptions = {}): Promise<Rig> {
+  const folder = mkdtempSync(join(tmpdir(), 'front-'));
+  const limits: Limits = { ...specLimits, ...options.limits };
+  const clock = new ManualClock();
+  const { arena, store: kv } = await openDrive(undefined, { arenaBytes: 128 * MIB });
+  const blocks = new FakeBlocks(4096);
+  const durability = new FakeDurability();
+  const attention = new FakeAttention(arena, kv);
+  const fatals: unknown[] = [];
+  const nqn = subsystemNqn(SERIAL);
+  const subsystem = createSubsystem(
+    {
+      identity: identityOf(options.pageSizeBytes ?? 16_384),
+      limits,
+      regions: { folder: join(folder, 'regions'), fileMode: 0o600 },
+    },
+    {
+      arena,
+      kv,
+      blocks,
+      durability,
+      attention,
+      status: {
+        health: () => ({ temperature: 300, availSpare: 100 }),
+        statistics: () => ({ uptimeSeconds: 5 }),
+        kvNamespace: () => ({ pageCount: 100, capacityBytes: 100 * 16_384 }),
+        blockUsedLbaCount: () => 3,
+      },
+      clock,
+      random: { fill: countingRandom() },
+      logger: silentLogger,
+      onFatal: (error) => void fatals.push(error),
+      ...options.modules,
+    },
+  );
+  const transport = new Transport({ limits }, { subsystem, clock, logger: silentLogger });
+  const unix = await transport.listen({ kind: 'unix', path: join(folder, 'nvme.sock'), mode: 0o600 });
+  const tcp = await transport.listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
+  const hosts: RawHost[] = [];
+  test.after(async () => {
+    for (const host of hosts) host.close();
+    await subsystem.close();
+    await transport.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const openHost = async (address = unix): Promise<RawHost> => {
+    const host = await RawHost.open(address);
+    hosts.push(host);
+    await host.initialize();
+    return host;
+  };
+  return {
+    folder,
+    limits,
+    clock,
+    arena,
+    blocks,
+    durability,
+    kv,
+    attention,
+    subsystem,
+    transport,
+    unix,
+    tcp,
+    fatals,
+    nqn,
+    host: openHost,
+    async admin({ kato = 0, address = unix } = {}) {
+      const host = await openHost(address);
+      const completion = await host.connect({ kato }, { subnqn: nqn });
+      if (completion.status !== 0) throw new Error(`Connect: status ${completion.status.toString(16)}`);
+      await host.propertySet(PROPERTY_CC, CC_ENABLED);
+      return { host, cntlid: completion.dw0 & 0xffff };
+    },
+    async io(cntlid, { qid = 1, sqsize = 127, address = unix, cattr = 0 } = {}) {
+      const host = await openHost(address);
+      const completion = await host.connect({ qid, sqsize, cattr }, { subnqn: nqn, cntlid });
+      if (completion.status !== 0) throw new Error(`I/O Connect: status ${completion.status.toString(16)}`);
+      return host;
+    },
+  };
+}
+
+export const identityOf = (pageSizeBytes: number): SubsystemIdentity => ({
+  serial: SERIAL,
+  model: 'attndrive test',
+  firmware: '0.1.0',
+  subsystemNqn: subsystemNqn(SERIAL),
+  uuid: Uint8Array.from({ length: 16 }, (_, i) => i + 1),
+  build: '0.1.0-test',
+  pageSizeBytes,
+  kernelSet: 'reference',
+  kernelIsa: 'js',
+  computeWorkerCount: 0,
+});
+
+/** Bytes that repeat from run to run. */
+function countingRandom(): (target: Uint8Array) => void {
+  let state = 1;
+  return (target) => {
+    for (let i = 0; i < target.length; i++) {
+      state = (state * 1_103_515_245 + 12_345) & 0x7fff_ffff;
+      target[i] = state >>> 16;
+    }
+  };
+}

@@ -22,8 +22,8 @@ export interface Arena {
 const WASM_PAGE_BYTES = 65_536;
 const SMALL_STEP_BYTES = 64;
 const LARGE_STEP_BYTES = 4096;
-/** Offset 0 names nothing, and the start of memory is left to the kernel's own data (a WebAssembly module's statics). */
-export const ARENA_RESERVED_BYTES = 65_536;
+/** Offset 0 names nothing, and the start of memory is left to the WebAssembly kernels: their tables and scratch. */
+export const ARENA_RESERVED_BYTES = 262_144;
 
 /**
  * Free space is kept in exact-size free lists over a bump pointer; sizes repeat (pages, tail frames, job lists), so a
@@ -31,7 +31,7 @@ export const ARENA_RESERVED_BYTES = 65_536;
  */
 export function createArena(sizeBytes: number): Arena {
   const pageCount = Math.ceil(sizeBytes / WASM_PAGE_BYTES);
-  assert(pageCount >= 2 && pageCount <= 65_536, `arena of ${sizeBytes} bytes: 128 KiB to 4 GiB`);
+  assert(pageCount >= 5 && pageCount <= 65_536, `arena of ${sizeBytes} bytes: 320 KiB to 4 GiB`);
   const memory = new WebAssembly.Memory({ initial: pageCount, maximum: pageCount, shared: true });
   return new SlabArena(memory);
 }

@@ -3,6 +3,7 @@ import { DriveError } from '../base/errors.ts';
 import { kernelNames, type KernelName, type KernelResources, type Kernels } from './contract.ts';
 import { createNativeKernels, nativeUnavailable } from './native/native-kernels.ts';
 import { createReferenceKernels } from './reference/reference-kernels.ts';
+import { createWasmKernels } from './wasm/wasm-kernels.ts';
 
 /**
  * Makes a kernel set over the arena (and, for native ones, the media file). Synchronous; call it once in each thread.
@@ -14,6 +15,7 @@ export function loadKernels(name: KernelName | 'auto', resources: KernelResource
     case 'native':
       return createNativeKernels(resources);
     case 'wasm':
+      return createWasmKernels(resources);
     case 'reference':
       return createReferenceKernels(resources);
   }

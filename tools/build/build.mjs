@@ -1,13 +1,15 @@
 // Builds everything into .build/: TypeScript, the WebAssembly kernels, and the native kernels if there is a compiler.
-// Silent where nothing changed. Fails on TypeScript errors; never for want of a C++ compiler.
+// Silent where nothing changed. Fails on TypeScript and AssemblyScript errors; never for want of a C++ compiler.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { buildNativeKernels } from './native.mjs';
+import { buildWasmKernels } from './wasm.mjs';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
 // The native compiler works while TypeScript is compiled.
 const native = buildNativeKernels(root);
 const tsc = spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '-b'], { cwd: root, stdio: 'inherit' });
+const wasmBuilt = buildWasmKernels(root);
 await native;
-process.exitCode = tsc.status === 0 ? 0 : 1;
+process.exitCode = tsc.status === 0 && wasmBuilt ? 0 : 1;

@@ -86,6 +86,8 @@ export interface ReadBackOptions extends CommandOptions {
   readonly elementType?: ElementType | undefined;
   /** Rows as [head][token] instead of [token][head]. */
   readonly headMajor?: boolean | undefined;
+  /** Arrays to fill instead of fresh ones: of the returned type, and of just the length that is read. */
+  readonly into?: ReadBackResult | undefined;
 }
 
 export interface ReadBackResult {
@@ -259,7 +261,11 @@ export class Sequence {
     const type = options.elementType ?? (isKeys ? shape.elementTypeK : shape.elementTypeV);
     const rowElements = isKeys ? shape.headDimK : shape.headDimV;
     const rowBytes = rowElements * elementSizeBytes(type);
-    const result = elementArray(type, window.tokenCount * window.headCount * rowElements);
+    const length = window.tokenCount * window.headCount * rowElements;
+    const result = options.into?.[rows] ?? elementArray(type, length);
+    if (result.length !== length || result.BYTES_PER_ELEMENT !== elementSizeBytes(type)) {
+      throw new RangeError(`into.${rows} has ${result.byteLength} bytes; ${length * elementSizeBytes(type)} of ${type} are read`);
+    }
     const target = bytesOf(result);
     const pieces = cutWindow(window, rowBytes, this.#transfers.pieceBytesMax);
     const typeCode = options.elementType === undefined ? 0 : elementTypes[type].code;

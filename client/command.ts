@@ -38,7 +38,7 @@ export interface CommandFields {
 
 /** A submission entry for `opcode`, its data described by `sgl`. */
 export function encodeEntry(opcode: OpcodeRow, fields: CommandFields, sgl: Sgl): Uint8Array {
-  const entry: Uint8Array = submissionEntry.encode({ opcode: opcode.opcode, flags: SGL_FLAGS, ...fields });
+  const entry: Uint8Array = submissionEntry.encode({ ...fields, opcode: opcode.opcode, flags: SGL_FLAGS });
   encodeSgl(sgl, entry, submissionEntry.offsetOf.sgl);
   return entry;
 }

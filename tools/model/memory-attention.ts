@@ -1,8 +1,8 @@
 /** Attention over a cache in this process's memory, in float32 and in the reference program's order of operations. */
+import { fromF32, toF32 } from '../../client/convert.ts';
 import type { ElementType } from '../../spec/element-type.ts';
 import type { DecodeAttention } from './attention.ts';
 import type { ModelShape } from './checkpoint.ts';
-import { copyRounded } from './element-rounding.ts';
 
 const f = Math.fround;
 const FIRST_CAPACITY_TOKENS = 64;
@@ -43,8 +43,8 @@ class MemoryAttention implements DecodeAttention {
     const cache = this.#layers[layer]!;
     const rowSize = kvHeadCount * headDim;
     this.#reserve(cache, position, rowSize);
-    copyRounded(this.#elementType, key, cache.keys, position * rowSize);
-    copyRounded(this.#elementType, value, cache.values, position * rowSize);
+    cache.keys.set(toF32(fromF32(key, this.#elementType), this.#elementType), position * rowSize);
+    cache.values.set(toF32(fromF32(value, this.#elementType), this.#elementType), position * rowSize);
     const groupSize = headCount / kvHeadCount;
     for (let head = 0; head < headCount; head++) {
       const kvOffset = Math.floor(head / groupSize) * headDim;

@@ -26,12 +26,16 @@ const LARGE_STEP_BYTES = 4096;
 export const ARENA_RESERVED_BYTES = 262_144;
 
 /**
- * Free space is kept in exact-size free lists over a bump pointer; sizes repeat (pages, tail frames, job lists), so a
- * freed block is nearly always taken again as it is. `roundUp` bounds the number of different sizes.
+ * Makes an arena of `sizeBytes`, rounded up to 64 KiB. Free space is kept in exact-size free lists over a bump pointer;
+ * sizes repeat (pages, tail frames, job lists), so a freed block is nearly always taken again as it is. `roundUp` bounds
+ * the number of different sizes; neighbours that are free are joined only when nothing else fits.
  */
 export function createArena(sizeBytes: number): Arena {
   const pageCount = Math.ceil(sizeBytes / WASM_PAGE_BYTES);
-  assert(pageCount >= 5 && pageCount <= 65_536, `arena of ${sizeBytes} bytes: 320 KiB to 4 GiB`);
+  assert(
+    sizeBytes > ARENA_RESERVED_BYTES && pageCount <= 65_536,
+    `arena of ${sizeBytes} bytes: more than ${ARENA_RESERVED_BYTES}, at most 4 GiB`,
+  );
   const memory = new WebAssembly.Memory({ initial: pageCount, maximum: pageCount, shared: true });
   return new SlabArena(memory);
 }
@@ -47,15 +51,21 @@ function roundUp(sizeBytes: number): number {
   return Math.ceil(sizeBytes / quantum) * quantum;
 }
 
+const alignmentOf = (size: number): number => (size < LARGE_STEP_BYTES ? SMALL_STEP_BYTES : LARGE_STEP_BYTES);
+const alignUp = (offset: number, alignment: number): number => Math.ceil(offset / alignment) * alignment;
+
 class SlabArena implements Arena {
   readonly memory: WebAssembly.Memory;
   readonly buffer: SharedArrayBuffer;
   readonly bytes: Uint8Array;
   readonly sizeBytes: number;
+  /** Offsets of free blocks by size. Their alignment is that of their neighbours' history: check it. */
   readonly #freeLists = new Map<number, number[]>();
   readonly #sizes = new Map<number, number>();
   #bump = ARENA_RESERVED_BYTES;
   #usedBytes = ARENA_RESERVED_BYTES;
+  /** Whether anything was freed since neighbours were last joined. */
+  #joinable = false;
 
   constructor(memory: WebAssembly.Memory) {
     this.memory = memory;
@@ -71,34 +81,75 @@ class SlabArena implements Arena {
   allocate(sizeBytes: number): number {
     assert(sizeBytes > 0, `allocate ${sizeBytes} bytes`);
     const size = roundUp(sizeBytes);
-    let offset = this.#freeLists.get(size)?.pop();
+    const offset = this.#takeExact(size) ?? this.#takeNew(size) ?? this.#takeLarger(size) ?? this.#takeJoined(size);
     if (offset === undefined) {
-      const alignment = size < LARGE_STEP_BYTES ? SMALL_STEP_BYTES : LARGE_STEP_BYTES;
-      offset = Math.ceil(this.#bump / alignment) * alignment;
-      if (offset + size > this.sizeBytes) {
-        offset = this.#takeLarger(size);
-      } else {
-        this.#bump = offset + size;
-      }
+      throw new DriveError('bufferFull', `${size} bytes asked for, ${this.freeBytes} of ${this.sizeBytes} free`);
     }
     this.#sizes.set(offset, size);
     this.#usedBytes += size;
     return offset;
   }
 
-  /** The bump pointer is at the end: carve from the smallest freed block that is large enough. */
-  #takeLarger(size: number): number {
-    let best = Number.POSITIVE_INFINITY;
-    for (const [candidate, offsets] of this.#freeLists) {
-      if (candidate >= size && offsets.length > 0 && candidate < best) best = candidate;
-    }
-    if (best === Number.POSITIVE_INFINITY) {
-      throw new DriveError('bufferFull', `${size} bytes asked for, ${this.freeBytes} of ${this.sizeBytes} free`);
-    }
-    const offset = this.#freeLists.get(best)?.pop();
-    assert(offset !== undefined, 'a free list that was seen non-empty has an element');
-    if (best > size) this.#release(offset + size, best - size);
+  #takeExact(size: number): number | undefined {
+    const list = this.#freeLists.get(size);
+    const offset = list?.at(-1);
+    if (list === undefined || offset === undefined || offset % alignmentOf(size) !== 0) return undefined;
+    list.pop();
     return offset;
+  }
+
+  #takeNew(size: number): number | undefined {
+    const offset = alignUp(this.#bump, alignmentOf(size));
+    if (offset + size > this.sizeBytes) return undefined;
+    if (offset > this.#bump) this.#release(this.#bump, offset - this.#bump);
+    this.#bump = offset + size;
+    return offset;
+  }
+
+  /** The bump pointer is at the end: carve from the smallest free block that has room for it at its alignment. */
+  #takeLarger(size: number): number | undefined {
+    let best: { list: number[]; index: number; blockSize: number; offset: number } | undefined;
+    for (const [blockSize, list] of this.#freeLists) {
+      if (blockSize < size || (best !== undefined && blockSize >= best.blockSize)) continue;
+      for (let index = list.length - 1; index >= 0; index--) {
+        const block = list[index] ?? 0;
+        const offset = alignUp(block, alignmentOf(size));
+        if (offset + size > block + blockSize) continue;
+        best = { list, index, blockSize, offset };
+        break;
+      }
+    }
+    if (best === undefined) return undefined;
+    const [block = 0] = best.list.splice(best.index, 1);
+    const { offset, blockSize } = best;
+    if (offset > block) this.#release(block, offset - block);
+    if (offset + size < block + blockSize) this.#release(offset + size, block + blockSize - offset - size);
+    return offset;
+  }
+
+  #takeJoined(size: number): number | undefined {
+    if (!this.#joinable || this.freeBytes < size) return undefined;
+    this.#joinNeighbours();
+    return this.#takeNew(size) ?? this.#takeLarger(size);
+  }
+
+  #joinNeighbours(): void {
+    this.#joinable = false;
+    const blocks = [...this.#freeLists].flatMap(([size, offsets]) => offsets.map((offset) => ({ offset, size })));
+    blocks.sort((a, b) => a.offset - b.offset);
+    this.#freeLists.clear();
+    let joined = { offset: 0, size: 0 };
+    for (const block of blocks) {
+      if (block.offset === joined.offset + joined.size) {
+        joined.size += block.size;
+        continue;
+      }
+      if (joined.size > 0) this.#release(joined.offset, joined.size);
+      joined = block;
+    }
+    // The last one may touch what was never taken.
+    if (joined.offset + joined.size === this.#bump && joined.size > 0) this.#bump = joined.offset;
+    else if (joined.size > 0) this.#release(joined.offset, joined.size);
   }
 
   free(offset: number): void {
@@ -106,6 +157,7 @@ class SlabArena implements Arena {
     assert(size !== undefined, `free of ${offset}, which is not allocated`);
     this.#sizes.delete(offset);
     this.#usedBytes -= size;
+    this.#joinable = true;
     this.#release(offset, size);
   }
 

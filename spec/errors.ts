@@ -12,8 +12,13 @@ export interface ErrorRow {
   readonly retry: boolean;
 }
 
-const row = (text: string, sct: number, sc: number, http: number, retry = false): ErrorRow =>
-  ({ text, sct, sc, http, retry });
+const row = (text: string, sct: number, sc: number, http: number, retry = false): ErrorRow => ({
+  text,
+  sct,
+  sc,
+  http,
+  retry,
+});
 
 export const errorTable = {
   invalidOpcode: row('invalid command opcode', 0, 0x01, 400),
@@ -47,7 +52,7 @@ export const errorTable = {
   unknownSequence: row('unknown sequence', 1, 0xc0, 404),
   sequenceExists: row('sequence id in use', 1, 0xc1, 409),
   invalidShape: row('invalid sequence shape', 1, 0xc2, 400),
-  appendGap: row('append position beyond the layer\'s length', 1, 0xc3, 409),
+  appendGap: row("append position beyond the layer's length", 1, 0xc3, 409),
   appendConflict: row('append differs from the tokens already there', 1, 0xc4, 409),
   tokenRange: row('token out of range', 1, 0xc5, 400),
   layerRange: row('layer out of range', 1, 0xc6, 400),

@@ -10,7 +10,7 @@ export const kvNamespace = defineStruct('KV-cache Identify Namespace', 4096, {
   pageCount: uint64(8, 'pages that the namespace promises to hold'),
   freePageCount: uint64(16, 'of these, pages that hold nothing'),
   capacityBytes: uint64(24, 'pageCount * pageSizeBytes'),
-  channelCount: u16(32, 'channels that a stream\'s groups go around'),
+  channelCount: u16(32, "channels that a stream's groups go around"),
   dieCountPerChannel: u16(34, 'dies of one channel'),
   headDimMin: u16(36, 'elements of a K or V row, at least'),
   headDimMax: u16(38, 'elements of a K or V row, at most'),

@@ -156,6 +156,6 @@ export const regionDescriptor = defineStruct('memory region descriptor', 512, {
   reserved0: reserved(2, 2),
   key: u32(4, 'key for keyed SGL descriptors and attend entries; never 0'),
   sizeBytes: uint64(8, 'size of the region'),
-  path: text(16, 480, 'the file, on the drive\'s machine, that a client on that machine maps or reads and writes'),
+  path: text(16, 480, "the file, on the drive's machine, that a client on that machine maps or reads and writes"),
   reserved1: reserved(496, 16),
 });

@@ -51,7 +51,8 @@ export const supportedLogPageBits = {
 export function encodeSupportedLogPages(): Uint8Array {
   const target = new Uint8Array(logPages.supported.sizeBytes);
   const view = new DataView(target.buffer);
-  for (const { lid } of Object.values(logPages)) view.setUint32(4 * lid, packBits(supportedLogPageBits, { lsupp: 1 }), true);
+  for (const { lid } of Object.values(logPages))
+    view.setUint32(4 * lid, packBits(supportedLogPageBits, { lsupp: 1 }), true);
   return target;
 }
 
@@ -92,7 +93,7 @@ export const smartLog = defineStruct('SMART / Health Information', logPages.smar
   powerOnHours: uint128(128, 'hours'),
   unsafeShutdowns: uint128(144, 'times it ended without a clean shutdown'),
   mediaErrors: uint128(160, 'pages that could not be read'),
-  numErrLogEntries: uint128(176, 'errors counted over the drive\'s life'),
+  numErrLogEntries: uint128(176, "errors counted over the drive's life"),
   warningTempTime: u32(192, 'minutes'),
   criticalCompTime: u32(196, 'minutes'),
   temperatureSensor1: u16(200, 'K; 0: none'),

@@ -38,7 +38,13 @@ export const metrics = {
   workers: gauge('compute_workers', 'Compute workers.'),
 
   // Commands
-  commands: counter('commands_total', 'Completed commands by opcode name and status name.', 'queue', 'opcode', 'status'),
+  commands: counter(
+    'commands_total',
+    'Completed commands by opcode name and status name.',
+    'queue',
+    'opcode',
+    'status',
+  ),
   commandLatency: histogram(
     'command_latency_seconds',
     'From the arrival of a command to its completion on the socket.',
@@ -63,7 +69,11 @@ export const metrics = {
 
   // Attention
   attendEntries: counter('attend_entries_total', 'ATTN entries (one sequence and layer each).'),
-  attendTokens: counter('attend_tokens_total', 'Tokens attended to, by where their K and V lay: flash or buffer.', 'source'),
+  attendTokens: counter(
+    'attend_tokens_total',
+    'Tokens attended to, by where their K and V lay: flash or buffer.',
+    'source',
+  ),
   attendPages: counter('attend_pages_total', 'Flash pages walked by ATTN.'),
   attendBytes: counter('attend_bytes_total', 'Bytes of K and V that ATTN read.'),
   attendJobsQueued: gauge('attend_jobs_queued', 'Attention jobs that wait for a compute worker.'),

@@ -33,9 +33,7 @@ export const pduTypes = {
 
 export type PduType = keyof typeof pduTypes;
 
-const byType = new Map<number, PduType>(
-  Object.entries(pduTypes).map(([key, row]) => [row.type, key as PduType]),
-);
+const byType = new Map<number, PduType>(Object.entries(pduTypes).map(([key, row]) => [row.type, key as PduType]));
 export const pduTypeOf = (type: number): PduType | undefined => byType.get(type);
 
 export const pduFlags = {
@@ -113,7 +111,7 @@ export const h2cData = defineStruct('H2CData', 24, {
   ...commonFields,
   cccid: u16(8, 'command id of the command'),
   ttag: u16(10, 'transfer tag of the R2T that this answers'),
-  datao: u32(12, 'offset of this data from the start of the command\'s data'),
+  datao: u32(12, "offset of this data from the start of the command's data"),
   datal: u32(16, 'bytes of data in this PDU'),
   reserved0: reserved(20, 4),
 });
@@ -122,7 +120,7 @@ export const c2hData = defineStruct('C2HData', 24, {
   ...commonFields,
   cccid: u16(8, 'command id of the command'),
   reserved0: reserved(10, 2),
-  datao: u32(12, 'offset of this data from the start of the command\'s data'),
+  datao: u32(12, "offset of this data from the start of the command's data"),
   datal: u32(16, 'bytes of data in this PDU'),
   reserved1: reserved(20, 4),
 });
@@ -131,7 +129,7 @@ export const r2t = defineStruct('R2T', 24, {
   ...commonFields,
   cccid: u16(8, 'command id of the command'),
   ttag: u16(10, 'transfer tag, for the H2CData PDUs that answer'),
-  r2to: u32(12, 'offset of the requested data from the start of the command\'s data'),
+  r2to: u32(12, "offset of the requested data from the start of the command's data"),
   r2tl: u32(16, 'bytes requested'),
   reserved0: reserved(20, 4),
 });

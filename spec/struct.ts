@@ -83,12 +83,25 @@ export const f32 = scalar('f32');
 export const u64 = scalar('u64');
 export const uint64 = scalar('uint64');
 export const uint128 = scalar('uint128');
-export const bytes = (offset: number, width: number, meaning: string) =>
-  ({ kind: 'bytes' as const, offset, width, meaning });
-export const text = (offset: number, width: number, meaning: string, pad = 0) =>
-  ({ kind: 'text' as const, offset, width, meaning, pad });
-export const reserved = (offset: number, width: number) =>
-  ({ kind: 'reserved' as const, offset, width, meaning: 'reserved, zero' });
+export const bytes = (offset: number, width: number, meaning: string) => ({
+  kind: 'bytes' as const,
+  offset,
+  width,
+  meaning,
+});
+export const text = (offset: number, width: number, meaning: string, pad = 0) => ({
+  kind: 'text' as const,
+  offset,
+  width,
+  meaning,
+  pad,
+});
+export const reserved = (offset: number, width: number) => ({
+  kind: 'reserved' as const,
+  offset,
+  width,
+  meaning: 'reserved, zero',
+});
 
 export interface Struct<F extends Fields> {
   readonly name: string;

@@ -64,5 +64,8 @@ for (const vector of vectors) {
 
 test('every structure of the public contract has a vector that fills all of it', () => {
   const filled = new Set(vectors.filter((v) => v.example === 'every field filled').map((v) => v.struct));
-  assert.deepEqual([...structs.keys()].filter((name) => !filled.has(name)), []);
+  assert.deepEqual(
+    [...structs.keys()].filter((name) => !filled.has(name)),
+    [],
+  );
 });

@@ -23,9 +23,11 @@ const scalars = { u8, u16, u24, u32, u64, uint64, uint128, f32 } as const;
 
 /** A field of some kind and a value that fits it. */
 const fieldArbitrary = fc.oneof(
-  fc.constantFrom(...(Object.keys(scalars) as (keyof typeof scalars)[])).chain((kind) =>
-    fc.record({ make: fc.constant((at: number): FieldTable => scalars[kind](at, 'a field')), value: valueOf(kind) }),
-  ),
+  fc
+    .constantFrom(...(Object.keys(scalars) as (keyof typeof scalars)[]))
+    .chain((kind) =>
+      fc.record({ make: fc.constant((at: number): FieldTable => scalars[kind](at, 'a field')), value: valueOf(kind) }),
+    ),
   fc.uint8Array({ minLength: 1, maxLength: 20 }).map((value) => ({
     make: (at: number): FieldTable => bytes(at, value.length, 'raw'),
     value: value as unknown,
@@ -94,7 +96,10 @@ test('a table with a gap, an overlap, or another total size is refused', () => {
       assert.throws(() => defineStruct('odd', sizeBytes + shift, fields as Fields), /cover/);
       const names = Object.keys(fields);
       const name = names[pick % names.length] ?? '';
-      const moved = { ...fields, [name]: { ...(fields[name] as FieldTable), offset: (fields[name]?.offset ?? 0) + shift } };
+      const moved = {
+        ...fields,
+        [name]: { ...(fields[name] as FieldTable), offset: (fields[name]?.offset ?? 0) + shift },
+      };
       assert.throws(() => defineStruct('odd', sizeBytes, moved as Fields), /gap or overlap/);
     }),
     { seed: SEED, endOnFailure: true },
@@ -130,10 +135,13 @@ test('values that do not fit their field are refused, naming structure and field
     { i: new Uint8Array(3) },
   ];
   for (const value of refused) {
-    assert.throws(() => struct.encode(value), (error) => {
-      assert(error instanceof RangeError, String(error));
-      return error.message.startsWith(`sample.${Object.keys(value)[0]}`);
-    });
+    assert.throws(
+      () => struct.encode(value),
+      (error) => {
+        assert(error instanceof RangeError, String(error));
+        return error.message.startsWith(`sample.${Object.keys(value)[0]}`);
+      },
+    );
   }
 });
 

@@ -37,7 +37,10 @@ export function layerOverrides() {
   ];
   daemonLevels.forEach((level, index) => {
     for (const room of level) {
-      const forbidden = daemonLevels.slice(index).flat().filter((other) => other !== room);
+      const forbidden = daemonLevels
+        .slice(index)
+        .flat()
+        .filter((other) => other !== room);
       const patterns = [outside(['client', 'tools', 'test'])];
       if (forbidden.length > 0) patterns.push(outside(forbidden));
       overrides.push(override([`daemon/${room}/**/*.ts`], patterns));

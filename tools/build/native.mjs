@@ -8,14 +8,34 @@ import { filesOf, fingerprint, readStamp, writeStamp } from './fingerprint.mjs';
 
 const execute = promisify(execFile);
 
-const baseFlags = ['-O3', '-std=c++17', '-fPIC', '-fvisibility=hidden', '-fno-exceptions', '-fno-rtti',
-  '-fno-strict-aliasing', '-fno-math-errno', '-ffp-contract=fast', '-Wall'];
+const baseFlags = [
+  '-O3',
+  '-std=c++17',
+  '-fPIC',
+  '-fvisibility=hidden',
+  '-fno-exceptions',
+  '-fno-rtti',
+  '-fno-strict-aliasing',
+  '-fno-math-errno',
+  '-ffp-contract=fast',
+  '-Wall',
+];
 
 // One source, three instruction sets; cpuid chooses when the addon is loaded.
 const isaFlags = {
   'kernels-avx2.cc': ['-mavx2', '-mfma', '-mf16c'],
-  'kernels-avx512.cc': ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mavx2', '-mfma', '-mf16c',
-    '-mprefer-vector-width=512', '-Wno-maybe-uninitialized', '-Wno-uninitialized'],
+  'kernels-avx512.cc': [
+    '-mavx512f',
+    '-mavx512bw',
+    '-mavx512vl',
+    '-mavx512dq',
+    '-mavx2',
+    '-mfma',
+    '-mf16c',
+    '-mprefer-vector-width=512',
+    '-Wno-maybe-uninitialized',
+    '-Wno-uninitialized',
+  ],
 };
 
 /** Never fails: without native kernels there are the WebAssembly ones. */
@@ -45,7 +65,9 @@ export async function buildNativeKernels(root) {
   try {
     await compileAndLink(compiler, sourceFolder, headers, folder, output);
     writeStamp(stamp, { fingerprint: current });
-    console.log(`native kernels compiled with ${compiler.name} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+    console.log(
+      `native kernels compiled with ${compiler.name} in ${((performance.now() - started) / 1000).toFixed(1)} s`,
+    );
   } catch (error) {
     const log = join(folder, 'compile.log');
     writeFileSync(log, `${error.cmd ?? ''}\n${error.stderr ?? error.message}\n`);
@@ -80,9 +102,20 @@ async function compileAndLink(compiler, sourceFolder, headers, folder, output) {
   const made = `${output}.${process.pid}`;
   const call = (args) => execute(compiler.command, [...compiler.prefix, ...args], { maxBuffer: 1 << 26 });
   try {
-    await Promise.all(names.map((name) =>
-      call([...baseFlags, ...(isaFlags[name] ?? []), '-isystem', headers, '-c', join(sourceFolder, name), '-o',
-        objectOf(name)])));
+    await Promise.all(
+      names.map((name) =>
+        call([
+          ...baseFlags,
+          ...(isaFlags[name] ?? []),
+          '-isystem',
+          headers,
+          '-c',
+          join(sourceFolder, name),
+          '-o',
+          objectOf(name),
+        ]),
+      ),
+    );
     const undefinedSymbols = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
     await call(['-shared', ...undefinedSymbols, ...names.map(objectOf), '-o', made]);
     // Renamed, not overwritten: a running daemon may have the old one loaded.

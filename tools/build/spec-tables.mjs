@@ -35,14 +35,20 @@ const kinds = {
       ]),
     ),
   values: (table) =>
-    markdown(['value', 'name'], Object.entries(table).map(([name, value]) => [value, `\`${name}\``])),
+    markdown(
+      ['value', 'name'],
+      Object.entries(table).map(([name, value]) => [value, `\`${name}\``]),
+    ),
   opcodes: (table) =>
     markdown(
       ['opcode', 'command', 'data'],
       Object.values(table).map(({ opcode, name }) => [hex(opcode), name, directions[opcode & 3]]),
     ),
   fabricsTypes: (table) =>
-    markdown(['type', 'command'], Object.values(table).map(({ opcode, name }) => [hex(opcode), name])),
+    markdown(
+      ['type', 'command'],
+      Object.values(table).map(({ opcode, name }) => [hex(opcode), name]),
+    ),
   errors: (table) =>
     markdown(
       ['SCT', 'SC', 'code', 'text', 'HTTP', 'may succeed later'],
@@ -51,8 +57,15 @@ const kinds = {
         .map(([code, row]) => [row.sct, hex(row.sc), `\`${code}\``, row.text, row.http, row.retry ? 'yes' : '']),
     ),
   limits: (table) =>
-    markdown(['limit', 'value'], Object.entries(table).map(([name, value]) => [`\`${name}\``, value])),
-  cns: (table) => markdown(['CNS', 'answer'], Object.values(table).map(({ cns, name }) => [hex(cns), name])),
+    markdown(
+      ['limit', 'value'],
+      Object.entries(table).map(([name, value]) => [`\`${name}\``, value]),
+    ),
+  cns: (table) =>
+    markdown(
+      ['CNS', 'answer'],
+      Object.values(table).map(({ cns, name }) => [hex(cns), name]),
+    ),
   logPages: (table) =>
     markdown(
       ['page', 'bytes', 'name'],

@@ -21,7 +21,8 @@ const results = new Map();
 const of = (file) => {
   const key = file === undefined ? 'no file' : relative(join(root, '.build'), resolve(root, file)).replace(/\.js$/, '');
   let result = results.get(key);
-  if (result === undefined) results.set(key, (result = { passed: 0, failed: [], skipped: [], output: [], durationMs: 0 }));
+  if (result === undefined)
+    results.set(key, (result = { passed: 0, failed: [], skipped: [], output: [], durationMs: 0 }));
   return result;
 };
 
@@ -57,7 +58,8 @@ stream.on('test:fail', (event) => {
     if (result.failed.length === 0) result.failed.push(failure(event));
   } else if (event.details?.error?.failureType !== 'subtestsFailed') of(event.file).failed.push(failure(event));
 });
-for (const kind of ['test:stdout', 'test:stderr']) stream.on(kind, (event) => of(event.file).output.push(event.message));
+for (const kind of ['test:stdout', 'test:stderr'])
+  stream.on(kind, (event) => of(event.file).output.push(event.message));
 for await (const _ of stream);
 
 let passed = 0;

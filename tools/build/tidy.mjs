@@ -36,7 +36,8 @@ function nameProblems(path) {
   if (!CODE.has(extname(path))) return [];
   const name = basename(path, extname(path));
   const problems = [];
-  if (EMPTY_NAMES.test(name) || EMPTY_NAMES.test(basename(dirname(path)))) problems.push('the name says nothing: name the thing');
+  if (EMPTY_NAMES.test(name) || EMPTY_NAMES.test(basename(dirname(path))))
+    problems.push('the name says nothing: name the thing');
   if (!KEBAB_CASE.test(name)) problems.push('file names are kebab-case');
   return problems;
 }

@@ -77,7 +77,7 @@ export class AdminClient {
 
   /** The Prometheus text. */
   metrics(): Promise<string> {
-    return this.#request(adminRoutes.metrics as Route, {}, {}, []) as Promise<string>;
+    return this.#request(adminRoutes.metrics, {}, {}, []) as Promise<string>;
   }
 
   async close(): Promise<void> {
@@ -90,7 +90,7 @@ export class AdminClient {
     query?: QueryOf<AdminRoutes[K]>,
     alsoAccepted: readonly number[] = [],
   ): Promise<ResponseOf<AdminRoutes[K]>> {
-    const answer = this.#request(adminRoutes[name] as Route, (parameters ?? {}) as Values, (query ?? {}) as Values, alsoAccepted);
+    const answer = this.#request(adminRoutes[name], parameters ?? {}, query ?? {}, alsoAccepted);
     return answer as Promise<ResponseOf<AdminRoutes[K]>>;
   }
 
@@ -113,7 +113,8 @@ export class AdminClient {
       return await this.#client.request(request);
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
-      const reason = code === 'ENOENT' || code === 'ECONNREFUSED' ? 'nothing listens there; is the drive running?' : message;
+      const reason =
+        code === 'ENOENT' || code === 'ECONNREFUSED' ? 'nothing listens there; is the drive running?' : message;
       throw new DriveUnreachableError(`control plane at ${this.#address}: ${reason}`, { cause: error });
     }
   }

@@ -56,7 +56,7 @@ const READY_POLL_MS = 10;
 const CAP_TO_UNIT_MS = 500;
 const CAPSULE_ENTRY_BYTES = 64;
 
-/** What this machine's user is called if the caller gives no host NQN: the same in every process and after a restart. */
+/** Name of this machine's user for callers that give no host NQN: the same in every process and after a restart. */
 export function defaultHostNqn(): string {
   const digest = createHash('sha256').update(`attndrive ${hostname()} ${userInfo().uid}`).digest('hex');
   const uuid = [digest.slice(0, 8), digest.slice(8, 12), `8${digest.slice(13, 16)}`, `8${digest.slice(17, 20)}`];
@@ -213,7 +213,8 @@ export class Association {
     fields: { namespaceId?: number; cdw10?: number; cdw11?: number; cdw12?: number; cdw13?: number; cdw14?: number },
     receive?: Uint8Array,
   ): Promise<Completion> {
-    const sgl = receive === undefined ? ({ kind: 'none' } as const) : ({ kind: 'transport', length: receive.length } as const);
+    const sgl =
+      receive === undefined ? ({ kind: 'none' } as const) : ({ kind: 'transport', length: receive.length } as const);
     const entry = encodeEntry(opcode, fields, sgl);
     return this.admin.execute({ entry, opcodeName: opcode.name, subject: () => '', receive });
   }
@@ -236,7 +237,8 @@ export class Association {
       const csts = unpackBits(cstsBits, Number(await this.getProperty('csts')));
       if (csts.cfs !== 0) throw new DriveProtocolError('controller fatal status while it was enabled');
       if (csts.rdy !== 0) return;
-      if (performance.now() > deadline) throw new DriveProtocolError('controller not ready in the time that CAP.TO states');
+      if (performance.now() > deadline)
+        throw new DriveProtocolError('controller not ready in the time that CAP.TO states');
       await new Promise((resolve) => setTimeout(resolve, READY_POLL_MS));
     }
   }
@@ -277,18 +279,21 @@ export class Association {
     const { keepAliveMs } = this.#options;
     if (keepAliveMs === 0) return;
     let waitingSince: number | undefined;
-    this.#keepAlive = setInterval(() => {
-      if (waitingSince !== undefined) {
-        if (performance.now() - waitingSince < keepAliveMs) return;
-        this.#fail(new DriveDisconnectedError(this.#queues[0]?.address ?? '', `no keep alive in ${keepAliveMs} ms`));
-        return;
-      }
-      waitingSince = performance.now();
-      const done = (): void => {
-        waitingSince = undefined;
-      };
-      this.executeAdmin(adminOpcodes.keepAlive, {}).then(done, done);
-    }, Math.ceil(keepAliveMs / 2));
+    this.#keepAlive = setInterval(
+      () => {
+        if (waitingSince !== undefined) {
+          if (performance.now() - waitingSince < keepAliveMs) return;
+          this.#fail(new DriveDisconnectedError(this.#queues[0]?.address ?? '', `no keep alive in ${keepAliveMs} ms`));
+          return;
+        }
+        waitingSince = performance.now();
+        const done = (): void => {
+          waitingSince = undefined;
+        };
+        this.executeAdmin(adminOpcodes.keepAlive, {}).then(done, done);
+      },
+      Math.ceil(keepAliveMs / 2),
+    );
     this.#keepAlive.unref();
   }
 }

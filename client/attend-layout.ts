@@ -51,7 +51,7 @@ export interface AttendEntryShape {
   readonly queryTokenCount?: number | undefined;
   /** Position of the first query token; may be changed later. Needed with `causal` and `slidingWindow`. */
   readonly queryPosition?: number | undefined;
-  /** Tokens [tokenStart, tokenEnd) to attend to; default all that the layer holds when the drive accepts the command. */
+  /** Tokens [tokenStart, tokenEnd) to attend to; default all that the layer holds when the command is accepted. */
   readonly tokenStart?: number | undefined;
   readonly tokenEnd?: number | undefined;
   /** Tokens whose keys and values the command carries and appends first; default 0. */
@@ -82,7 +82,7 @@ interface EntryPlan {
 export interface AttendLayout {
   /** Header, entries, queries, carried keys and values. */
   readonly dataBytes: number;
-  /** Outputs and statistics. */
+  /** Outputs and statistics: to the end of the last entry's. */
   readonly outputBytes: number;
   readonly rowCount: number;
   readonly entries: readonly EntryPlan[];
@@ -119,9 +119,10 @@ export function planAttend(entries: readonly AttendEntryShape[], options: Attend
     const queryOffset = take(queryElements * elementSizeBytes(queryType));
     const keyBytes = keyElements * elementSizeBytes(appendTypeK);
     const appendOffset = take(keyBytes + valueElements * elementSizeBytes(appendTypeV));
-    const outputOffset = outputBytes;
-    const statisticsOffset = Math.ceil((outputOffset + outputElements * elementSizeBytes(outputType)) / 4) * 4;
-    outputBytes = align(options.statistics === true ? statisticsOffset + 8 * rows : statisticsOffset);
+    const outputOffset = align(outputBytes);
+    const outputEnd = outputOffset + outputElements * elementSizeBytes(outputType);
+    const statisticsOffset = Math.ceil(outputEnd / 4) * 4;
+    outputBytes = options.statistics === true ? statisticsOffset + 8 * rows : outputEnd;
     rowCount += rows;
     return {
       queryOffset,
@@ -143,8 +144,7 @@ export function planAttend(entries: readonly AttendEntryShape[], options: Attend
 }
 
 export const queryHeadCountOf = (entry: AttendEntryShape): number =>
-  entry.queryHeadCount ??
-  entry.queryHeadsPerKvHead * entry.sequence.shape.kvHeadCount - (entry.firstQueryHead ?? 0);
+  entry.queryHeadCount ?? entry.queryHeadsPerKvHead * entry.sequence.shape.kvHeadCount - (entry.firstQueryHead ?? 0);
 
 export interface AttendBuffers {
   readonly data: ArrayBuffer;
@@ -169,15 +169,22 @@ export class PreparedEntry {
   readonly sequence: Sequence;
   readonly #descriptor: DataView;
 
-  constructor(plan: EntryPlan, entry: AttendEntryShape, options: AttendOptions, place: AttendBuffers & { index: number }) {
+  constructor(
+    plan: EntryPlan,
+    entry: AttendEntryShape,
+    options: AttendOptions,
+    place: AttendBuffers & { index: number },
+  ) {
     const { data, output } = place;
     this.sequence = entry.sequence;
     this.queries = elementView(options.queryType ?? 'f32', data, plan.queryOffset, plan.queryElements);
     this.keys = elementView(plan.appendTypeK, data, plan.appendOffset, plan.keyElements);
     this.values = elementView(plan.appendTypeV, data, plan.valueOffset, plan.valueElements);
     this.output = elementView(options.outputType ?? 'f32', output, plan.outputOffset, plan.outputElements);
-    const statisticsLength = options.statistics === true ? 2 * plan.rowCount : 0;
-    this.statistics = new Float32Array(output, plan.statisticsOffset, statisticsLength);
+    this.statistics =
+      options.statistics === true
+        ? new Float32Array(output, plan.statisticsOffset, 2 * plan.rowCount)
+        : new Float32Array(0);
     const at = attendHeader.sizeBytes + place.index * attendEntry.sizeBytes;
     this.#descriptor = new DataView(data, at, attendEntry.sizeBytes);
   }
@@ -245,7 +252,8 @@ export function encodeAttend(
     {
       version: DESCRIPTOR_VERSION,
       mode: attendModes.dense,
-      flags: (options.causal === true ? attendFlags.causal : 0) | (options.statistics === true ? attendFlags.statistics : 0),
+      flags:
+        (options.causal === true ? attendFlags.causal : 0) | (options.statistics === true ? attendFlags.statistics : 0),
       entryCount: entries.length,
       queryType: elementTypes[options.queryType ?? 'f32'].code,
       outputType: elementTypes[options.outputType ?? 'f32'].code,

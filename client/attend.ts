@@ -11,7 +11,9 @@ export interface AttendEntry extends Omit<AttendEntryShape, 'appendTokenCount' |
   /** [queryTokenCount][queryHeadCount][headDimK]; tells how many query tokens there are. */
   readonly queries: ElementArray;
   /** Keys and values of new tokens to append first, [token][kvHead][dimension]. */
-  readonly append?: { readonly position: number; readonly keys: ElementArray; readonly values: ElementArray } | undefined;
+  readonly append?:
+    | { readonly position: number; readonly keys: ElementArray; readonly values: ElementArray }
+    | undefined;
 }
 
 export interface AttendResult {

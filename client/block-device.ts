@@ -42,7 +42,8 @@ export class BlockDevice {
   /** Writes whole blocks. With `fua` it resolves once they are durable, else once the drive has them in its cache. */
   async write(lba: number, bytes: Uint8Array, options: CommandOptions & { fua?: boolean } = {}): Promise<void> {
     const blockCount = bytes.byteLength / BLOCK_BYTES;
-    if (!Number.isInteger(blockCount)) throw new RangeError(`${bytes.byteLength} bytes are not whole blocks of ${BLOCK_BYTES}`);
+    if (!Number.isInteger(blockCount))
+      throw new RangeError(`${bytes.byteLength} bytes are not whole blocks of ${BLOCK_BYTES}`);
     await this.#inPieces(lba, blockCount, this.#pieceBlocks, (at, count) => {
       const from = (at - lba) * BLOCK_BYTES;
       const request = blockRequest(nvmOpcodes.write, at, count, options.fua === true ? FUA : 0);
@@ -73,7 +74,8 @@ export class BlockDevice {
       const batch = ranges.slice(from, from + RANGES_MAX);
       const data = new DataView(new ArrayBuffer(batch.length * RANGE_BYTES));
       batch.forEach(({ lba, blockCount }, index) => {
-        if (blockCount > RANGE_BLOCKS_MAX) throw new RangeError(`range of ${blockCount} blocks; at most ${RANGE_BLOCKS_MAX}`);
+        if (blockCount > RANGE_BLOCKS_MAX)
+          throw new RangeError(`range of ${blockCount} blocks; at most ${RANGE_BLOCKS_MAX}`);
         data.setUint32(index * RANGE_BYTES + 4, blockCount, true);
         data.setBigUint64(index * RANGE_BYTES + 8, BigInt(lba), true);
       });

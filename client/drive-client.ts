@@ -1,4 +1,13 @@
-import { adminOpcodes, BLOCK_NSID, DESCRIPTOR_VERSION, KV_CACHE_NSID, kvOpcodes, limits, type OpcodeRow, regionDescriptor } from '../spec/index.ts';
+import {
+  adminOpcodes,
+  BLOCK_NSID,
+  DESCRIPTOR_VERSION,
+  KV_CACHE_NSID,
+  kvOpcodes,
+  limits,
+  type OpcodeRow,
+  regionDescriptor,
+} from '../spec/index.ts';
 import { type DriveAddress, formatAddress, parseAddress } from './address.ts';
 import { Association, type ControllerIdentity, defaultHostNqn, defaultSubsystemNqn } from './association.ts';
 import { type AttendEntry, type AttendResult, attendOnce, type OneShotOptions } from './attend.ts';
@@ -177,7 +186,10 @@ export class DriveClient {
   /** Makes everything durable that completed before; `namespaceId`: either namespace's Flush does it for both. */
   async flush(namespaceId: number = KV_CACHE_NSID, options: CommandOptions = {}): Promise<void> {
     within('namespaceId', namespaceId, BLOCK_NSID, 0xffff_ffff);
-    await this.#transfers.execute({ opcode: kvOpcodes.flush, subject: () => `namespace ${namespaceId}`, namespaceId }, options);
+    await this.#transfers.execute(
+      { opcode: kvOpcodes.flush, subject: () => `namespace ${namespaceId}`, namespaceId },
+      options,
+    );
   }
 
   /**

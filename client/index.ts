@@ -33,7 +33,7 @@ export {
 export type { KvCache, SequenceRequest } from './kv-cache.ts';
 export { type DriveLocation, locateDrive, type RunningDrive, runningDrives } from './locate.ts';
 export { mergePartials, type PartialOutput } from './merge-partials.ts';
-export type { AttendPath, PreparedAttend } from './prepared-attend.ts';
+export type { AttendCounts, AttendPath, PreparedAttend } from './prepared-attend.ts';
 export type { Region } from './region.ts';
 export type {
   AppendOptions,

@@ -1,6 +1,13 @@
 import { attendOutputs, kvOpcodes, KV_CACHE_NSID, limits } from '../spec/index.ts';
-import { type AttendEntryShape, type AttendLayout, type AttendOptions, encodeAttend, planAttend, PreparedEntry } from './attend-layout.ts';
-import { type Command, type CommandOptions, encodeEntry } from './command.ts';
+import {
+  type AttendEntryShape,
+  type AttendLayout,
+  type AttendOptions,
+  encodeAttend,
+  planAttend,
+  PreparedEntry,
+} from './attend-layout.ts';
+import { type Command, type CommandOptions, type Completion, encodeEntry } from './command.ts';
 import { DriveLimitError } from './errors.ts';
 import type { RegionSlice } from './region-space.ts';
 import type { Request, Transfers } from './transfers.ts';
@@ -8,9 +15,9 @@ import type { Request, Transfers } from './transfers.ts';
 /**
  * How queries go in and outputs come back.
  * - `region`: through memory shared with the drive; only command and completion cross the socket.
- * - `exchange`: queries in the capsule, outputs as data of the same command. For other machines; queries, carried rows
- *   and descriptors must fit the capsule.
- * - `slot`: as any command with data, outputs to a result slot that a second command reads. What Linux passthrough can do.
+ * - `exchange`: queries in the capsule, outputs as data of the same command. For other machines; queries, carried
+ *   rows and descriptors must fit the capsule.
+ * - `slot`: as any command with data; outputs to a result slot, which a second command reads. For Linux passthrough.
  */
 export type AttendPath = 'region' | 'exchange' | 'slot';
 
@@ -33,7 +40,17 @@ export interface PreparedAttendModules {
   readonly transfers: Transfers;
   readonly slots: SlotNumbers;
   /** Sends a command that is encoded already. */
-  readonly execute: (command: Command, options: CommandOptions | undefined, onSettled: () => void) => Promise<unknown>;
+  readonly execute: (
+    command: Command,
+    options: CommandOptions | undefined,
+    onSettled: () => void,
+  ) => Promise<Completion>;
+}
+
+/** Tokens attended to, over all entries (a token counts once for each entry), by where their K and V lay. */
+export interface AttendCounts {
+  readonly flashTokenCount: number;
+  readonly bufferedTokenCount: number;
 }
 
 /**
@@ -120,16 +137,18 @@ export class PreparedAttend {
    *
    * DriveCommandError with the index of the entry in `dw0`; DriveDisconnectedError.
    */
-  async post(options?: CommandOptions): Promise<void> {
+  async post(options?: CommandOptions): Promise<AttendCounts> {
     if (this.#released) throw new TypeError('the prepared request was released');
-    if (this.#pendingCount > 0) throw new TypeError('the prepared request is under way; prepare one for each at a time');
+    if (this.#pendingCount > 0)
+      throw new TypeError('the prepared request is under way; prepare one for each at a time');
     const slice = this.#slice;
     slice?.region.write(slice.offset, this.#data);
     this.#pendingCount = 2;
     try {
-      await this.#modules.execute(this.#command, options, this.#onCommandEnd);
+      const { dw0, dw1 } = await this.#modules.execute(this.#command, options, this.#onCommandEnd);
       if (slice !== undefined) slice.region.readInto(slice.offset + this.#data.byteLength, this.#output);
       else if (this.#slot !== undefined) await this.#readSlot(this.#slot, options);
+      return { flashTokenCount: dw0, bufferedTokenCount: dw1 };
     } finally {
       this.#finish();
     }
@@ -162,11 +181,19 @@ export class PreparedAttend {
     }
     const inCapsule = length <= this.#modules.transfers.inCapsuleBytesMax;
     if (this.#slot !== undefined) {
-      const entry = encodeEntry(attend, fields, inCapsule ? { kind: 'inCapsule', offset: 0, length } : { kind: 'transport', length });
+      const entry = encodeEntry(
+        attend,
+        fields,
+        inCapsule ? { kind: 'inCapsule', offset: 0, length } : { kind: 'transport', length },
+      );
       const data = [this.#data];
       return { entry, opcodeName: attend.name, subject, ...(inCapsule ? { capsuleData: data } : { sendData: data }) };
     }
-    const entry = encodeEntry(attendExchange, { ...fields, cdw10: this.#output.byteLength }, { kind: 'inCapsule', offset: 0, length });
+    const entry = encodeEntry(
+      attendExchange,
+      { ...fields, cdw10: this.#output.byteLength },
+      { kind: 'inCapsule', offset: 0, length },
+    );
     return { entry, opcodeName: attendExchange.name, subject, capsuleData: [this.#data], receive: this.#output };
   }
 
@@ -199,7 +226,9 @@ function choosePath(layout: AttendLayout, asked: AttendPath | undefined, transfe
   }
   const bytesMax = path === 'region' ? limits.keyedBlockBytesMax : transfers.socketBytesMax;
   if (dataBytes > bytesMax || (path === 'exchange' && !fitsExchange)) {
-    throw new RangeError(`${dataBytes} bytes of queries and ${outputBytes} of outputs do not fit one command (${path})`);
+    throw new RangeError(
+      `${dataBytes} bytes of queries and ${outputBytes} of outputs do not fit one command (${path})`,
+    );
   }
   return path;
 }

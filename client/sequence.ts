@@ -226,7 +226,8 @@ export class Sequence {
       throw new RangeError(`${keys.length} key and ${values.length} value elements are not whole tokens with ${rows}`);
     }
     const asStored = typeK === elementTypeK && typeV === elementTypeV;
-    if (!asStored && typeK !== typeV) throw new TypeError(`keys are ${typeK} and values ${typeV}; both must be one type`);
+    if (!asStored && typeK !== typeV)
+      throw new TypeError(`keys are ${typeK} and values ${typeV}; both must be one type`);
     const rows = [
       { bytes: bytesOf(keys), rowBytes: headDimK * elementSizeBytes(typeK) },
       { bytes: bytesOf(values), rowBytes: headDimV * elementSizeBytes(typeV) },
@@ -264,7 +265,9 @@ export class Sequence {
     const length = window.tokenCount * window.headCount * rowElements;
     const result = options.into?.[rows] ?? elementArray(type, length);
     if (result.length !== length || result.BYTES_PER_ELEMENT !== elementSizeBytes(type)) {
-      throw new RangeError(`into.${rows} has ${result.byteLength} bytes; ${length * elementSizeBytes(type)} of ${type} are read`);
+      throw new RangeError(
+        `into.${rows} has ${result.byteLength} bytes; ${length * elementSizeBytes(type)} of ${type} are read`,
+      );
     }
     const target = bytesOf(result);
     const pieces = cutWindow(window, rowBytes, this.#transfers.pieceBytesMax);
@@ -352,11 +355,7 @@ export function encodeCreate(shape: SequenceShape | undefined, options: Sequence
   return createDescriptor.encode({ version: DESCRIPTOR_VERSION, ...shapeFields, sequenceId: id, leaseSeconds, label });
 }
 
-export async function querySequence(
-  transfers: Transfers,
-  id: bigint,
-  options: CommandOptions,
-): Promise<SequenceInfo> {
+export async function querySequence(transfers: Transfers, id: bigint, options: CommandOptions): Promise<SequenceInfo> {
   const { layerCountMax } = limits;
   const data = new Uint8Array(sequenceInfo.sizeBytes + 4 * layerCountMax);
   const request: Request = {

@@ -145,7 +145,8 @@ export class Transfers {
   }
 
   #checkLength({ opcode }: Request, length: number): void {
-    if (length > this.pieceBytesMax) throw new RangeError(`${opcode.name} of ${length} bytes, at most ${this.pieceBytesMax}`);
+    if (length > this.pieceBytesMax)
+      throw new RangeError(`${opcode.name} of ${length} bytes, at most ${this.pieceBytesMax}`);
   }
 }
 

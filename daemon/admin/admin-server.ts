@@ -101,7 +101,7 @@ export class AdminServer {
     app.setErrorHandler((error, request, reply) => this.#answerError(error, request, reply));
     app.setNotFoundHandler((request, reply) => this.#answerError(notFound(request), request, reply));
     for (const [key, route] of Object.entries(adminRoutes)) {
-      this.#addRoute(app, route as Route, this.#handlers[key as keyof Handlers] as AnyHandler);
+      this.#addRoute(app, route, this.#handlers[key as keyof Handlers] as AnyHandler);
     }
     return app;
   }

@@ -20,10 +20,20 @@ const frameworkErrors: Readonly<Record<string, HttpErrorCode>> = {
   FST_ERR_MAX_PARAM_LENGTH: 'unknownPath',
 };
 
+/** What the schema compiler tells of a failure, by the keyword that failed. */
+interface ValidationParameters {
+  readonly additionalProperty?: string;
+  readonly allowedValues?: readonly string[];
+  readonly pattern?: string;
+  readonly comparison?: string;
+  readonly limit?: number;
+  readonly type?: string;
+}
+
 interface ValidationFailure {
   readonly instancePath: string;
   readonly message?: string;
-  readonly params: Readonly<Record<string, unknown>>;
+  readonly params: ValidationParameters;
 }
 
 /** Any failure of a request as a status and a body of one shape. Never a stack, never text of an unexpected error. */
@@ -44,7 +54,11 @@ export function mapError(error: unknown): MappedError {
   }
   const known = code === undefined ? undefined : frameworkErrors[code];
   if (known !== undefined) {
-    return { http: httpErrorTable[known].http, body: { code: known, message: httpErrorTable[known].text }, unexpected: false };
+    return {
+      http: httpErrorTable[known].http,
+      body: { code: known, message: httpErrorTable[known].text },
+      unexpected: false,
+    };
   }
   return { http: 500, body: { code: 'internal', message: errorTable.internal.text }, unexpected: true };
 }
@@ -65,8 +79,8 @@ export class HttpError extends Error {
 function validationError(failure: ValidationFailure, context: string): MappedError {
   const { instancePath, message, params } = failure;
   const where = `${context}${instancePath.replaceAll('/', ' ')}`;
-  const unknown = params['additionalProperty'];
-  const detail = unknown === undefined ? `${where} ${message ?? 'is wrong'}` : `${where} has no ${String(unknown)}`;
+  const unknown = params.additionalProperty;
+  const detail = unknown === undefined ? `${where} ${message ?? 'is wrong'}` : `${where} has no ${unknown}`;
   const allowed = allowedValues(params);
   return {
     http: errorTable.invalidField.http,
@@ -79,10 +93,10 @@ function validationError(failure: ValidationFailure, context: string): MappedErr
   };
 }
 
-function allowedValues(params: Readonly<Record<string, unknown>>): string | undefined {
-  if (Array.isArray(params['allowedValues'])) return params['allowedValues'].join(', ');
-  if (params['pattern'] !== undefined) return `text that matches ${String(params['pattern'])}`;
-  if (params['limit'] !== undefined) return `${String(params['comparison'] ?? '')} ${String(params['limit'])}`.trim();
-  if (params['type'] !== undefined) return String(params['type']);
-  return undefined;
+function allowedValues(params: ValidationParameters): string | undefined {
+  const { allowedValues: values, pattern, comparison, limit, type } = params;
+  if (values !== undefined) return values.join(', ');
+  if (pattern !== undefined) return `text that matches ${pattern}`;
+  if (limit !== undefined) return `${comparison ?? 'at most'} ${limit}`;
+  return type;
 }

@@ -11,7 +11,9 @@ export interface RouteAnswer<R> {
 }
 
 type Handler<T> =
-  T extends Route<infer P, infer Q, infer R> ? (parameters: P, query: Q) => RouteAnswer<R> | Promise<RouteAnswer<R>> : never;
+  T extends Route<infer P, infer Q, infer R>
+    ? (parameters: P, query: Q) => RouteAnswer<R> | Promise<RouteAnswer<R>>
+    : never;
 
 export type Handlers = { readonly [K in keyof AdminRoutes]: Handler<AdminRoutes[K]> };
 
@@ -61,6 +63,7 @@ export function createHandlers(modules: { view: DriveView; clock: Clock; registr
 
 function parseSequenceId(text: string): bigint {
   const id = BigInt(text);
-  if (id > SEQUENCE_ID_MAX) throw new DriveError('invalidField', `sequence id ${text}; allowed: 0 to ${SEQUENCE_ID_MAX}`);
+  if (id > SEQUENCE_ID_MAX)
+    throw new DriveError('invalidField', `sequence id ${text}; allowed: 0 to ${SEQUENCE_ID_MAX}`);
   return id;
 }

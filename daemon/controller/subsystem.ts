@@ -1,3 +1,4 @@
+import { ANY_SUBSYSTEM_NQN } from '../../spec/fabrics.ts';
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import type { AttentionEngine } from '../attention/contract.ts';
@@ -145,7 +146,8 @@ export class Subsystem implements QueueHost {
     if (queue.identity !== undefined) return answer('commandSequence');
     const request = parseConnect(slot);
     if ('code' in request) return request;
-    if (request.subsystemNqn !== this.#options.identity.subsystemNqn) return invalidInData('subnqn');
+    const names = [this.#options.identity.subsystemNqn, ANY_SUBSYSTEM_NQN];
+    if (!names.includes(request.subsystemNqn)) return invalidInData('subnqn');
     return request.queueId === 0 ? this.#connectAdmin(queue, request) : this.#connectIo(queue, request);
   }
 

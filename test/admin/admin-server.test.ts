@@ -64,10 +64,16 @@ test('health is 503 until the drive is ready', async () => {
 
 test('sequences are listed in pages that follow each other', async () => {
   const first = await ask('GET', '/sequences?limit=2');
-  assert.deepEqual((first.body['items'] as { id: string }[]).map(({ id }) => id), ['3', '7']);
+  assert.deepEqual(
+    (first.body['items'] as { id: string }[]).map(({ id }) => id),
+    ['3', '7'],
+  );
   assert.equal(first.body['next'], '7');
   const second = await ask('GET', '/sequences?limit=2&after=7');
-  assert.deepEqual((second.body['items'] as { id: string }[]).map(({ id }) => id), ['18446744073709551615']);
+  assert.deepEqual(
+    (second.body['items'] as { id: string }[]).map(({ id }) => id),
+    ['18446744073709551615'],
+  );
   assert.equal('next' in second.body, false);
 });
 
@@ -80,7 +86,10 @@ test('one sequence comes with its block table; reclaiming it removes it', async 
 
 test('superblocks are filtered by state and paged', async () => {
   const { body } = await ask('GET', '/blocks?state=full&limit=2');
-  assert.deepEqual((body['items'] as { index: number }[]).map(({ index }) => index), [4, 5]);
+  assert.deepEqual(
+    (body['items'] as { index: number }[]).map(({ index }) => index),
+    [4, 5],
+  );
   assert.equal(body['next'], 5);
   assert.equal((body['summary'] as { superblockCount: number }).superblockCount, 7);
 });
@@ -157,7 +166,10 @@ for (const [name, request, status, code, message] of refused) {
     assert.equal(answer.status, status);
     assert.equal(answer.body['code'], code);
     assert.match(String(answer.body['message']), message);
-    assert.deepEqual(Object.keys(answer.body).filter((key) => !['code', 'message', 'allowed'].includes(key)), []);
+    assert.deepEqual(
+      Object.keys(answer.body).filter((key) => !['code', 'message', 'allowed'].includes(key)),
+      [],
+    );
   });
 }
 

@@ -38,7 +38,7 @@ export function parseExposition(text: string): ExpositionFamily[] {
       assert.ok(family, `sample before any family: ${line}`);
       const sample = parseSample(line);
       assert.ok(belongs(sample.name, family), `${sample.name} is not of family ${family.name}`);
-      const identity = `${sample.name} ${JSON.stringify(Object.entries(sample.labels).sort())}`;
+      const identity = `${sample.name} ${labelText(sample.labels)}`;
       assert.ok(!series.has(identity), `series twice: ${identity}`);
       series.add(identity);
       family.samples.push(sample);
@@ -77,13 +77,17 @@ function checkFamily({ name, type, samples }: ExpositionFamily): void {
   const groups = new Map<string, ExpositionSample[]>();
   for (const sample of samples) {
     const { le: _le, ...labels } = sample.labels;
-    const key = JSON.stringify(Object.entries(labels).sort());
+    const key = labelText(labels);
     groups.set(key, [...(groups.get(key) ?? []), sample]);
   }
   for (const group of groups.values()) {
     const buckets = group.filter((sample) => sample.name === `${name}_bucket`);
     const bounds = buckets.map(({ labels }) => Number((labels['le'] ?? '').replace('Inf', 'Infinity')));
-    assert.deepEqual(bounds, [...bounds].sort((a, b) => a - b), `${name}: bounds ascend`);
+    assert.deepEqual(
+      bounds,
+      [...bounds].sort((a, b) => a - b),
+      `${name}: bounds ascend`,
+    );
     assert.equal(bounds.at(-1), Number.POSITIVE_INFINITY, `${name}: last bucket is +Inf`);
     buckets.reduce((last, { value }) => {
       assert.ok(value >= last, `${name}: buckets are cumulative`);
@@ -91,6 +95,15 @@ function checkFamily({ name, type, samples }: ExpositionFamily): void {
     }, 0);
     const total = group.find((sample) => sample.name === `${name}_count`)?.value;
     assert.equal(buckets.at(-1)?.value, total, `${name}: +Inf bucket is the count`);
-    assert.ok(group.some((sample) => sample.name === `${name}_sum`), `${name} has a sum`);
+    assert.ok(
+      group.some((sample) => sample.name === `${name}_sum`),
+      `${name} has a sum`,
+    );
   }
 }
+
+const labelText = (labels: Record<string, string>): string =>
+  Object.keys(labels)
+    .sort((a, b) => (a < b ? -1 : 1))
+    .map((name) => `${name}=${labels[name]}`)
+    .join();

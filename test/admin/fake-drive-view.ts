@@ -104,7 +104,10 @@ export class FakeDriveView implements DriveView {
     } as const,
   ];
   sequences = (after: bigint, countMax: number) =>
-    [...this.ids].filter((id) => id > after).slice(0, countMax).map(summaryOf);
+    [...this.ids]
+      .filter((id) => id > after)
+      .slice(0, countMax)
+      .map(summaryOf);
   sequence = (id: bigint) => sequenceOf(this.#known(id));
   connections = () => [];
   blockSummary = () => ({

@@ -14,25 +14,39 @@ test('the registry exposes exactly the table, beside the metrics of the process'
   assert.deepEqual(own.sort(), rows.map(({ name }) => name).sort());
   const others = names.filter((name) => !name.startsWith('attndrive_'));
   assert.ok(others.every((name) => /^(process|nodejs)_/.test(name)));
-  for (const needed of ['nodejs_eventloop_lag_seconds', 'nodejs_gc_duration_seconds', 'process_resident_memory_bytes']) {
+  for (const needed of [
+    'nodejs_eventloop_lag_seconds',
+    'nodejs_gc_duration_seconds',
+    'process_resident_memory_bytes',
+  ]) {
     assert.ok(others.includes(needed), needed);
   }
 });
 
 test('names follow the rules', () => {
   const units = /_(seconds|bytes|ratio)(_total)?$/;
-  const wrongUnits = /_(ms|us|ns|s|msec|usec|milliseconds|microseconds|nanoseconds|kb|mb|gb|kib|mib|minutes|hours|percent)(_|$)/;
+  const wrongUnits =
+    /_(ms|us|ns|s|msec|usec|milliseconds|microseconds|nanoseconds|kb|mb|gb|kib|mib|minutes|hours|percent)(_|$)/;
   assert.equal(new Set(rows.map(({ name }) => name)).size, rows.length);
   for (const { name, type, help, labels, buckets } of rows) {
     assert.match(name, /^attndrive_[a-z][a-z0-9_]*$/);
     assert.equal(name.endsWith('_total'), type === 'counter', `${name}: _total is for counters, all of them`);
     assert.doesNotMatch(name, wrongUnits, `${name}: base units only`);
-    assert.doesNotMatch(name, /_(count|sum|bucket|counter|gauge|histogram)$/, `${name}: reserved suffix or type in name`);
+    assert.doesNotMatch(
+      name,
+      /_(count|sum|bucket|counter|gauge|histogram)$/,
+      `${name}: reserved suffix or type in name`,
+    );
     if (/latency|uptime|lag|size/.test(name)) assert.match(name, units, `${name}: needs a unit`);
     assert.match(help, /^[A-Z0-9].*\.$/, `${name}: help is a sentence`);
     for (const label of labels) assert.match(label, /^(?!le$|quantile$|__)[a-z_]+$/, `${name}: label ${label}`);
     assert.equal(type === 'histogram', buckets !== undefined, name);
-    if (buckets) assert.deepEqual([...buckets], [...buckets].sort((a, b) => a - b), `${name}: buckets ascend`);
+    if (buckets)
+      assert.deepEqual(
+        [...buckets],
+        [...buckets].sort((a, b) => a - b),
+        `${name}: buckets ascend`,
+      );
   }
 });
 

@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type AttendPath, DriveCommandError, f32ToF16, mergePartials, type Sequence, toF32 } from '../../client/index.ts';
+import {
+  type AttendPath,
+  DriveCommandError,
+  f32ToF16,
+  mergePartials,
+  type Sequence,
+  toF32,
+} from '../../client/index.ts';
 import { kvOpcodes } from '../../spec/index.ts';
 import type { FakeDriveOptions } from './fake-drive.ts';
 import { randomArray } from './random.ts';
@@ -155,6 +162,23 @@ test('a batch too large for one command goes as several, in order', async () => 
   });
 });
 
+test('an output of odd length in 16 bits is followed by statistics at a multiple of 4', async () => {
+  for (const way of ways) {
+    await withDrive(way, async ({ client }) => {
+      const odd = { layerCount: 1, kvHeadCount: 1, headDimK: 9, headDimV: 9 };
+      const sequence = await client.kv.create(odd);
+      await sequence.append(0, 0, randomArray(27, 1), randomArray(27, 2));
+      const entry = { sequence, layer: 0, queryHeadsPerKvHead: 1, queries: randomArray(9, 3) };
+      const [wide] = await client.attend([entry], { statistics: true });
+      const [narrow] = await client.attend([entry], { statistics: true, outputType: 'f16' });
+      const [bare] = await client.attend([entry], { outputType: 'f16' });
+      assert.deepEqual(narrow?.statistics, wide?.statistics);
+      assert.deepEqual(narrow?.output, f32ToF16(wide?.output as Float32Array));
+      assert.deepEqual(bare?.output, narrow?.output);
+    });
+  }
+});
+
 test('parts with statistics merge into the whole', async () => {
   await withDrive({ regions: true }, async (bench) => {
     const sequence = await filled(bench, 50, 80);
@@ -169,7 +193,9 @@ test('parts with statistics merge into the whole', async () => {
       ],
       options,
     );
-    const merged = mergePartials(parts.map(({ output, statistics }) => ({ output: output as Float32Array, statistics })));
+    const merged = mergePartials(
+      parts.map(({ output, statistics }) => ({ output: output as Float32Array, statistics })),
+    );
     closeTo(merged.output, whole?.output ?? []);
     closeTo(merged.statistics, whole?.statistics ?? [], 1e-5);
   });
@@ -177,7 +203,10 @@ test('parts with statistics merge into the whole', async () => {
 
 test('merging parts that saw no token gives zeros, and refuses parts that do not match', () => {
   const nothing = { output: new Float32Array(4), statistics: new Float32Array(4).fill(Number.NEGATIVE_INFINITY) };
-  const some = { output: Float32Array.of(1, 2, 3, 4), statistics: Float32Array.of(2, 2.5, Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY) };
+  const some = {
+    output: Float32Array.of(1, 2, 3, 4),
+    statistics: Float32Array.of(2, 2.5, Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY),
+  };
   assert.deepEqual(mergePartials([nothing, nothing]), nothing);
   assert.deepEqual(mergePartials([nothing, some]).output, Float32Array.of(1, 2, 0, 0));
   assert.deepEqual(mergePartials([nothing, some]).statistics, some.statistics);

@@ -41,7 +41,8 @@ for (const tcp of [false, true]) {
     const client = await connect(address, { ioQueueCount: 8 });
     assert.equal(client.address, address);
     assert.equal(client.identity.sn, 'FAKE1');
-    assert.deepEqual([...drive.connections].map(({ queueId }) => queueId).sort(), [0, 1, 2, 3]);
+    const queueIds = new Set([...drive.connections].map(({ queueId }) => queueId));
+    assert.deepEqual(queueIds, new Set([0, 1, 2, 3]));
     assert.equal((await client.controller.identifyController()).mn, 'fake drive');
     await client.close();
     assert.equal(client.isConnected, false);
@@ -65,7 +66,10 @@ for (const options of awkward) {
     const bytes = randomBytes(37 * 4096, 1);
     await client.block.write(5, bytes);
     assert.deepEqual(await client.block.read(5, 37), bytes);
-    await client.block.deallocate([{ lba: 6, blockCount: 2 }, { lba: 20, blockCount: 1 }]);
+    await client.block.deallocate([
+      { lba: 6, blockCount: 2 },
+      { lba: 20, blockCount: 1 },
+    ]);
     await client.block.writeZeroes(30, 3);
     const after = await client.block.read(4, 39);
     for (let lba = 4; lba < 43; lba++) {
@@ -83,7 +87,10 @@ test('data goes in the capsule, by R2T, or through a region, whichever is shorte
   await client.block.write(0, new Uint8Array(8192));
   await client.block.write(0, new Uint8Array(12_288));
   const sgls = plain.drive.log.filter(({ opcode, queueId }) => queueId > 0 && opcode === nvmOpcodes.write.opcode);
-  assert.deepEqual(sgls.map(({ sgl }) => sgl), ['inCapsule', 'transport']);
+  assert.deepEqual(
+    sgls.map(({ sgl }) => sgl),
+    ['inCapsule', 'transport'],
+  );
 
   const shared = await startDrive({ inCapsuleBytes: 8192, regions: true });
   const neighbour = await connect(shared.address);
@@ -153,7 +160,10 @@ test('more commands than the queues hold wait for credits, and all of them end',
   const results = await Promise.all(
     Array.from({ length: 140 }, (_, cdw10) => client.passThrough({ queue: 'io', opcode: 0, cdw10 })),
   );
-  assert.deepEqual(results.map(({ dw0 }) => dw0), Array.from({ length: 140 }, (_, i) => i));
+  assert.deepEqual(
+    results.map(({ dw0 }) => dw0),
+    Array.from({ length: 140 }, (_, i) => i),
+  );
   assert.equal(most, 14, 'two queues of 8 entries hold 7 commands each');
 });
 

@@ -148,7 +148,8 @@ export class FakeDrive {
 
   readRegion(key: number, offset: number, length: number): Uint8Array {
     const region = this.regions.get(key);
-    if (region === undefined || offset + length > region.sizeBytes) throw new Error(`region ${key} ${offset}+${length}`);
+    if (region === undefined || offset + length > region.sizeBytes)
+      throw new Error(`region ${key} ${offset}+${length}`);
     const data = new Uint8Array(length);
     readSync(region.fileDescriptor, data, 0, length, offset);
     return data;
@@ -223,7 +224,9 @@ export class FakeConnection {
   /** One R2T; resolves when its data is here. */
   ask(commandId: number, target: Uint8Array, offset: number): Promise<void> {
     const { type, hlen } = pduTypes.r2t;
-    this.write(r2t.encode({ type, hlen, plen: hlen, cccid: commandId, ttag: commandId, r2to: offset, r2tl: target.length }));
+    this.write(
+      r2t.encode({ type, hlen, plen: hlen, cccid: commandId, ttag: commandId, r2to: offset, r2tl: target.length }),
+    );
     return new Promise((done) => this.#transfers.set(commandId, { target, received: 0, done }));
   }
 

@@ -86,7 +86,8 @@ export class FakeKv {
     const { opcode, cdw10, cdw11, cdw12, cdw13 } = command.entry;
     const id = (BigInt(cdw11) << 32n) | BigInt(cdw10);
     const sequence = this.sequences.get(id);
-    const { create, append, fork, truncate, reclaim, query, readBack, attend, attendResult, attendExchange, flush } = kvOpcodes;
+    const { create, append, fork, truncate, reclaim, query, readBack, attend, attendResult, attendExchange, flush } =
+      kvOpcodes;
     if (opcode === create.opcode) return this.#create(command);
     if (opcode === flush.opcode) {
       this.flushCount++;
@@ -142,7 +143,18 @@ export class FakeKv {
     const { layerCount, kvHeadCount, headDimK, headDimV, elementTypeK, elementTypeV, groupTokens, label } = shape;
     const data = new Uint8Array(sequenceInfo.sizeBytes + 4 * layerCount);
     sequenceInfo.encode(
-      { version: 1, layerCount, kvHeadCount, headDimK, headDimV, elementTypeK, elementTypeV, groupTokens, sequenceId: id, label },
+      {
+        version: 1,
+        layerCount,
+        kvHeadCount,
+        headDimK,
+        headDimV,
+        elementTypeK,
+        elementTypeV,
+        groupTokens,
+        sequenceId: id,
+        label,
+      },
       data,
     );
     const view = new DataView(data.buffer, sequenceInfo.sizeBytes);
@@ -214,6 +226,7 @@ export class FakeKv {
     const sgl = command.entry.sgl;
     const length = new DataView(sgl.buffer, sgl.byteOffset).getUint32(8, true) & 0xff_ffff;
     if ((keep & 1) === 0) this.slots.delete(slot);
+    if (offset + length > bytes.length) return command.fail('sglDataLength');
     command.give(bytes.slice(offset, offset + length));
   }
 
@@ -228,7 +241,15 @@ export class FakeKv {
       if (sequence === undefined) return command.fail('unknownSequence', index);
       if (entry.appendTokenCount > 0) {
         const bytes = data.subarray(entry.appendOffset);
-        this.#store(sequence, entry.layer, entry.appendPosition, entry.appendTokenCount, bytes, header.appendType, false);
+        this.#store(
+          sequence,
+          entry.layer,
+          entry.appendPosition,
+          entry.appendTokenCount,
+          bytes,
+          header.appendType,
+          false,
+        );
       }
       const output = attendFloat64(sequence, header, entry, data.subarray(entry.queryOffset));
       if (entry.outKind === attendOutputs.exchange) exchange.set(output, entry.outOffset);
@@ -240,7 +261,7 @@ export class FakeKv {
   }
 
   #fillSlot(slot: number, offset: number, output: Uint8Array): void {
-    const grown = new Uint8Array(Math.max(this.slots.get(slot)?.length ?? 0, Math.ceil((offset + output.length) / 64) * 64));
+    const grown = new Uint8Array(Math.max(this.slots.get(slot)?.length ?? 0, offset + output.length));
     grown.set(this.slots.get(slot) ?? []);
     grown.set(output, offset);
     this.slots.set(slot, grown);
@@ -250,13 +271,19 @@ export class FakeKv {
 type Header = StructValue<(typeof attendHeader)['fields']>;
 type AttendEntry = StructValue<(typeof attendEntry)['fields']>;
 
-function attendFloat64({ shape, keys, values }: FakeSequence, header: Header, entry: AttendEntry, bytes: Uint8Array): Uint8Array {
+function attendFloat64(
+  { shape, keys, values }: FakeSequence,
+  header: Header,
+  entry: AttendEntry,
+  bytes: Uint8Array,
+): Uint8Array {
   const { headDimK, headDimV, kvHeadCount } = shape;
   const heads = entry.queryHeadCount || entry.queryHeadsPerKvHead * kvHeadCount;
   const rowCount = heads * entry.queryTokenCount;
   const queryType = typeOf(header.queryType);
   const queries = toF32(bytes.slice(0, rowCount * headDimK * elementSizeBytes(queryType)), queryType);
   const keyRows = keys[entry.layer] ?? [];
+  const valueRows = values[entry.layer] ?? [];
   const end = entry.tokenEnd === ALL_TOKENS ? keyRows.length : entry.tokenEnd;
   const scale = header.scale || 1 / Math.sqrt(headDimK);
   const output = new Float32Array(rowCount * headDimV);
@@ -267,13 +294,15 @@ function attendFloat64({ shape, keys, values }: FakeSequence, header: Header, en
     const seen: number[] = [];
     for (let token = 0; token < end; token++) {
       if ((header.flags & attendFlags.causal) !== 0 && token > position) continue;
-      const window = header.slidingWindow > 0 ? Math.max(entry.tokenStart, position - header.slidingWindow + 1) : entry.tokenStart;
+      const window =
+        header.slidingWindow > 0 ? Math.max(entry.tokenStart, position - header.slidingWindow + 1) : entry.tokenStart;
       if (token >= window || token < header.sinkCount) seen.push(token);
     }
     const logits = seen.map((token) => {
       let dot = 0;
       for (let i = 0; i < headDimK; i++) {
-        dot += (queries[row * headDimK + i] as number) * ((keyRows[token] as Float32Array)[kvHead * headDimK + i] as number);
+        dot +=
+          (queries[row * headDimK + i] as number) * ((keyRows[token] as Float32Array)[kvHead * headDimK + i] as number);
       }
       const logit = scale * dot;
       return header.softCap > 0 ? header.softCap * Math.tanh(logit / header.softCap) : logit;
@@ -284,7 +313,7 @@ function attendFloat64({ shape, keys, values }: FakeSequence, header: Header, en
     for (let i = 0; i < headDimV; i++) {
       let weighted = 0;
       seen.forEach((token, index) => {
-        weighted += (weights[index] as number) * ((values[entry.layer]?.[token] as Float32Array)[kvHead * headDimV + i] as number);
+        weighted += (weights[index] as number) * ((valueRows[token] as Float32Array)[kvHead * headDimV + i] as number);
       });
       output[row * headDimV + i] = sum === 0 ? 0 : weighted / sum;
     }

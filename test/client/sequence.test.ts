@@ -57,7 +57,12 @@ for (const way of ways) {
 function pickHeadMajor(
   rows: Float32Array,
   dimension: number,
-  { tokenStart, tokenEnd, firstHead, headCount }: { tokenStart: number; tokenEnd: number; firstHead: number; headCount: number },
+  {
+    tokenStart,
+    tokenEnd,
+    firstHead,
+    headCount,
+  }: { tokenStart: number; tokenEnd: number; firstHead: number; headCount: number },
 ): Float32Array {
   const picked: number[] = [];
   for (let head = firstHead; head < firstHead + headCount; head++) {
@@ -83,7 +88,10 @@ test('a sequence has a life: create, open, list, fork, truncate, reclaim', async
     assert.deepEqual({ label, lengths, told }, { label: 'prefix', lengths: [2, 0], told: id });
     const fork = await sequence.fork({ tokenCount: 1 });
     assert.deepEqual((await fork.info()).lengths, [1, 0]);
-    assert.deepEqual(await client.kv.list(), [fork.id, id].sort((a, b) => (a < b ? -1 : 1)));
+    assert.deepEqual(
+      await client.kv.list(),
+      [fork.id, id].sort((a, b) => (a < b ? -1 : 1)),
+    );
     await sequence.truncate(0, { layer: 0 });
     assert.deepEqual((await sequence.info()).lengths, [0, 0]);
     await sequence.reclaim();

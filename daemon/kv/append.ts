@@ -85,7 +85,6 @@ async function addTokens(
       if (next !== undefined) copyToSlab(sequence, next, 0, source, source.tokenCount - rest, rest);
       room.replaceSlab(layer, next);
       layer.length += fresh;
-      layer.stagedLength = layer.length - rest;
       countPages(room, sequence, groupCount);
     } finally {
       reservation.release();

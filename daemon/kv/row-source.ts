@@ -44,11 +44,25 @@ export class RowSource {
 
   #stored(offset: number, sourceType: ElementType, storedType: ElementType, count: number): number {
     if (sourceType === storedType) return offset;
-    const { arena, kernels } = this.#room;
-    const scratch = arena.allocate(count * elementSizeBytes(storedType));
-    this.#scratch.push(scratch);
-    kernels.convert(offset, elementTypes[sourceType].code, scratch, elementTypes[storedType].code, count);
-    return scratch;
+    const aligned = this.#aligned(offset, count, elementSizeBytes(sourceType));
+    const stored = this.#allocate(count * elementSizeBytes(storedType));
+    const { code: sourceCode } = elementTypes[sourceType];
+    this.#room.kernels.convert(aligned, sourceCode, stored, elementTypes[storedType].code, count);
+    return stored;
+  }
+
+  /** Kernels take elements at multiples of their size; a command's data may start anywhere. */
+  #aligned(offset: number, count: number, elementBytes: number): number {
+    if (offset % elementBytes === 0) return offset;
+    const copy = this.#allocate(count * elementBytes);
+    this.#room.copy(copy, offset, count * elementBytes);
+    return copy;
+  }
+
+  #allocate(sizeBytes: number): number {
+    const offset = this.#room.arena.allocate(sizeBytes);
+    this.#scratch.push(offset);
+    return offset;
   }
 
   free(): void {

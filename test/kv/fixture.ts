@@ -1,7 +1,8 @@
 /** Sequences over a drive in memory, and rows whose every element tells whose it is. */
 import assert from 'node:assert/strict';
-import { createArena, type Arena } from '../../daemon/base/arena.ts';
+import { ARENA_RESERVED_BYTES, createArena, type Arena } from '../../daemon/base/arena.ts';
 import type { Clock, Timer } from '../../daemon/base/clock.ts';
+import type { RecoveredEvent } from '../../daemon/ftl/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
@@ -51,13 +52,15 @@ export interface Opened {
 }
 
 export async function openDrive(
-  remains: DriveRemains = newRemains(smallDrive), options: { arenaBytes?: number; random?: Random } = {},
+  remains: DriveRemains = newRemains(smallDrive), options: { arenaBytes?: number; random?: Random; moreEvents?: RecoveredEvent[] } = {},
 ): Promise<Opened> {
-  const arena = createArena(options.arenaBytes ?? 32 * 1024 * 1024);
+  const arena = createArena(options.arenaBytes ?? 8 * 1024 * 1024);
+  new Float64Array(arena.buffer, ARENA_RESERVED_BYTES).fill(-1e150);
   const clock = new ManualClock();
   const kernels = loadKernels('reference', { memory: arena.memory });
   const store = new SequenceStore({ arena, kernels, clock });
-  const drive = await MemoryDrive.open(remains, store, { arena, random: options.random ?? seededRandom(1) });
+  const modules = { arena, random: options.random ?? seededRandom(1) };
+  const drive = await MemoryDrive.open(remains, store, modules, options.moreEvents);
   return { arena, drive, store, clock };
 }
 
@@ -123,7 +126,9 @@ export async function appendRows(
 ): Promise<number> {
   const rows = rowsOf(store.shape(id), layer, tokens, options);
   assert.equal(rows.byteLength, store.appendSizeBytes(id, tokens.length, options.elementType));
-  const offset = arena.allocate(rows.byteLength);
+  const room = arena.allocate(rows.byteLength + 3);
+  // A command's data may start anywhere.
+  const offset = room + (position % 4);
   try {
     arena.bytes.set(rows, offset);
     const { elementType, headMajor = false } = options;
@@ -131,7 +136,7 @@ export async function appendRows(
   } finally {
     // Whatever still refers to the source now reads rubbish.
     arena.bytes.fill(0xdd, offset, offset + rows.byteLength);
-    arena.free(offset);
+    arena.free(room);
   }
 }
 

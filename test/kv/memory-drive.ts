@@ -115,6 +115,7 @@ export class MemoryDrive implements KvPages, StagingLog {
   /** Opens what is left of a drive, as the FTL does: recover, settle, then a checkpoint that stages everything. */
   static async open(
     remains: DriveRemains, participant: Participant, modules: { arena: Arena; random: Random },
+    moreEvents: readonly RecoveredEvent[] = [],
   ): Promise<MemoryDrive> {
     const drive = new MemoryDrive(remains, modules);
     drive.#participant = participant;
@@ -125,6 +126,7 @@ export class MemoryDrive implements KvPages, StagingLog {
         events.push({ operation: page.operation, kind: 'page', tag: page.tag, lpn });
       }
     }
+    events.push(...moreEvents);
     events.sort((a, b) => a.operation - b.operation);
     drive.#references.set(participant.recover(events, drive.pageCount, drive.#reader()));
     for (let lpn = 0; lpn < drive.pageCount; lpn++) {
@@ -303,7 +305,7 @@ export class MemoryDrive implements KvPages, StagingLog {
   }
 
   /** Of what was not synced, the log keeps its first `recordCount` records and the media any pages. */
-  powerCut(recordCount: number, keepsPage: (tag: KvPageTag) => boolean): DriveRemains {
+  powerCut(recordCount: number, keepsPage: (tag: KvPageTag, operation: number) => boolean): DriveRemains {
     return this.#remains(this.#syncedRecordCount + recordCount, keepsPage);
   }
 
@@ -311,11 +313,11 @@ export class MemoryDrive implements KvPages, StagingLog {
     return this.#log.length - this.#syncedRecordCount;
   }
 
-  #remains(recordCount: number, keepsPage: (tag: KvPageTag) => boolean): DriveRemains {
+  #remains(recordCount: number, keepsPage: (tag: KvPageTag, operation: number) => boolean): DriveRemains {
     const log = this.#log.slice(0, recordCount);
     const pages = new Map(
       [...this.pages]
-        .filter(([, page]) => page.synced || keepsPage(page.tag))
+        .filter(([, page]) => page.synced || keepsPage(page.tag, page.operation))
         .map(([lpn, page]) => [lpn, { ...page, bytes: page.bytes.slice() }]),
     );
     const operation = Math.max(

@@ -13,6 +13,7 @@ import { newRemains, seededRandom, type DriveRemains, type Random } from './memo
 import { SequenceModel, type ModelSequence } from './sequence-model.ts';
 
 const SEED = 20_261;
+const ARENA_BYTES = 2 * 1024 * 1024;
 const drive = { pageSizeBytes: 4096, channelCount: 3, pageCount: 20_000 };
 
 interface HeldView {
@@ -96,9 +97,18 @@ class History {
     const carried = [...tokens.slice(position), ...fresh];
     const options = { elementType: this.#pick([undefined, ...elementTypeNames]), headMajor: this.#random() < 0.5 };
     this.log.push(`append ${sequence.id}.${layer} at ${position}: ${carried.length}`);
-    const length = await appendRows(this.#opened, sequence.id, layer, position, carried, options);
-    tokens.push(...fresh);
-    assert.equal(length, tokens.length);
+    const { drive: flash } = this.#opened;
+    if (this.#random() < 0.05) flash.programsUntilFault = this.#below(8);
+    try {
+      const length = await appendRows(this.#opened, sequence.id, layer, position, carried, options);
+      tokens.push(...fresh);
+      assert.equal(length, tokens.length);
+    } catch (error) {
+      failsWith('writeFault', /planted/)(error);
+      this.log.push('failed');
+      this.#model.truncate(sequence, layer, tokens.length, flash.operation);
+    }
+    flash.programsUntilFault = Number.POSITIVE_INFINITY;
   }
 
   async #repeat(sequence: ModelSequence): Promise<void> {
@@ -241,7 +251,7 @@ class History {
       remains = old.powerCut(records, () => this.#random() < share);
     }
     this.#opened.store.close();
-    this.#opened = await openDrive(remains, { random: this.#random });
+    this.#opened = await openDrive(remains, { random: this.#random, arenaBytes: ARENA_BYTES });
     await this.#adopt(Math.max(remains.checkpointOperation, remains.log.at(-1)?.operation ?? 0), wholeGroups);
   }
 
@@ -290,7 +300,7 @@ test('histories of sequences agree with the model, across crashes', async () => 
   await fc.assert(
     fc.asyncProperty(fc.integer({ min: 1, max: 2 ** 31 }), fc.integer({ min: 20, max: 160 }), async (seed, steps) => {
       const random = seededRandom(seed);
-      const history = new History(await openDrive(newRemains(drive), { random }), random);
+      const history = new History(await openDrive(newRemains(drive), { random, arenaBytes: ARENA_BYTES }), random);
       try {
         for (let i = 0; i < steps; i++) await history.step();
         await history.finish();
@@ -300,6 +310,6 @@ test('histories of sequences agree with the model, across crashes', async () => 
         throw error;
       }
     }),
-    { seed: SEED, numRuns: Number(process.env['ATTNDRIVE_TEST_RUNS'] ?? 60) },
+    { seed: SEED, numRuns: Number(process.env['ATTNDRIVE_TEST_RUNS'] ?? 50) },
   );
 });

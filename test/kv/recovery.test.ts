@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createArena } from '../../daemon/base/arena.ts';
+import type { Lpn } from '../../daemon/ftl/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { encodeReclaim, encodeTruncate } from '../../daemon/kv/staged-records.ts';
@@ -256,6 +257,20 @@ test('records of unknown sequences are counted, records of another format stop t
     broken.drive.append(2, Uint8Array.from(payload));
     await assert.rejects(openDrive(broken.drive.kill()), failsWith('internal', /KV record/));
   }
+});
+
+test('pages from before the transaction tell nothing new', async () => {
+  const opened = await openDrive();
+  const id = createSequence(opened);
+  const generation = opened.drive.operation;
+  await appendRows(opened, id, 0, 0, tokenRange(0, 10));
+  opened.drive.checkpoint();
+  const events = [0, 1].flatMap((group) => [0, 1].flatMap((head) => ([0, 1] as const).map((part) => {
+    const tag = { sequenceId: id, generation, layer: 0, head, part, group };
+    return { operation: generation + 1, kind: 'page', tag, lpn: (4000 + group) as Lpn } as const;
+  })));
+  const again = await openDrive(opened.drive.kill(), { moreEvents: events });
+  await assertTokens(again, id, 0, tokenRange(0, 10));
 });
 
 test('tails too large for one record are staged in several', async () => {

@@ -32,7 +32,7 @@ const isTest = (event) => event.details?.type !== 'suite' && !isFile(event);
 function failure(event) {
   const error = event.details?.error;
   const cause = error?.cause ?? error;
-  const at = event.line === undefined ? '' : ` (line ${event.line} of the compiled test)`;
+  const at = event.line === undefined ? '' : ` (compiled line ${event.line})`;
   return `${event.name}${at}\n${String(cause?.stack ?? cause?.message ?? cause)}`;
 }
 
@@ -42,6 +42,8 @@ if (files.length === 0) {
   process.exit(1);
 }
 
+// Stacks of failures then name the lines of the TypeScript sources.
+process.env.NODE_OPTIONS ??= '--enable-source-maps';
 const stream = run({ files, concurrency: 2, timeout: FILE_TIMEOUT_MS });
 stream.on('test:pass', (event) => {
   if (isFile(event) || !isTest(event)) return;

@@ -6,6 +6,7 @@ import { tidy } from './tidy.mjs';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const fix = process.argv.includes('--fix');
+const OUTPUT_LINES_MAX = 100;
 let failed = false;
 
 function step(name, command, args) {
@@ -13,7 +14,7 @@ function step(name, command, args) {
   const good = result.status === 0;
   console.log(`${good ? 'ok  ' : 'FAIL'} ${name}`);
   const output = `${result.stdout ?? ''}${result.stderr ?? ''}`.trim();
-  if (!good || /\bwarning\b/i.test(output)) console.log(output);
+  if (!good || /\bwarning\b/i.test(output)) console.log(output.split('\n').slice(0, OUTPUT_LINES_MAX).join('\n'));
   if (result.error) console.log(String(result.error));
   failed ||= !good;
 }
@@ -23,7 +24,7 @@ const bin = (name) => `node_modules/.bin/${name}`;
 step('layers', process.execPath, ['tools/build/lint-config.mjs', ...(fix ? ['--write'] : [])]);
 step('spec tables', process.execPath, ['tools/build/spec-tables.mjs', ...(fix ? ['--write'] : [])]);
 step('lint', bin('oxlint'), ['--format=unix', '--report-unused-disable-directives']);
-step('format', bin('biome'), ['format', ...(fix ? ['--write'] : []), '--colors=off', '.']);
+step('format', bin('biome'), ['format', ...(fix ? ['--write'] : []), '--colors=off', '--reporter=summary', '.']);
 
 const problems = tidy(root);
 console.log(`${problems.length === 0 ? 'ok  ' : 'FAIL'} tidy`);

@@ -19,7 +19,9 @@ const files = readdirSync(join(root, '.build/test'), { recursive: true })
 
 const results = new Map();
 const of = (file) => {
-  const key = file === undefined ? 'no file' : relative(join(root, '.build'), resolve(root, file)).replace(/\.js$/, '');
+  // The file is the compiled one, or its source where source maps are read.
+  const path = file === undefined ? 'no file' : relative(root, resolve(root, file));
+  const key = path.replace(/^\.build\//, '').replace(/\.(js|ts)$/, '');
   let result = results.get(key);
   if (result === undefined)
     results.set(key, (result = { passed: 0, failed: [], skipped: [], output: [], durationMs: 0 }));
@@ -32,8 +34,7 @@ const isTest = (event) => event.details?.type !== 'suite' && !isFile(event);
 function failure(event) {
   const error = event.details?.error;
   const cause = error?.cause ?? error;
-  const at = event.line === undefined ? '' : ` (compiled line ${event.line})`;
-  return `${event.name}${at}\n${String(cause?.stack ?? cause?.message ?? cause)}`;
+  return `${event.name}\n${String(cause?.stack ?? cause?.message ?? cause)}`;
 }
 
 if (files.length === 0) {

@@ -24,7 +24,8 @@ export function checkAppendRange(position: number, tokenCount: number): void {
   }
   if (!Number.isInteger(position) || position < 0 || position + tokenCount > limits.sequenceTokensMax) {
     throw new DriveError(
-      'tokenRange', `append of ${tokenCount} tokens at ${position}, allowed up to ${limits.sequenceTokensMax}`,
+      'tokenRange',
+      `append of ${tokenCount} tokens at ${position}, allowed up to ${limits.sequenceTokensMax}`,
     );
   }
 }
@@ -36,9 +37,9 @@ export function checkAppendRange(position: number, tokenCount: number): void {
 export async function appendTokens(room: KvRoom, sequence: Sequence, request: AppendRequest): Promise<number> {
   const { layer, layerIndex, position, tokenCount } = request;
   if (position > layer.length) {
-    throw new DriveError(
-      'appendGap', `position ${position}, layer ${layerIndex} has ${layer.length} tokens`, { result: layer.length },
-    );
+    throw new DriveError('appendGap', `position ${position}, layer ${layerIndex} has ${layer.length} tokens`, {
+      result: layer.length,
+    });
   }
   const source = new RowSource(request.source, sequence.shape, sequence.layout, tokenCount, room);
   try {
@@ -57,7 +58,11 @@ export async function appendTokens(room: KvRoom, sequence: Sequence, request: Ap
 
 /** Appends source tokens from `firstSourceToken` on, which belong at the layer's end. */
 async function addTokens(
-  room: KvRoom, sequence: Sequence, request: AppendRequest, source: RowSource, firstSourceToken: number,
+  room: KvRoom,
+  sequence: Sequence,
+  request: AppendRequest,
+  source: RowSource,
+  firstSourceToken: number,
 ): Promise<void> {
   const { layer } = request;
   const { groupTokens, streamCount } = sequence.layout;
@@ -71,7 +76,14 @@ async function addTokens(
     try {
       const tailCount = sequence.tailCount(layer);
       const plan = {
-        sequence, layer, layerIndex: request.layerIndex, source, firstSourceToken, firstGroup, groupCount, tailCount,
+        sequence,
+        layer,
+        layerIndex: request.layerIndex,
+        source,
+        firstSourceToken,
+        firstGroup,
+        groupCount,
+        tailCount,
       };
       const rest = (layer.length + fresh) % groupTokens;
       const next = rest > 0 ? nextSlab(room, sequence, layer) : undefined;
@@ -111,7 +123,11 @@ function nextSlab(room: KvRoom, sequence: Sequence, layer: Layer): TailSlab {
 }
 
 function appendToTail(
-  room: KvRoom, sequence: Sequence, layer: Layer, source: RowSource, firstSourceToken: number,
+  room: KvRoom,
+  sequence: Sequence,
+  layer: Layer,
+  source: RowSource,
+  firstSourceToken: number,
 ): void {
   const count = source.tokenCount - firstSourceToken;
   layer.slab ??= room.tails.allocate(sequence.layout);
@@ -120,7 +136,12 @@ function appendToTail(
 }
 
 function copyToSlab(
-  sequence: Sequence, slab: TailSlab, firstRow: number, source: RowSource, firstToken: number, count: number,
+  sequence: Sequence,
+  slab: TailSlab,
+  firstRow: number,
+  source: RowSource,
+  firstToken: number,
+  count: number,
 ): void {
   for (const part of [0, 1] as const) {
     for (let head = 0; head < sequence.layout.headCount; head++) {
@@ -131,7 +152,11 @@ function copyToSlab(
 
 /** DriveError appendConflict, naming the first token that differs from what the layer holds. */
 async function compareOverlap(
-  room: KvRoom, sequence: Sequence, request: AppendRequest, source: RowSource, overlap: number,
+  room: KvRoom,
+  sequence: Sequence,
+  request: AppendRequest,
+  source: RowSource,
+  overlap: number,
 ): Promise<void> {
   const { layer, layerIndex, position } = request;
   const { groupTokens, streamCount } = sequence.layout;
@@ -145,17 +170,21 @@ async function compareOverlap(
       count = await equalCount(room, sequence, layer, source, run, position);
     }
     if (count < whole) {
-      throw new DriveError(
-        'appendConflict', `token ${from + count} of layer ${layerIndex} differs`, { result: from + count },
-      );
+      throw new DriveError('appendConflict', `token ${from + count} of layer ${layerIndex} differs`, {
+        result: from + count,
+      });
     }
   }
 }
 
 /** How many tokens from `run.from` on are equal, in one head and part of one group. */
 async function equalCount(
-  room: KvRoom, sequence: Sequence, layer: Layer, source: RowSource,
-  run: { head: number; part: Part; from: number; count: number; group: number }, position: number,
+  room: KvRoom,
+  sequence: Sequence,
+  layer: Layer,
+  source: RowSource,
+  run: { head: number; part: Part; from: number; count: number; group: number },
+  position: number,
 ): Promise<number> {
   const { layout } = sequence;
   const row = run.from - run.group * layout.groupTokens;

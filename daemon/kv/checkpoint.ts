@@ -16,13 +16,13 @@ export interface RemovedSequence {
   readonly segmentCounts: readonly number[];
 }
 
-export const removedOf = (sequence: Sequence): RemovedSequence =>
-  ({ id: sequence.id, segmentCounts: sequence.layers.map((layer) => layer.table.savedSegmentCount) });
+export const removedOf = (sequence: Sequence): RemovedSequence => ({
+  id: sequence.id,
+  segmentCounts: sequence.layers.map((layer) => layer.table.savedSegmentCount),
+});
 
 /** Stages the tail tokens of one sequence that are not staged, or all of them. */
-export function stageTails(
-  room: KvRoom, sequence: Sequence, all: boolean, stage: (payload: Uint8Array) => void,
-): void {
+export function stageTails(room: KvRoom, sequence: Sequence, all: boolean, stage: (payload: Uint8Array) => void): void {
   const { rowBytes, headCount, groupTokens } = sequence.layout;
   const tokensMax = Math.max(1, Math.floor(STAGED_ROWS_BYTES_MAX / (headCount * (rowBytes[0] + rowBytes[1]))));
   for (const [layerIndex, layer] of sequence.layers.entries()) {
@@ -38,7 +38,12 @@ export function stageTails(
 }
 
 function tailRecord(
-  room: KvRoom, sequence: Sequence, layerIndex: number, layer: Layer, firstToken: number, tokenCount: number,
+  room: KvRoom,
+  sequence: Sequence,
+  layerIndex: number,
+  layer: Layer,
+  firstToken: number,
+  tokenCount: number,
 ): Uint8Array {
   const { layout } = sequence;
   const { slab } = layer;
@@ -71,7 +76,11 @@ export function stageBuffered(room: KvRoom, log: StagingLog): void {
 
 /** Gives a checkpoint everything that changed since the last one. `live`: all sequences. */
 export function checkpointSequences(
-  room: KvRoom, sink: CheckpointSink, live: Iterable<Sequence>, removed: readonly RemovedSequence[], nextId: bigint,
+  room: KvRoom,
+  sink: CheckpointSink,
+  live: Iterable<Sequence>,
+  removed: readonly RemovedSequence[],
+  nextId: bigint,
 ): void {
   for (const sequence of sink.restage ? live : room.dirty) {
     stageTails(room, sequence, sink.restage, (payload) => sink.stage(stagingOwners.kv, payload));

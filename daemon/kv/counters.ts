@@ -1,28 +1,30 @@
 /** Running totals of the KV room. Gauges follow the state, the others only grow. */
-export class KvCounters {
+export const newCounters = () => ({
   /** Tokens stored, summed over layers. */
-  tokenCount = 0;
+  tokenCount: 0,
   /** Pages that sequences hold; a page that two sequences share counts twice. */
-  heldPageCount = 0;
+  heldPageCount: 0,
   /** Bytes of held pages that hold no token, counted like them. */
-  heldPaddingBytes = 0;
-  appendCount = 0;
-  appendedTokenCount = 0;
+  heldPaddingBytes: 0,
+  appendCount: 0,
+  appendedTokenCount: 0,
   /** Bytes of rows added, as stored. */
-  appendedBytes = 0;
+  appendedBytes: 0,
   /** Bytes of the pages programmed that hold no token. */
-  programmedPaddingBytes = 0;
+  programmedPaddingBytes: 0,
   /** Appends that found some or all of their tokens already there. */
-  repeatedAppendCount = 0;
-  createdCount = 0;
-  forkedCount = 0;
-  truncateCount = 0;
-  reclaimedCount = 0;
+  repeatedAppendCount: 0,
+  createdCount: 0,
+  forkedCount: 0,
+  truncateCount: 0,
+  reclaimedCount: 0,
   /** Of these, by their lease. */
-  expiredCount = 0;
-  readBackBytes = 0;
-  stagedTailBytes = 0;
-}
+  expiredCount: 0,
+  readBackBytes: 0,
+  stagedTailBytes: 0,
+});
+
+export type KvCounters = ReturnType<typeof newCounters>;
 
 export interface KvSnapshot extends Readonly<KvCounters> {
   readonly sequenceCount: number;

@@ -76,9 +76,7 @@ function assemblePage(room: KvRoom, plan: GroupPlan, head: number, part: Part, g
   if (group === firstGroup && tailCount > 0) {
     const { slab } = layer;
     assert(slab !== undefined, 'a layer with tail tokens has a slab');
-    source.copyRows(
-      head, part, plan.firstSourceToken, layout.groupTokens - tailCount, slab.row(head, part, tailCount),
-    );
+    source.copyRows(head, part, plan.firstSourceToken, layout.groupTokens - tailCount, slab.row(head, part, tailCount));
     const rows = slab.row(head, part, 0);
     if (layout.slabIsPage[part]) return rows;
     const frame = room.pageFrame(part, groupBytes);

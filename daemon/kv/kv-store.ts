@@ -4,14 +4,24 @@ import type { Arena } from '../base/arena.ts';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import type {
-  CheckpointParticipant, CheckpointSink, KvPages, KvRecovery, RecoveredEvent, StagingLog,
+  CheckpointParticipant,
+  CheckpointSink,
+  KvPages,
+  KvRecovery,
+  RecoveredEvent,
+  StagingLog,
 } from '../ftl/contract.ts';
 import type { Kernels } from '../kernels/contract.ts';
 import type { MetaReader } from '../meta/contract.ts';
 import { appendTokens, checkAppendRange } from './append.ts';
 import { checkpointSequences, removedOf, stageBuffered, type RemovedSequence } from './checkpoint.ts';
 import type {
-  AppendSource, KvStore, LayerView, ReadBackRequest, SequenceRequest, SequenceShape,
+  AppendSource,
+  KvStore,
+  LayerView,
+  ReadBackRequest,
+  SequenceRequest,
+  SequenceShape,
   SequenceSummary,
 } from './contract.ts';
 import { emptyRecoveryReport, type KvSnapshot } from './counters.ts';
@@ -118,9 +128,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     return sequence.id;
   }
 
-  async fork(
-    sourceId: bigint, tokenCount: number, request: Omit<SequenceRequest, 'shape'>,
-  ): Promise<bigint> {
+  async fork(sourceId: bigint, tokenCount: number, request: Omit<SequenceRequest, 'shape'>): Promise<bigint> {
     const parent = this.#named(sourceId);
     if (!Number.isInteger(tokenCount) || tokenCount < 0) {
       throw new DriveError('tokenRange', `fork at ${tokenCount} tokens`);
@@ -151,7 +159,10 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
   #form(request: SequenceRequest, parentId: bigint): Sequence {
     checkRequest(request);
     if (this.#sequences.size >= limits.sequenceCountMax) {
-      throw new DriveError('sequenceLimit', `${this.#sequences.size} sequences, allowed are ${limits.sequenceCountMax}`);
+      throw new DriveError(
+        'sequenceLimit',
+        `${this.#sequences.size} sequences, allowed are ${limits.sequenceCountMax}`,
+      );
     }
     if (this.#sequences.has(request.id)) throw new DriveError('sequenceExists', `sequence ${request.id}`);
     const id = request.id === 0n ? this.#chooseId() : request.id;
@@ -214,7 +225,11 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
   // --- Tokens
 
   async append(
-    id: bigint, layerIndex: number, position: number, tokenCount: number, source: AppendSource,
+    id: bigint,
+    layerIndex: number,
+    position: number,
+    tokenCount: number,
+    source: AppendSource,
   ): Promise<number> {
     const sequence = this.#named(id);
     const layer = layerOf(sequence, layerIndex);
@@ -267,7 +282,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     this.#sortedIds ??= [...this.#live()].map(({ id }) => id).sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
     const ids = this.#sortedIds;
     let low = 0;
-    for (let high = ids.length; low < high;) {
+    for (let high = ids.length; low < high; ) {
       const middle = (low + high) >>> 1;
       if ((ids[middle] as bigint) <= after) low = middle + 1;
       else high = middle;

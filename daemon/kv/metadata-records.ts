@@ -34,8 +34,11 @@ export interface SequenceRecord {
   readonly generations: readonly number[];
 }
 
-export const encodeState = (state: StateRecord): unknown =>
-  ({ version: VERSION, operation: state.operation, nextId: idText(state.nextId) });
+export const encodeState = (state: StateRecord): unknown => ({
+  version: VERSION,
+  operation: state.operation,
+  nextId: idText(state.nextId),
+});
 
 export function decodeState(value: unknown): StateRecord {
   const record = fieldsOf(value, 'KV state');
@@ -91,7 +94,8 @@ const unreadable = (what: string, detail: string): DriveError =>
 function fieldsOf(value: unknown, what: string): Record {
   if (typeof value !== 'object' || value === null) throw unreadable(what, `is ${typeof value}`);
   const record = value as Record;
-  if (record['version'] !== VERSION) throw unreadable(what, `version ${String(record['version'])}, expected ${VERSION}`);
+  if (record['version'] !== VERSION)
+    throw unreadable(what, `version ${String(record['version'])}, expected ${VERSION}`);
   return record;
 }
 
@@ -109,7 +113,7 @@ function textOf(record: Record, field: string): string {
 
 function numbersOf(record: Record, field: string): number[] {
   const value = record[field];
-  if (Array.isArray(value) && value.every((item) => typeof item === 'number')) return value as number[];
+  if (Array.isArray(value) && value.every((item) => typeof item === 'number')) return value;
   throw unreadable(field, 'is no list of numbers');
 }
 

@@ -32,7 +32,11 @@ export async function readConcurrently(count: number, read: (index: number) => P
  * meanwhile. DriveError unrecoveredRead.
  */
 export async function readRowsIntoSlab(
-  room: KvRoom, layout: RowLayout, pages: readonly Lpn[], rowCount: number, slab: TailSlab,
+  room: KvRoom,
+  layout: RowLayout,
+  pages: readonly Lpn[],
+  rowCount: number,
+  slab: TailSlab,
 ): Promise<void> {
   await readConcurrently(pages.length, async (stream) => {
     const page = pages[stream];

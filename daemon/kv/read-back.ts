@@ -43,7 +43,8 @@ export function checkReadBack(sequence: Sequence, request: ReadBackRequest): Lay
   }
   if (!isRange(tokenStart, tokenCount, layer.length)) {
     throw new DriveError(
-      'tokenRange', `${tokenCount} tokens from ${tokenStart}, layer ${request.layer} has ${layer.length}`,
+      'tokenRange',
+      `${tokenCount} tokens from ${tokenStart}, layer ${request.layer} has ${layer.length}`,
     );
   }
   return layer;
@@ -81,7 +82,10 @@ export function readBackSize(sequence: Sequence, request: ReadBackRequest): numb
  * reclaimed meanwhile.
  */
 export async function readBackRows(
-  room: KvRoom, sequence: Sequence, request: ReadBackRequest, targetOffset: number,
+  room: KvRoom,
+  sequence: Sequence,
+  request: ReadBackRequest,
+  targetOffset: number,
 ): Promise<void> {
   const layer = checkReadBack(sequence, request);
   const { groupTokens } = sequence.layout;
@@ -90,7 +94,7 @@ export async function readBackRows(
   const end = request.tokenStart + request.tokenCount;
   for (const plan of planParts(sequence, request)) {
     for (let head = request.firstHead; head < request.firstHead + request.headCount; head++) {
-      for (let token = request.tokenStart; token < end;) {
+      for (let token = request.tokenStart; token < end; ) {
         const group = Math.floor(token / groupTokens);
         const count = Math.min(end, (group + 1) * groupTokens) - token;
         const run = { plan, head, firstToken: token - request.tokenStart, count, row: token % groupTokens };

@@ -171,7 +171,11 @@ function clipRows(staged: readonly StagedRows[], length: number): StagedRows[] {
 
 /** Where one head's rows of one part begin in a staged record, and at which of them. */
 export function stagedRowOffset(
-  staged: StagedRows, rowBytes: readonly [number, number], head: number, part: 0 | 1, token: number,
+  staged: StagedRows,
+  rowBytes: readonly [number, number],
+  head: number,
+  part: 0 | 1,
+  token: number,
 ): number {
   const index = token - staged.firstToken;
   assert(index >= 0 && index < staged.recordTokens, `token ${token} is in the record`);

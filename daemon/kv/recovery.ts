@@ -64,9 +64,7 @@ export class Recovery {
     }
   }
 
-  #add(
-    request: SequenceRequest, parentId: bigint, generations: readonly number[], saved: boolean,
-  ): RecoveringSequence {
+  #add(request: SequenceRequest, parentId: bigint, generations: readonly number[], saved: boolean): RecoveringSequence {
     const { shape } = request;
     const layers = generations.map(
       (generation) => new RecoveringLayer(shape.kvHeadCount * 2, shape.groupTokens, generation),
@@ -121,7 +119,12 @@ export class Recovery {
     switch (record.kind) {
       case 'create': {
         this.#noteId(record.request.id);
-        this.#add(record.request, 0n, Array.from({ length: record.request.shape.layerCount }, () => generation), false);
+        this.#add(
+          record.request,
+          0n,
+          Array.from({ length: record.request.shape.layerCount }, () => generation),
+          false,
+        );
         return;
       }
       case 'fork': {
@@ -241,9 +244,7 @@ const rowBytesOf = (shape: SequenceShape): [number, number] => [
 ];
 
 /** Copies the rows of a staged record that belong to the layer's incomplete group. */
-function fillRows(
-  room: KvRoom, layer: Layer, slab: TailSlab, staged: RecoveredLayer['staged'][number],
-): void {
+function fillRows(room: KvRoom, layer: Layer, slab: TailSlab, staged: RecoveredLayer['staged'][number]): void {
   const { rowBytes, headCount, groupTokens } = slab.layout;
   const groupStart = layer.table.groupCount * groupTokens;
   const from = Math.max(staged.firstToken, groupStart);
@@ -252,7 +253,8 @@ function fillRows(
     for (let head = 0; head < headCount; head++) {
       const at = stagedRowOffset(staged, rowBytes, head, part, from);
       room.arena.bytes.set(
-        staged.rows.subarray(at, at + count * rowBytes[part]), slab.row(head, part, from - groupStart),
+        staged.rows.subarray(at, at + count * rowBytes[part]),
+        slab.row(head, part, from - groupStart),
       );
     }
   }

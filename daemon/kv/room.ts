@@ -4,7 +4,7 @@ import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import { stagingOwners, type KvPages, type StagingLog } from '../ftl/contract.ts';
 import type { Kernels } from '../kernels/contract.ts';
-import { KvCounters } from './counters.ts';
+import { newCounters } from './counters.ts';
 import { generationOf, type Layer, type Sequence } from './sequence.ts';
 import { encodeTruncate } from './staged-records.ts';
 import type { Part } from './shape.ts';
@@ -16,7 +16,7 @@ export class KvRoom {
   readonly kernels: Kernels;
   readonly clock: Clock;
   readonly tails: TailBuffer;
-  readonly counters = new KvCounters();
+  readonly counters = newCounters();
   /** Live sequences that differ from their metadata records or have tail tokens that are not staged. */
   readonly dirty = new Set<Sequence>();
   /** The arena again, for native comparisons. */

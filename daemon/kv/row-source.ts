@@ -5,10 +5,16 @@ import type { KvRoom } from './room.ts';
 import type { Part, RowLayout } from './shape.ts';
 
 /** Bytes that an append of `tokenCount` tokens carries: K rows, then V rows. */
-export function sourceSizeBytes(shape: SequenceShape, tokenCount: number, elementType: ElementType | undefined): number {
+export function sourceSizeBytes(
+  shape: SequenceShape,
+  tokenCount: number,
+  elementType: ElementType | undefined,
+): number {
   const rows = tokenCount * shape.kvHeadCount;
-  return rows * shape.headDimK * elementSizeBytes(elementType ?? shape.elementTypeK) +
-    rows * shape.headDimV * elementSizeBytes(elementType ?? shape.elementTypeV);
+  return (
+    rows * shape.headDimK * elementSizeBytes(elementType ?? shape.elementTypeK) +
+    rows * shape.headDimV * elementSizeBytes(elementType ?? shape.elementTypeV)
+  );
 }
 
 /** The rows that an append carries, as the sequence stores them: converted into scratch memory where the type differs. */

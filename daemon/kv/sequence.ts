@@ -55,7 +55,8 @@ export class Sequence {
     this.layout = layout;
     this.placement = Number(BigInt.asUintN(31, request.id));
     this.namedAtNs = nowNs;
-    this.layers = layers ??
+    this.layers =
+      layers ??
       Array.from({ length: request.shape.layerCount }, () => new Layer(new BlockTable(layout.streamCount), 0));
   }
 

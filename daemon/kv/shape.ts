@@ -44,7 +44,10 @@ export function resolveShape(request: SequenceShape, pageSizeBytes: number): Seq
   range('kvHeadCount', request.kvHeadCount, 1, limits.kvHeadCountMax);
   range('headDimK', request.headDimK, limits.headDimMin, limits.headDimMax);
   range('headDimV', request.headDimV, limits.headDimMin, limits.headDimMax);
-  for (const [name, type] of [['elementTypeK', request.elementTypeK], ['elementTypeV', request.elementTypeV]] as const) {
+  for (const [name, type] of [
+    ['elementTypeK', request.elementTypeK],
+    ['elementTypeV', request.elementTypeV],
+  ] as const) {
     if (!Object.hasOwn(elementTypes, type)) {
       throw new DriveError('invalidShape', `${name} is ${type}, allowed are ${Object.keys(elementTypes).join(', ')}`);
     }

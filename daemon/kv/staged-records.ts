@@ -1,7 +1,13 @@
 /** Encodes and decodes what this room writes into the staging log. */
 import { elementTypeOf, elementTypes } from '../../spec/element-type.ts';
 import {
-  KV_RECORD_ALL_LAYERS, KV_RECORD_VERSION, kvCreateRecord, kvForkRecord, kvReclaimRecord, kvRecordKinds, kvTailRecord,
+  KV_RECORD_ALL_LAYERS,
+  KV_RECORD_VERSION,
+  kvCreateRecord,
+  kvForkRecord,
+  kvReclaimRecord,
+  kvRecordKinds,
+  kvTailRecord,
   kvTruncateRecord,
 } from '../../spec/media-format/kv-records.ts';
 import { DriveError } from '../base/errors.ts';
@@ -23,18 +29,18 @@ export interface TailRecord {
 export type OperationRecord =
   | { readonly kind: 'create'; readonly request: SequenceRequest }
   | {
-    readonly kind: 'fork';
-    readonly request: Omit<SequenceRequest, 'shape'>;
-    readonly parentId: bigint;
-    readonly tokenCount: number;
-  }
+      readonly kind: 'fork';
+      readonly request: Omit<SequenceRequest, 'shape'>;
+      readonly parentId: bigint;
+      readonly tokenCount: number;
+    }
   | {
-    readonly kind: 'truncate';
-    readonly sequenceId: bigint;
-    /** undefined: all. */
-    readonly layer: number | undefined;
-    readonly length: number;
-  }
+      readonly kind: 'truncate';
+      readonly sequenceId: bigint;
+      /** undefined: all. */
+      readonly layer: number | undefined;
+      readonly length: number;
+    }
   | { readonly kind: 'reclaim'; readonly sequenceId: bigint };
 
 export function encodeCreate(request: SequenceRequest): Uint8Array {
@@ -91,18 +97,21 @@ export function allocateTail(
 ): { record: Uint8Array; rows: Uint8Array } {
   const rowsBytes = tail.tokenCount * headCount * (rowBytes[0] + rowBytes[1]);
   const record = new Uint8Array(kvTailRecord.sizeBytes + rowsBytes);
-  kvTailRecord.encode({
-    version,
-    kind: kvRecordKinds.tail,
-    layer: tail.layer,
-    generation: tail.generation,
-    sequenceId: tail.sequenceId,
-    firstToken: tail.firstToken,
-    tokenCount: tail.tokenCount,
-    rowBytesK: rowBytes[0],
-    rowBytesV: rowBytes[1],
-    kvHeadCount: headCount,
-  }, record);
+  kvTailRecord.encode(
+    {
+      version,
+      kind: kvRecordKinds.tail,
+      layer: tail.layer,
+      generation: tail.generation,
+      sequenceId: tail.sequenceId,
+      firstToken: tail.firstToken,
+      tokenCount: tail.tokenCount,
+      rowBytesK: rowBytes[0],
+      rowBytesV: rowBytes[1],
+      kvHeadCount: headCount,
+    },
+    record,
+  );
   return { record, rows: record.subarray(kvTailRecord.sizeBytes) };
 }
 
@@ -116,7 +125,12 @@ export function decodeStaged(payload: Uint8Array): TailRecord | OperationRecord 
       return decodeCreate(payload);
     case kvRecordKinds.fork: {
       const value = kvForkRecord.decode(checked(payload, kvForkRecord.sizeBytes));
-      const request = { id: value.sequenceId, owner: value.owner, label: value.label, leaseSeconds: value.leaseSeconds };
+      const request = {
+        id: value.sequenceId,
+        owner: value.owner,
+        label: value.label,
+        leaseSeconds: value.leaseSeconds,
+      };
       return { kind: 'fork', request, parentId: value.parentId, tokenCount: value.tokenCount };
     }
     case kvRecordKinds.truncate: {
@@ -159,7 +173,10 @@ function decodeCreate(payload: Uint8Array): OperationRecord {
   const elementTypeK = elementTypeOf(value.elementTypeK);
   const elementTypeV = elementTypeOf(value.elementTypeV);
   if (elementTypeK === undefined || elementTypeV === undefined) {
-    throw new DriveError('internal', `KV create record with element types ${value.elementTypeK}, ${value.elementTypeV}`);
+    throw new DriveError(
+      'internal',
+      `KV create record with element types ${value.elementTypeK}, ${value.elementTypeV}`,
+    );
   }
   const shape: SequenceShape = {
     layerCount: value.layerCount,

@@ -17,7 +17,10 @@ function checkLength(layerIndex: number, layer: Layer, length: number): void {
  * back into the tail first; the change itself is synchronous. Runs in the sequence's queue.
  */
 export async function truncateLayers(
-  room: KvRoom, sequence: Sequence, layerIndex: number | undefined, length: number,
+  room: KvRoom,
+  sequence: Sequence,
+  layerIndex: number | undefined,
+  length: number,
 ): Promise<void> {
   const indexes = layerIndex === undefined ? sequence.layers.map((_, index) => index) : [layerIndex];
   const layers = indexes.map((index) => sequence.layers[index] as Layer);
@@ -77,7 +80,12 @@ function slabFromTail(room: KvRoom, sequence: Sequence, layer: Layer, length: nu
 }
 
 function cutLayer(
-  room: KvRoom, sequence: Sequence, layer: Layer, length: number, slab: TailSlab | undefined, operation: number,
+  room: KvRoom,
+  sequence: Sequence,
+  layer: Layer,
+  length: number,
+  slab: TailSlab | undefined,
+  operation: number,
 ): void {
   const { layout } = sequence;
   const groupCount = Math.floor(length / layout.groupTokens);

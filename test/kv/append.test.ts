@@ -2,7 +2,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { failsWith } from './assertions.ts';
 import {
-  appendRows, assertEqualBytes, assertTokens, createSequence, openDrive, plainShape, readRows, rowsOf, rowsOfView,
+  appendRows,
+  assertEqualBytes,
+  assertTokens,
+  createSequence,
+  openDrive,
+  plainShape,
+  readRows,
+  rowsOf,
+  rowsOfView,
   tokenRange,
 } from './fixture.ts';
 import { newRemains } from './memory-drive.ts';
@@ -31,13 +39,14 @@ test('tokens appended one by one and many at a time read back as they were, in b
   }
 });
 
-test('a long append programs each stream\'s groups one after another, on channels by group and stream', async () => {
+test("a long append programs each stream's groups one after another, on channels by group and stream", async () => {
   const opened = await openDrive();
   const id = createSequence(opened);
   await appendRows(opened, id, 1, 0, tokenRange(0, 24));
   const order = opened.drive.programs.map(({ tag }) => [tag.head, tag.part, tag.group]);
   const expected = [];
-  for (const head of [0, 1]) for (const part of [0, 1]) for (const group of [0, 1, 2]) expected.push([head, part, group]);
+  for (const head of [0, 1])
+    for (const part of [0, 1]) for (const group of [0, 1, 2]) expected.push([head, part, group]);
   assert.deepEqual(order, expected);
   for (const { tag, channel } of opened.drive.programs) {
     assert.equal(channel, (tag.group + (tag.layer * 2 + tag.head) * 2 + tag.part) % 4);
@@ -85,7 +94,10 @@ test('a repeat succeeds, an overlapping append extends, a gap and a difference a
     const conflict = failsWith('appendConflict', /token 13 of layer 0/, 13);
     await assert.rejects(appendRows(opened, id, 0, 0, wrong, { headMajor }), conflict);
     await assert.rejects(appendRows(opened, id, 0, 9, wrong.slice(9), { headMajor }), conflict);
-    await assert.rejects(appendRows(opened, id, 0, 18, wrong.slice(18), { headMajor }), failsWith('appendConflict', /token 20/));
+    await assert.rejects(
+      appendRows(opened, id, 0, 18, wrong.slice(18), { headMajor }),
+      failsWith('appendConflict', /token 20/),
+    );
   }
   await assertTokens(opened, id, 0, tokenRange(0, 21));
   assert.equal(await appendRows(opened, id, 0, 4, tokenRange(4, 30)), 34);
@@ -109,7 +121,12 @@ test('a repeat compares bits, after conversion', async () => {
 
 test('head dimensions that are no powers of two, and page sizes', async () => {
   for (const pageSizeBytes of [4096, 16_384]) {
-    for (const [headDimK, headDimV] of [[9, 13], [80, 96], [255, 8], [129, 256]] as const) {
+    for (const [headDimK, headDimV] of [
+      [9, 13],
+      [80, 96],
+      [255, 8],
+      [129, 256],
+    ] as const) {
       const opened = await openDrive(newRemains({ pageSizeBytes, channelCount: 3, pageCount: 512 }));
       const id = createSequence(opened, { headDimK, headDimV, groupTokens: 0, elementTypeV: 'bf16' });
       const { groupTokens } = opened.store.shape(id);
@@ -119,8 +136,12 @@ test('head dimensions that are no powers of two, and page sizes', async () => {
       await appendRows(opened, id, 0, groupTokens - 1, tokenRange(groupTokens - 1, count - groupTokens + 1));
       await assertTokens(opened, id, 0, tokenRange(0, count));
       const view = opened.store.view(id, 0);
-      const expected = rowsOf(opened.store.shape(id), 0, tokenRange(0, count),
-        { headMajor: true, firstHead: 1, headCount: 1, part: 2 });
+      const expected = rowsOf(opened.store.shape(id), 0, tokenRange(0, count), {
+        headMajor: true,
+        firstHead: 1,
+        headCount: 1,
+        part: 2,
+      });
       assertEqualBytes(rowsOfView(opened, view, 1, 1), expected, 'view, padding checked');
       view.release();
     }
@@ -151,10 +172,17 @@ test('a full drive and a full arena leave the layer as it was', async () => {
   await assert.rejects(refused, failsWith('capacityExceeded', /4 pages.*2 are free/));
   await assertTokens(opened, id, 0, tokenRange(0, 19));
   assert.equal(await appendRows(opened, id, 0, 19, tokenRange(19, 4)), 23);
-  const tight = await openDrive(newRemains({ pageSizeBytes: 65_536, channelCount: 2, pageCount: 64 }),
-    { arenaBytes: 1024 * 1024 });
-  const wide = createSequence(tight, { kvHeadCount: 16, headDimK: 256, headDimV: 256, groupTokens: 0, elementTypeK: 'f32',
-    elementTypeV: 'f32' });
+  const tight = await openDrive(newRemains({ pageSizeBytes: 65_536, channelCount: 2, pageCount: 64 }), {
+    arenaBytes: 1024 * 1024,
+  });
+  const wide = createSequence(tight, {
+    kvHeadCount: 16,
+    headDimK: 256,
+    headDimV: 256,
+    groupTokens: 0,
+    elementTypeK: 'f32',
+    elementTypeV: 'f32',
+  });
   await assert.rejects(appendRows(tight, wide, 0, 0, [0]), failsWith('bufferFull', /bytes asked for/));
   assert.deepEqual(tight.store.summary(wide).lengths, [0, 0]);
   assert.equal(tight.store.snapshot().tokenCount, 0);
@@ -174,8 +202,10 @@ test('a failing program leaves the layer as it was, and its pages are never take
   await appendRows(opened, id, 0, 13, tokenRange(13, 20));
   await assertTokens(opened, id, 0, tokenRange(0, 33));
   // The failed append's pages reach the media, and all but one of those that it was repeated with.
-  const remains = opened.drive.powerCut(opened.drive.unsyncedRecordCount,
-    ({ head, part, group }, operation) => operation < failed || head + part > 0 || group !== 1);
+  const remains = opened.drive.powerCut(
+    opened.drive.unsyncedRecordCount,
+    ({ head, part, group }, operation) => operation < failed || head + part > 0 || group !== 1,
+  );
   const again = await openDrive(remains);
   await assertTokens(again, id, 0, tokenRange(0, 13));
 });
@@ -184,7 +214,8 @@ test('ranges that no layer can have are refused by name', async () => {
   const opened = await openDrive();
   const id = createSequence(opened);
   const source = { offset: 65_536, headMajor: false };
-  const append = (layer: number, position: number, count: number) => opened.store.append(id, layer, position, count, source);
+  const append = (layer: number, position: number, count: number) =>
+    opened.store.append(id, layer, position, count, source);
   await assert.rejects(append(2, 0, 1), failsWith('layerRange', /layer 2, allowed are 0 to 1/));
   await assert.rejects(append(0, 0, 0), failsWith('tokenRange', /append of 0 tokens/));
   await assert.rejects(append(0, 0x7fff_ffff, 1), failsWith('tokenRange', /allowed up to 2147483647/));
@@ -192,6 +223,9 @@ test('ranges that no layer can have are refused by name', async () => {
   await appendRows(opened, id, 0, 0, tokenRange(0, 4));
   await assert.rejects(readRows(opened, id, 0, 2, 3), failsWith('tokenRange', /3 tokens from 2, layer 0 has 4/));
   await assert.rejects(readRows(opened, id, 0, 0, 0), failsWith('tokenRange', /0 tokens/));
-  await assert.rejects(readRows(opened, id, 0, 0, 1, { firstHead: 1, headCount: 2 }), failsWith('headRange', /2 heads from 1/));
+  await assert.rejects(
+    readRows(opened, id, 0, 0, 1, { firstHead: 1, headCount: 2 }),
+    failsWith('headRange', /2 heads from 1/),
+  );
   await assert.rejects(readRows(opened, id, 5, 0, 1), failsWith('layerRange', /layer 5/));
 });

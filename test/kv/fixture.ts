@@ -8,7 +8,12 @@ import type { LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { elementSizeBytes, type ElementType } from '../../spec/element-type.ts';
 import {
-  MemoryDrive, newRemains, seededRandom, type DriveRemains, type MemoryDriveOptions, type Random,
+  MemoryDrive,
+  newRemains,
+  seededRandom,
+  type DriveRemains,
+  type MemoryDriveOptions,
+  type Random,
 } from './memory-drive.ts';
 
 export class ManualClock implements Clock {
@@ -52,7 +57,8 @@ export interface Opened {
 }
 
 export async function openDrive(
-  remains: DriveRemains = newRemains(smallDrive), options: { arenaBytes?: number; random?: Random; moreEvents?: RecoveredEvent[] } = {},
+  remains: DriveRemains = newRemains(smallDrive),
+  options: { arenaBytes?: number; random?: Random; moreEvents?: RecoveredEvent[] } = {},
 ): Promise<Opened> {
   const arena = createArena(options.arenaBytes ?? 8 * 1024 * 1024);
   new Float64Array(arena.buffer, ARENA_RESERVED_BYTES).fill(-1e150);
@@ -79,9 +85,14 @@ export function encodeElement(value: number, type: ElementType, target: DataView
   }
   const exponent = value === 0 ? 0 : Math.floor(Math.log2(value));
   const fraction = value === 0 ? 0 : value / 2 ** exponent - 1;
-  const bits = type === 'f16'
-    ? value === 0 ? 0 : ((exponent + 15) << 10) | (fraction * 1024)
-    : value === 0 ? 0 : ((exponent + 127) << 7) | (fraction * 128);
+  const bits =
+    type === 'f16'
+      ? value === 0
+        ? 0
+        : ((exponent + 15) << 10) | (fraction * 1024)
+      : value === 0
+        ? 0
+        : ((exponent + 127) << 7) | (fraction * 128);
   target.setUint16(at, bits, true);
 }
 
@@ -96,7 +107,10 @@ export interface RowsOptions {
 
 /** Rows of the given tokens (named by what `element` makes of them), K then V, in the order asked for. */
 export function rowsOf(
-  shape: SequenceShape, layer: number, tokens: readonly number[], options: RowsOptions = {},
+  shape: SequenceShape,
+  layer: number,
+  tokens: readonly number[],
+  options: RowsOptions = {},
 ): Uint8Array {
   const { firstHead = 0, headCount = shape.kvHeadCount, part: parts = 3, headMajor = false } = options;
   const chunks: Uint8Array[] = [];
@@ -121,7 +135,11 @@ export function rowsOf(
 }
 
 export async function appendRows(
-  { arena, store }: Opened, id: bigint, layer: number, position: number, tokens: readonly number[],
+  { arena, store }: Opened,
+  id: bigint,
+  layer: number,
+  position: number,
+  tokens: readonly number[],
   options: RowsOptions = {},
 ): Promise<number> {
   const rows = rowsOf(store.shape(id), layer, tokens, options);
@@ -141,7 +159,12 @@ export async function appendRows(
 }
 
 export async function readRows(
-  { arena, store }: Opened, id: bigint, layer: number, tokenStart: number, tokenCount: number, options: RowsOptions = {},
+  { arena, store }: Opened,
+  id: bigint,
+  layer: number,
+  tokenStart: number,
+  tokenCount: number,
+  options: RowsOptions = {},
 ): Promise<Uint8Array> {
   const { part = 3, firstHead = 0, headMajor = false, elementType } = options;
   const headCount = options.headCount ?? store.shape(id).kvHeadCount;
@@ -158,7 +181,12 @@ export async function readRows(
 }
 
 /** Asserts that a layer holds exactly these tokens, by reading them back. */
-export async function assertTokens(opened: Opened, id: bigint, layer: number, tokens: readonly number[]): Promise<void> {
+export async function assertTokens(
+  opened: Opened,
+  id: bigint,
+  layer: number,
+  tokens: readonly number[],
+): Promise<void> {
   assert.equal(opened.store.summary(id).lengths[layer], tokens.length, `length of layer ${layer} of ${id}`);
   if (tokens.length === 0) return;
   const found = await readRows(opened, id, layer, 0, tokens.length);
@@ -168,14 +196,18 @@ export async function assertTokens(opened: Opened, id: bigint, layer: number, to
 /** Rows of a view, gathered the way an attention plan does: pages from the drive, the tail from the arena. */
 export function rowsOfView({ arena, drive }: Opened, view: LayerView, head: number, part: 0 | 1): Uint8Array {
   const { shape } = view;
-  const rowBytes = part === 0
-    ? shape.headDimK * elementSizeBytes(shape.elementTypeK)
-    : shape.headDimV * elementSizeBytes(shape.elementTypeV);
+  const rowBytes =
+    part === 0
+      ? shape.headDimK * elementSizeBytes(shape.elementTypeK)
+      : shape.headDimV * elementSizeBytes(shape.elementTypeV);
   const chunks: Uint8Array[] = [];
   for (let group = 0; group * shape.groupTokens < view.flashTokenCount; group++) {
     const { bytes } = drive.pages.get(view.page(group, head, part))!;
     chunks.push(bytes.subarray(0, shape.groupTokens * rowBytes));
-    assert.ok(bytes.subarray(shape.groupTokens * rowBytes).every((byte) => byte === 0), 'padding is zero');
+    assert.ok(
+      bytes.subarray(shape.groupTokens * rowBytes).every((byte) => byte === 0),
+      'padding is zero',
+    );
   }
   chunks.push(rowsOfTail(arena, view, head, part, rowBytes));
   return Buffer.concat(chunks);
@@ -194,7 +226,8 @@ export function assertEqualBytes(found: Uint8Array, expected: Uint8Array, what: 
 }
 
 /** `count` token names from `first` on. */
-export const tokenRange = (first: number, count: number): number[] => Array.from({ length: count }, (_, i) => first + i);
+export const tokenRange = (first: number, count: number): number[] =>
+  Array.from({ length: count }, (_, i) => first + i);
 
 export const plainShape: SequenceShape = {
   layerCount: 2,
@@ -207,7 +240,10 @@ export const plainShape: SequenceShape = {
 };
 
 export function createSequence(
-  { store }: Opened, shape: Partial<SequenceShape> = {}, id = 0n, leaseSeconds = 0,
+  { store }: Opened,
+  shape: Partial<SequenceShape> = {},
+  id = 0n,
+  leaseSeconds = 0,
 ): bigint {
   return store.create({ shape: { ...plainShape, ...shape }, id, label: 'test', leaseSeconds, owner: 7n });
 }

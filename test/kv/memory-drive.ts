@@ -7,8 +7,18 @@ import assert from 'node:assert/strict';
 import type { Arena } from '../../daemon/base/arena.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
 import {
-  stagingOwners, type CheckpointParticipant, type CheckpointSink, type KvPages, type KvPageTag, type KvRecovery,
-  type Lpn, type PageReservation, type Ppn, type RecoveredEvent, type StagingLog, type StagingOwner,
+  stagingOwners,
+  type CheckpointParticipant,
+  type CheckpointSink,
+  type KvPages,
+  type KvPageTag,
+  type KvRecovery,
+  type Lpn,
+  type PageReservation,
+  type Ppn,
+  type RecoveredEvent,
+  type StagingLog,
+  type StagingOwner,
 } from '../../daemon/ftl/contract.ts';
 import type { MetaKey, MetaReader, MetaRecord } from '../../daemon/meta/contract.ts';
 
@@ -58,8 +68,14 @@ export interface DriveRemains {
   readonly operation: number;
 }
 
-export const newRemains = (options: MemoryDriveOptions): DriveRemains =>
-  ({ options, records: new Map(), log: [], pages: new Map(), checkpointOperation: 0, operation: 0 });
+export const newRemains = (options: MemoryDriveOptions): DriveRemains => ({
+  options,
+  records: new Map(),
+  log: [],
+  pages: new Map(),
+  checkpointOperation: 0,
+  operation: 0,
+});
 
 const compareKeys = (a: MetaKey, b: MetaKey): number => {
   for (let i = 0; i < Math.min(a.length, b.length); i++) {
@@ -114,13 +130,18 @@ export class MemoryDrive implements KvPages, StagingLog {
 
   /** Opens what is left of a drive, as the FTL does: recover, settle, then a checkpoint that stages everything. */
   static async open(
-    remains: DriveRemains, participant: Participant, modules: { arena: Arena; random: Random },
+    remains: DriveRemains,
+    participant: Participant,
+    modules: { arena: Arena; random: Random },
     moreEvents: readonly RecoveredEvent[] = [],
   ): Promise<MemoryDrive> {
     const drive = new MemoryDrive(remains, modules);
     drive.#participant = participant;
-    const events: RecoveredEvent[] = drive.#log.map(({ operation, payload }) =>
-      ({ operation, kind: 'staged', payload }));
+    const events: RecoveredEvent[] = drive.#log.map(({ operation, payload }) => ({
+      operation,
+      kind: 'staged',
+      payload,
+    }));
     for (const [lpn, page] of drive.pages) {
       if (page.operation > remains.checkpointOperation) {
         events.push({ operation: page.operation, kind: 'page', tag: page.tag, lpn });
@@ -321,7 +342,9 @@ export class MemoryDrive implements KvPages, StagingLog {
         .map(([lpn, page]) => [lpn, { ...page, bytes: page.bytes.slice() }]),
     );
     const operation = Math.max(
-      this.#checkpointOperation, ...log.map((r) => r.operation), ...[...pages.values()].map((p) => p.operation),
+      this.#checkpointOperation,
+      ...log.map((r) => r.operation),
+      ...[...pages.values()].map((p) => p.operation),
     );
     return {
       options: this.#options,

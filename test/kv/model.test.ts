@@ -6,7 +6,15 @@ import type { LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
 import { elementSizeBytes, elementTypeNames } from '../../spec/element-type.ts';
 import { failsWith } from './assertions.ts';
 import {
-  appendRows, assertEqualBytes, assertTokens, createSequence, openDrive, readRows, rowsOf, rowsOfTail, rowsOfView,
+  appendRows,
+  assertEqualBytes,
+  assertTokens,
+  createSequence,
+  openDrive,
+  readRows,
+  rowsOf,
+  rowsOfTail,
+  rowsOfView,
   type Opened,
 } from './fixture.ts';
 import { newRemains, seededRandom, type DriveRemains, type Random } from './memory-drive.ts';
@@ -55,7 +63,8 @@ class History {
       groupTokens: 0,
     };
     const widest = Math.max(
-      shape.headDimK * elementSizeBytes(shape.elementTypeK), shape.headDimV * elementSizeBytes(shape.elementTypeV),
+      shape.headDimK * elementSizeBytes(shape.elementTypeK),
+      shape.headDimV * elementSizeBytes(shape.elementTypeV),
     );
     const groupTokensMax = Math.floor(drive.pageSizeBytes / widest);
     return { ...shape, groupTokens: this.#random() < 0.3 ? 0 : 1 + this.#below(Math.min(groupTokensMax, 9)) };
@@ -181,8 +190,11 @@ class History {
     assert.equal(view.length, tokens.length);
     for (let head = 0; head < sequence.shape.kvHeadCount; head++) {
       for (const part of [0, 1] as const) {
-        const expected = rowsOf(sequence.shape, layer, tokens,
-          { firstHead: head, headCount: 1, part: part === 0 ? 1 : 2 });
+        const expected = rowsOf(sequence.shape, layer, tokens, {
+          firstHead: head,
+          headCount: 1,
+          part: part === 0 ? 1 : 2,
+        });
         assertEqualBytes(rowsOfView(this.#opened, view, head, part), expected, `view of ${sequence.id}.${layer}`);
       }
     }
@@ -216,7 +228,10 @@ class History {
   }
 
   #assertCounters(): void {
-    const { store, drive: { heldPageCount, holderCount } } = this.#opened;
+    const {
+      store,
+      drive: { heldPageCount, holderCount },
+    } = this.#opened;
     const { live } = this.#model;
     let tokenCount = 0;
     let pageCount = 0;
@@ -259,7 +274,10 @@ class History {
   async #adopt(operation: number, wholeGroups: boolean): Promise<void> {
     const survivors = this.#model.survivors(operation);
     const { store } = this.#opened;
-    assert.deepEqual(store.list(0n, 100), survivors.map(({ id }) => id).sort((a, b) => (a < b ? -1 : 1)));
+    assert.deepEqual(
+      store.list(0n, 100),
+      survivors.map(({ id }) => id).sort((a, b) => (a < b ? -1 : 1)),
+    );
     const found = [];
     for (const sequence of survivors) {
       const { lengths } = store.summary(sequence.id);
@@ -270,7 +288,10 @@ class History {
         const inPages = wholeGroups ? surviving.tokens.length - (surviving.tokens.length % groupTokens) : 0;
         const lengthMin = Math.max(surviving.lengthMin, inPages);
         assert.ok(length >= lengthMin, `${sequence.id}.${layer} has ${length}, at least ${lengthMin} were durable`);
-        assert.ok(length <= surviving.tokens.length, `${sequence.id}.${layer} has ${length} > ${surviving.tokens.length}`);
+        assert.ok(
+          length <= surviving.tokens.length,
+          `${sequence.id}.${layer} has ${length} > ${surviving.tokens.length}`,
+        );
         tokens.push(surviving.tokens.slice(0, length));
         await assertTokens(this.#opened, sequence.id, layer, tokens[layer] as number[]);
       }
@@ -289,7 +310,10 @@ class History {
       await this.#reclaim(sequence);
     }
     this.#releaseViews(this.#views.length);
-    const { store, drive: { holderCount } } = this.#opened;
+    const {
+      store,
+      drive: { holderCount },
+    } = this.#opened;
     assert.equal(holderCount, 0, 'every page is let go of');
     assert.equal(store.snapshot().tailBytes, 0, 'every tail is let go of');
     store.close();

@@ -8,7 +8,14 @@ import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { encodeReclaim, encodeTruncate } from '../../daemon/kv/staged-records.ts';
 import { failsWith } from './assertions.ts';
 import {
-  appendRows, assertTokens, createSequence, ManualClock, openDrive, plainShape, tokenRange, type Opened,
+  appendRows,
+  assertTokens,
+  createSequence,
+  ManualClock,
+  openDrive,
+  plainShape,
+  tokenRange,
+  type Opened,
 } from './fixture.ts';
 import { MemoryDrive, seededRandom, type DriveRemains } from './memory-drive.ts';
 
@@ -55,7 +62,7 @@ test('only what changed is written at a checkpoint', async () => {
   assert.equal(opened.drive.recordCount, records);
   await opened.store.reclaim(id);
   opened.drive.checkpoint();
-  assert.equal(opened.drive.recordCount, 1, 'the room\'s own record remains');
+  assert.equal(opened.drive.recordCount, 1, "the room's own record remains");
 });
 
 test('a killed process loses only tokens that were in memory alone', async () => {
@@ -84,14 +91,19 @@ test('FUA: the staging log and the pages alone bring an append back', async () =
 });
 
 test('a group of which only some pages were kept counts as far as its tokens were staged', async () => {
-  for (const lost of [{ head: 1, part: 1 }, { head: 0, part: 0 }]) {
+  for (const lost of [
+    { head: 1, part: 1 },
+    { head: 0, part: 0 },
+  ]) {
     const opened = await openDrive();
     const id = createSequence(opened);
     await appendRows(opened, id, 0, 0, tokenRange(0, 12));
     opened.drive.checkpoint();
     await appendRows(opened, id, 0, 12, tokenRange(12, 14));
-    const remains = opened.drive.powerCut(0,
-      ({ head, part, group }) => group !== 1 || head !== lost.head || part !== lost.part);
+    const remains = opened.drive.powerCut(
+      0,
+      ({ head, part, group }) => group !== 1 || head !== lost.head || part !== lost.part,
+    );
     const again = await openDrive(remains);
     await assertTokens(again, id, 0, tokenRange(0, 12));
     assert.equal(again.store.snapshot().recovery.droppedPageCount, 3 + 4);
@@ -252,7 +264,12 @@ test('records of unknown sequences are counted, records of another format stop t
   opened.drive.append(2, encodeReclaim(5n));
   const again = await openDrive(opened.drive.kill());
   assert.equal(again.store.snapshot().recovery.droppedOperationCount, 2);
-  for (const payload of [[2, 1], [1, 9], [1, 4, 0], [1, 1, 0, 0]]) {
+  for (const payload of [
+    [2, 1],
+    [1, 9],
+    [1, 4, 0],
+    [1, 1, 0, 0],
+  ]) {
     const broken = await openDrive();
     broken.drive.append(2, Uint8Array.from(payload));
     await assert.rejects(openDrive(broken.drive.kill()), failsWith('internal', /KV record/));
@@ -265,17 +282,28 @@ test('pages from before the transaction tell nothing new', async () => {
   const generation = opened.drive.operation;
   await appendRows(opened, id, 0, 0, tokenRange(0, 10));
   opened.drive.checkpoint();
-  const events = [0, 1].flatMap((group) => [0, 1].flatMap((head) => ([0, 1] as const).map((part) => {
-    const tag = { sequenceId: id, generation, layer: 0, head, part, group };
-    return { operation: generation + 1, kind: 'page', tag, lpn: (4000 + group) as Lpn } as const;
-  })));
+  const events = [0, 1].flatMap((group) =>
+    [0, 1].flatMap((head) =>
+      ([0, 1] as const).map((part) => {
+        const tag = { sequenceId: id, generation, layer: 0, head, part, group };
+        return { operation: generation + 1, kind: 'page', tag, lpn: (4000 + group) as Lpn } as const;
+      }),
+    ),
+  );
   const again = await openDrive(opened.drive.kill(), { moreEvents: events });
   await assertTokens(again, id, 0, tokenRange(0, 10));
 });
 
 test('tails too large for one record are staged in several', async () => {
   const opened = await openDrive(undefined, { arenaBytes: 64 * 1024 * 1024 });
-  const shape = { kvHeadCount: 128, headDimK: 256, headDimV: 256, layerCount: 1, elementTypeK: 'f32', elementTypeV: 'f32' } as const;
+  const shape = {
+    kvHeadCount: 128,
+    headDimK: 256,
+    headDimV: 256,
+    layerCount: 1,
+    elementTypeK: 'f32',
+    elementTypeV: 'f32',
+  } as const;
   const id = createSequence(opened, { ...shape, groupTokens: 4 });
   await appendRows(opened, id, 0, 0, tokenRange(0, 3));
   opened.drive.checkpoint();
@@ -290,5 +318,8 @@ test('a memory too small for the stored tails is named', async () => {
     await appendRows(opened, id, 0, 0, tokenRange(0, 3));
   }
   opened.drive.checkpoint();
-  await assert.rejects(openDrive(opened.drive.kill(), { arenaBytes: 256 * 1024 }), failsWith('bufferFull', /asked for/));
+  await assert.rejects(
+    openDrive(opened.drive.kill(), { arenaBytes: 256 * 1024 }),
+    failsWith('bufferFull', /asked for/),
+  );
 });

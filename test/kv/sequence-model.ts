@@ -53,7 +53,10 @@ export class SequenceModel {
       if (layer !== undefined && layer !== index) return;
       const { tokens, durableLength } = generations.at(-1)!;
       generations.push({
-        operation, startLength: length, tokens: tokens.slice(0, length), durableLength: Math.min(durableLength, length),
+        operation,
+        startLength: length,
+        tokens: tokens.slice(0, length),
+        durableLength: Math.min(durableLength, length),
       });
     });
   }

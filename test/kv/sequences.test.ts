@@ -56,9 +56,14 @@ test('labels, leases and owners are kept or refused', async () => {
   const request = { shape: plainShape, id: 0n, label: 'ä'.repeat(64), leaseSeconds: 5, owner: 2n ** 63n };
   const id = store.create(request);
   const { label, owner, leaseSeconds, parentId } = store.summary(id);
-  assert.deepEqual({ label, owner, leaseSeconds, parentId },
-    { label: request.label, owner: request.owner, leaseSeconds: 5, parentId: 0n });
-  assert.throws(() => store.create({ ...request, label: 'ä'.repeat(65) }), failsWith('invalidField', /130 bytes, allowed are 128/));
+  assert.deepEqual(
+    { label, owner, leaseSeconds, parentId },
+    { label: request.label, owner: request.owner, leaseSeconds: 5, parentId: 0n },
+  );
+  assert.throws(
+    () => store.create({ ...request, label: 'ä'.repeat(65) }),
+    failsWith('invalidField', /130 bytes, allowed are 128/),
+  );
   assert.throws(() => store.create({ ...request, label: 'a\0' }), failsWith('invalidField', /zero character/));
   assert.throws(() => store.create({ ...request, leaseSeconds: 2 ** 32 }), failsWith('invalidField', /lease of/));
   assert.throws(() => store.create({ ...request, owner: -1n }), failsWith('invalidField', /owner/));
@@ -67,7 +72,10 @@ test('labels, leases and owners are kept or refused', async () => {
 test('there are as many sequences as the limit says', async () => {
   const opened = await openDrive();
   for (let i = 0; i < limits.sequenceCountMax; i++) createSequence(opened, { layerCount: 1 });
-  assert.throws(() => createSequence(opened), failsWith('sequenceLimit', new RegExp(`allowed are ${limits.sequenceCountMax}`)));
+  assert.throws(
+    () => createSequence(opened),
+    failsWith('sequenceLimit', new RegExp(`allowed are ${limits.sequenceCountMax}`)),
+  );
   await opened.store.reclaim(7n);
   createSequence(opened);
 });
@@ -121,8 +129,10 @@ test('a fork that fails leaves nothing behind', async () => {
   drive.read = () => Promise.reject(new Error('planted'));
   await assert.rejects(forkOf(opened, second, 21, 50n), /planted/);
   const { tailBytes, tokenCount, heldPageCount, sequenceCount } = store.snapshot();
-  assert.deepEqual([tailBytes, tokenCount, heldPageCount, sequenceCount],
-    [before.tailBytes, before.tokenCount, before.heldPageCount, 1]);
+  assert.deepEqual(
+    [tailBytes, tokenCount, heldPageCount, sequenceCount],
+    [before.tailBytes, before.tokenCount, before.heldPageCount, 1],
+  );
   assert.equal(createSequence(opened, {}, 50n), 50n, 'its id is free again');
 });
 

@@ -3,8 +3,17 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { LayerView } from '../../daemon/kv/contract.ts';
 import {
-  appendRows, assertEqualBytes, assertTokens, createSequence, openDrive, plainShape, rowsOf, rowsOfTail, rowsOfView,
-  tokenRange, type Opened,
+  appendRows,
+  assertEqualBytes,
+  assertTokens,
+  createSequence,
+  openDrive,
+  plainShape,
+  rowsOf,
+  rowsOfTail,
+  rowsOfView,
+  tokenRange,
+  type Opened,
 } from './fixture.ts';
 
 function assertTail(opened: Opened, view: LayerView, tokens: readonly number[]): void {
@@ -103,7 +112,16 @@ test('a read-back sees the tokens at the call, whatever happens while it waits f
   const { store, drive, arena } = opened;
   const id = createSequence(opened);
   await appendRows(opened, id, 0, 0, tokenRange(0, 29));
-  const request = { id, layer: 0, part: 3, tokenStart: 0, tokenCount: 29, firstHead: 0, headCount: 2, headMajor: false } as const;
+  const request = {
+    id,
+    layer: 0,
+    part: 3,
+    tokenStart: 0,
+    tokenCount: 29,
+    firstHead: 0,
+    headCount: 2,
+    headMajor: false,
+  } as const;
   const target = arena.allocate(store.readBackSizeBytes(request));
   let open = (): void => undefined;
   drive.gate = new Promise((resolve) => {

@@ -94,8 +94,8 @@ export class BlockTable {
   }
 
   /**
-   * Gives every segment that changed since the last call (its little-endian entries, a copy) to `put`, and the number of
-   * each that is no more to `remove`.
+   * Gives every segment that changed since the last call (its little-endian entries, a copy) to `put`, and the number
+   * of each that is no more to `remove`.
    */
   save(put: (segment: number, entries: Uint8Array) => void, remove: (segment: number) => void): void {
     const entryCount = this.pageCount;

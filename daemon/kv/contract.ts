@@ -66,7 +66,7 @@ export interface LayerView {
 }
 
 export interface KvStore {
-  /** Checks the shape; groupTokens may be 0 in it. DriveError invalidShape, invalidField, sequenceExists, sequenceLimit. */
+  /** `groupTokens` may be 0 in the shape. DriveError invalidShape, invalidField, sequenceExists, sequenceLimit. */
   create(request: SequenceRequest): bigint;
   /**
    * Appends tokens to one layer; resolves with the layer's length once they are part of every later view. A repeat of

@@ -41,8 +41,8 @@ import { truncateLayers } from './truncate.ts';
 const ID_MAX = 2n ** 64n - 1n;
 
 /**
- * The sequences of one drive. Made before the drive is opened, since opening recovers it: `recover`, then `settle`, then
- * commands; `close` ends its timer.
+ * The sequences of one drive. Made before the drive is opened, since opening recovers it: `recover`, then `settle`,
+ * then commands; `close` ends its timer.
  */
 export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery {
   readonly #room: KvRoom;

@@ -7,7 +7,7 @@ import type { TailSlab } from './tail-slab.ts';
 /** Pages read at the same time by one command. */
 export const PAGE_READS_MAX = 8;
 
-/** Runs `read` for 0 to `count` - 1, at most PAGE_READS_MAX at a time. Waits for all that it started, even on failure. */
+/** Runs `read` for 0 to `count` - 1, at most PAGE_READS_MAX at a time. Waits for all that it began, even on failure. */
 export async function readConcurrently(count: number, read: (index: number) => Promise<void>): Promise<void> {
   let next = 0;
   let failed = false;

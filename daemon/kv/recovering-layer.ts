@@ -3,7 +3,7 @@ import type { Lpn } from '../ftl/contract.ts';
 import { BlockTable } from './block-table.ts';
 import type { TailRecord } from './staged-records.ts';
 
-/** Rows found in the staging log. `rows` holds `recordTokens` tokens from `firstToken` on, of which `tokenCount` count. */
+/** Rows of the staging log: `rows` holds `recordTokens` tokens from `firstToken` on, of which `tokenCount` count. */
 export interface StagedRows {
   readonly firstToken: number;
   readonly tokenCount: number;

@@ -29,7 +29,7 @@ interface RecoveringSequence {
 
 type PageEvent = Extract<RecoveredEvent, { kind: 'page' }>;
 
-/** Rebuilds the sequences of a drive: metadata records, then events in operation order. README.md argues why it is right. */
+/** Rebuilds a drive's sequences: metadata records, then events in operation order. README.md argues why it is right. */
 export class Recovery {
   readonly removed: RemovedSequence[] = [];
   nextId = 1n;

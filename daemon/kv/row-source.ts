@@ -17,7 +17,7 @@ export function sourceSizeBytes(
   );
 }
 
-/** The rows that an append carries, as the sequence stores them: converted into scratch memory where the type differs. */
+/** The rows that an append carries, as the sequence stores them: converted into scratch memory if the type differs. */
 export class RowSource {
   readonly tokenCount: number;
   readonly headMajor: boolean;

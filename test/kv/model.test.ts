@@ -1,4 +1,4 @@
-/** Random histories of sequences against a plain model, with checkpoints, killed processes and power cuts in between. */
+/** Random histories of sequences against a plain model, with checkpoints, killed processes and power cuts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

@@ -59,13 +59,15 @@ export function runningDrives(options: LocateOptions = {}): RunningDrive[] {
   return [...bySerial.values()].sort((a, b) => (a.serial < b.serial ? -1 : 1));
 }
 
-/** Where daemons announce themselves: the same places in the same order as the daemon's own default. */
+/**
+ * Where daemons announce themselves: what RUNTIME_DIRECTORY says and nothing else; without it the session's folder,
+ * the user's in shared memory, and that of a system service.
+ */
 export function runtimeFolders(environment: Readonly<Record<string, string | undefined>>): string[] {
   const { RUNTIME_DIRECTORY, XDG_RUNTIME_DIR } = environment;
-  const folders = [`/dev/shm/attndrive-${userInfo().uid}`];
-  if (XDG_RUNTIME_DIR) folders.unshift(`${XDG_RUNTIME_DIR}/attndrive`);
-  if (RUNTIME_DIRECTORY) folders.unshift(RUNTIME_DIRECTORY);
-  return folders;
+  if (RUNTIME_DIRECTORY) return [RUNTIME_DIRECTORY];
+  const session = XDG_RUNTIME_DIR ? [`${XDG_RUNTIME_DIR}/attndrive`] : [];
+  return [...session, `/dev/shm/attndrive-${userInfo().uid}`, '/run/attndrive'];
 }
 
 function theOneRunning(options: LocateOptions): RunningDrive {

@@ -1,4 +1,23 @@
 /** The public contract: everything a host, a tool or a second implementation needs. */
+export {
+  type AdminErrorBody,
+  type AdminRoutes,
+  adminRoutes,
+  type BlockSummary,
+  type ConnectionStatus,
+  type DriveStatus,
+  type FaultStatus,
+  type Health,
+  type HttpErrorCode,
+  httpErrorTable,
+  mediaTypes,
+  type NamespaceStatus,
+  type Route,
+  type SequenceDetail,
+  type SequenceStatus,
+  type SuperblockState,
+  type SuperblockStatus,
+} from './admin-api.ts';
 export * from './bits.ts';
 export * from './completion-entry.ts';
 export * from './element-type.ts';
@@ -10,6 +29,7 @@ export * from './identify-kv.ts';
 export * from './kv-commands.ts';
 export * from './limits.ts';
 export * from './log-pages.ts';
+export * from './metrics.ts';
 export * from './opcodes.ts';
 export * from './pdu.ts';
 export * from './sgl.ts';

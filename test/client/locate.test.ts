@@ -12,7 +12,7 @@ const DEAD = 0x3fff_ffff;
 
 beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'attndrive-locate-'));
-  environment = { RUNTIME_DIRECTORY: join(root, 'runtime'), XDG_RUNTIME_DIR: join(root, 'session') };
+  environment = { RUNTIME_DIRECTORY: join(root, 'runtime') };
 });
 afterEach(() => rmSync(root, { recursive: true }));
 
@@ -33,8 +33,7 @@ function announce(path: string, serial: string, pid = process.pid): void {
 const running = (serial: string, pid?: number): void =>
   announce(join(root, 'runtime', serial, 'drive.json'), serial, pid);
 
-/** Other drives of the user who runs this test must not matter. */
-const found = () => runningDrives({ environment }).filter(({ folder }) => /^\/srv\/test-/.test(folder));
+const found = (): string[] => runningDrives({ environment }).map(({ serial }) => serial);
 
 test('addresses are taken as they are', () => {
   for (const address of ['unix:/run/x.sock', 'tcp:127.0.0.1:4421', 'tcp:[::1]:4420']) {
@@ -78,17 +77,20 @@ test('a folder without a daemon, with a dead one, and what is no folder say what
   assert.match(refusal(folder), /no daemon serves/);
 });
 
-test('running drives are found in all runtime folders; dead and broken entries are passed over', () => {
+test('running drives are found; dead and broken entries are passed over', () => {
   running('test-B');
+  running('test-A');
   running('test-C', DEAD);
-  announce(join(root, 'session', 'attndrive', 'test-A', 'drive.json'), 'test-A');
   writeFileSync(join(root, 'runtime', 'stray'), '');
   mkdirSync(join(root, 'runtime', 'half'));
   writeFileSync(join(root, 'runtime', 'half', 'drive.json'), '{"pid":1,"folder":7}');
-  assert.deepEqual(
-    found().map(({ serial }) => serial),
-    ['test-A', 'test-B'],
-  );
+  assert.deepEqual(found(), ['test-A', 'test-B']);
+});
+
+test('without RUNTIME_DIRECTORY the session is searched, among others', () => {
+  announce(join(root, 'session', 'attndrive', 'test-A', 'drive.json'), 'test-A');
+  environment = { XDG_RUNTIME_DIR: join(root, 'session') };
+  assert.ok(found().includes('test-A'));
 });
 
 test('of several running drives one must be chosen; the error lists them', () => {
@@ -100,9 +102,8 @@ test('of several running drives one must be chosen; the error lists them', () =>
   });
 });
 
-test('the one running drive needs no name', (t) => {
+test('the one running drive needs no name', () => {
   running('test-A');
-  if (runningDrives({ environment }).length !== 1) return t.skip('this user runs a drive of its own');
   assert.equal(locateDrive('', { environment }).drive?.serial, 'test-A');
   rmSync(join(root, 'runtime'), { recursive: true });
   assert.throws(() => locateDrive(undefined, { environment }), /no drive of this user is running; start one with/);

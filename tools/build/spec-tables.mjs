@@ -12,6 +12,21 @@ function markdown(head, rows) {
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
+/** Rows `field, type, meaning` of a JSON schema; fields of nested objects are dotted, those of lists bracketed. */
+function schemaRows(schema, path = '') {
+  const { type, properties, items, additionalProperties, enum: values, description = '' } = schema;
+  const own = path === '' ? [] : [[`\`${path}\``, values ? values.join(', ') : type, description]];
+  if (type === 'array') return [...own, ...schemaRows(items, `${path}[]`).slice(items.type === 'object' ? 1 : 0)];
+  if (properties === undefined) return own;
+  const required = new Set(schema.required ?? []);
+  const inner = Object.entries(properties).flatMap(([name, property]) => {
+    const rows = schemaRows(property, path === '' ? name : `${path}.${name}`);
+    if (!required.has(name) && rows[0]) rows[0][1] += ', may be absent';
+    return rows;
+  });
+  return [...own, ...inner];
+}
+
 /** KIND -> rows of the table from one export. */
 const kinds = {
   struct: (struct) =>
@@ -91,6 +106,30 @@ const kinds = {
         name,
         writable ? 'yes' : 'no',
       ]),
+    ),
+  routes: (table) =>
+    markdown(
+      ['request', 'answer'],
+      Object.values(table).map(({ method, path, summary }) => [`\`${method} ${path}\``, summary]),
+    ),
+  routeFields: (table) =>
+    Object.values(table)
+      .map(({ method, path, parameters, query, response }) => {
+        const inputs = [...schemaRows(parameters.json), ...schemaRows(query.json)];
+        const given = inputs.length === 0 ? '' : `\n\n${markdown(['parameter', 'type', 'meaning'], inputs)}`;
+        const answer = response ? markdown(['field', 'type', 'meaning'], schemaRows(response.json)) : 'Plain text.';
+        return `### ${method} ${path}${given}\n\n${answer}`;
+      })
+      .join('\n\n'),
+  httpErrors: (table) =>
+    markdown(
+      ['HTTP', 'code', 'text'],
+      Object.entries(table).map(([code, { http, text }]) => [http, `\`${code}\``, text]),
+    ),
+  metrics: (table) =>
+    markdown(
+      ['metric', 'type', 'labels', 'meaning'],
+      Object.values(table).map(({ name, type, labels, help }) => [`\`${name}\``, type, labels.join(', '), help]),
     ),
   elementTypes: (table) =>
     markdown(

@@ -5,7 +5,8 @@ import type { Layer, Sequence } from './sequence.ts';
 
 /**
  * Fills `child`, which nobody else sees yet, with the first `tokenCount` tokens of every layer of `parent`. Whole
- * groups are shared; rows of an incomplete one are copied. Runs in the parent's queue. On failure the child holds nothing.
+ * groups are shared; rows of an incomplete one are copied. Runs in the parent's queue. On failure the child holds
+ * nothing.
  */
 export async function shareTokens(room: KvRoom, parent: Sequence, child: Sequence, tokenCount: number): Promise<void> {
   try {

@@ -3,8 +3,8 @@ import { assert } from '../base/assert.ts';
 import type { Part, RowLayout } from './shape.ts';
 
 /**
- * The incomplete group of one layer, in the arena: for each KV head its K rows, then its V rows. Held by its layer
- * and by every view of it; freed by the last. Rows that a view has seen are never written again while the view holds them.
+ * The incomplete group of one layer, in the arena: for each KV head its K rows, then its V rows. Held by its layer and
+ * by every view of it; freed by the last. Rows that a view has seen are never written again while the view holds them.
  */
 export class TailSlab {
   readonly #arena: Arena;

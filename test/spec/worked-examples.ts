@@ -24,12 +24,12 @@ import {
   propertySetCommand,
   r2t,
   SGL_FLAGS,
-  subsystemNqn,
   submissionEntry,
   type Sgl,
   ccBits,
   limits,
   ALL_TOKENS,
+  ANY_SUBSYSTEM_NQN,
 } from '../../spec/index.ts';
 
 const header = (type: keyof typeof pduTypes, dataBytes = 0) => ({
@@ -62,7 +62,7 @@ function connectAdmin(): Uint8Array {
   const data = connectData.encode({
     hostid: Uint8Array.from({ length: 16 }, (_, i) => i),
     cntlid: 0xffff,
-    subnqn: subsystemNqn('AD0001'),
+    subnqn: ANY_SUBSYSTEM_NQN,
     hostnqn: 'nqn.2014-08.org.nvmexpress:uuid:01234567-89ab-cdef-0123-456789abcdef',
   });
   const entry = connectCommand.encode({

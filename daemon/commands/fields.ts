@@ -18,11 +18,9 @@ const fieldMask = ({ width }: BitField): number => 2 ** width - 1;
 export const field = (dword: number, bits: BitField): number => (dword >>> bits.shift) & fieldMask(bits);
 
 /** CDW10-11 of every KV command that names a sequence. */
-export const sequenceIdOf = ({ cdw10, cdw11 }: SubmissionEntry): bigint =>
-  (BigInt(cdw11) << 32n) | BigInt(cdw10);
+export const sequenceIdOf = ({ cdw10, cdw11 }: SubmissionEntry): bigint => (BigInt(cdw11) << 32n) | BigInt(cdw10);
 
-export const idResult = (id: bigint): CommandResult =>
-  ({ dw0: Number(id & 0xffff_ffffn), dw1: Number(id >> 32n) });
+export const idResult = (id: bigint): CommandResult => ({ dw0: Number(id & 0xffff_ffffn), dw1: Number(id >> 32n) });
 
 /** A code of `0` is undefined, "as stored". DriveError invalidField. */
 export function elementTypeIn(code: number, what: string): ElementType | undefined {
@@ -32,7 +30,8 @@ export function elementTypeIn(code: number, what: string): ElementType | undefin
 
 export function requiredElementType(code: number, what: string): ElementType {
   const type = elementTypeOf(code);
-  if (type === undefined) throw new DriveError('invalidField', `${what} ${code}, allowed: codes of ${elementTypeNames.join(', ')}`);
+  if (type === undefined)
+    throw new DriveError('invalidField', `${what} ${code}, allowed: codes of ${elementTypeNames.join(', ')}`);
   return type;
 }
 

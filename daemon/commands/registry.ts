@@ -54,7 +54,7 @@ function commandSet(
   table: Readonly<Record<string, OpcodeRow>>,
   commands: readonly CommandDefinition[],
 ): CommandSet {
-  const definitions: (RegisteredCommand | undefined)[] = new Array(256).fill(undefined);
+  const definitions: (RegisteredCommand | undefined)[] = Array.from({ length: 256 });
   for (const command of commands) {
     const { opcode } = command.row;
     assert(Object.values(table).includes(command.row), `${name} command ${command.row.name} is in the opcode table`);

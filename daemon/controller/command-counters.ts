@@ -51,7 +51,7 @@ const ROWS_PER_QUEUE = UNKNOWN_OPCODE + 1;
 /** Completions by opcode and status, and latencies by opcode. Indices are looked up once per command. */
 export class CommandCounters {
   readonly hostBytes: HostByteCounters = { inCapsule: 0, inPdu: 0, outPdu: 0 };
-  readonly #rows: (Row | undefined)[] = new Array(queues.length * ROWS_PER_QUEUE).fill(undefined);
+  readonly #rows: (Row | undefined)[] = Array.from({ length: queues.length * ROWS_PER_QUEUE });
   failedCount = 0;
 
   constructor() {
@@ -87,7 +87,8 @@ export class CommandCounters {
     const samples: CommandSample[] = [];
     for (const row of this.#rows) {
       row?.statuses.forEach((count, index) => {
-        if (count > 0) samples.push({ queue: row.queue, opcode: row.name, status: statusNames[index] as string, count });
+        if (count > 0)
+          samples.push({ queue: row.queue, opcode: row.name, status: statusNames[index] as string, count });
       });
     }
     return samples;

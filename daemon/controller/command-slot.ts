@@ -137,7 +137,8 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
   /** FUSE, PSDT and metadata pointer: the parts of the entry that no command of ours uses. */
   checkFormat(): ErrorCode | undefined {
     if (this.flags !== SGL_FLAGS) return 'invalidField';
-    const metadata = this.#view.getUint32(at.metadataPointer, true) | this.#view.getUint32(at.metadataPointer + 4, true);
+    const metadata =
+      this.#view.getUint32(at.metadataPointer, true) | this.#view.getUint32(at.metadataPointer + 4, true);
     return metadata === 0 ? undefined : 'invalidField';
   }
 

@@ -39,7 +39,13 @@ export interface AssociationSnapshot {
   readonly hostId: string;
   readonly state: ControllerState;
   readonly keepAliveTimeoutMs: number;
-  readonly queues: readonly { id: number; peer: string; entryCount: number; inFlightCount: number; waitingCount: number }[];
+  readonly queues: readonly {
+    id: number;
+    peer: string;
+    entryCount: number;
+    inFlightCount: number;
+    waitingCount: number;
+  }[];
   readonly regionCount: number;
   readonly regionBytes: number;
   readonly slotCount: number;

@@ -25,7 +25,7 @@ export interface FabricsAnswer {
   readonly code: ErrorCode | undefined;
   readonly dw0: number;
   readonly dw1: number;
-  readonly then?: () => void;
+  readonly after?: () => void;
 }
 
 export const answer = (code: ErrorCode | undefined, dw0 = 0, dw1 = 0): FabricsAnswer => ({ code, dw0, dw1 });
@@ -74,7 +74,8 @@ export function parseConnect(slot: CommandSlot): ConnectRequest | FabricsAnswer 
   const { bytes, capsule } = slot;
   const command = connectCommand.decode(bytes);
   if (command.recfmt !== 0) return answer('connectIncompatibleFormat');
-  if (command.flags !== SGL_FLAGS || connectCommand.firstNonZeroReserved(bytes) !== undefined) return answer('invalidField');
+  if (command.flags !== SGL_FLAGS || connectCommand.firstNonZeroReserved(bytes) !== undefined)
+    return answer('invalidField');
   const sgl = parseSgl(bytes, connectCommand.offsetOf.sgl);
   if (!sgl.ok) return answer(sgl.error);
   if (sgl.value.kind !== 'inCapsule') return answer('sglType');
@@ -127,5 +128,5 @@ function disconnect(queue: Queue, bytes: Uint8Array): FabricsAnswer {
   if (recfmt !== 0) return answer('connectIncompatibleFormat');
   if (disconnectCommand.firstNonZeroReserved(bytes) !== undefined) return answer('invalidField');
   if (queueId === 0) return answer('invalidQueueType');
-  return { code: undefined, dw0: 0, dw1: 0, then: () => queue.end('Disconnect') };
+  return { code: undefined, dw0: 0, dw1: 0, after: () => queue.end('Disconnect') };
 }

@@ -271,7 +271,7 @@ export class Queue implements QueuePort, SlotOwner {
 
   #finishFabrics(slot: CommandSlot, answer: FabricsAnswer): void {
     this.#complete(slot, answer.code, answer.dw0, answer.dw1);
-    answer.then?.();
+    answer.after?.();
   }
 
   #complete(slot: CommandSlot, code: ErrorCode | undefined, dw0: number, dw1: number): void {

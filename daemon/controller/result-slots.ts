@@ -39,7 +39,10 @@ export class AssociationSlots implements ResultSlots {
 
   write(slot: number, offset: number, source: Uint8Array): void {
     const { bytes } = this.#claimed(slot);
-    assert(offset + source.length <= bytes.length, `write ${offset}+${source.length} of ${bytes.length} in slot ${slot}`);
+    assert(
+      offset + source.length <= bytes.length,
+      `write ${offset}+${source.length} of ${bytes.length} in slot ${slot}`,
+    );
     bytes.set(source, offset);
   }
 
@@ -79,6 +82,7 @@ export class AssociationSlots implements ResultSlots {
 
   #checkNumber(slot: number): void {
     const { resultSlotCountMax } = this.#limits;
-    if (slot >= resultSlotCountMax) throw new DriveError('slotLimit', `slot ${slot}, allowed: 0 to ${resultSlotCountMax - 1}`);
+    if (slot >= resultSlotCountMax)
+      throw new DriveError('slotLimit', `slot ${slot}, allowed: 0 to ${resultSlotCountMax - 1}`);
   }
 }

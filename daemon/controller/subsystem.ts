@@ -4,7 +4,13 @@ import { assert } from '../base/assert.ts';
 import type { AttentionEngine } from '../attention/contract.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/logger.ts';
-import { createFrontCounters, type DriveStatus, type FrontCounters, type Limits, type SubsystemIdentity } from '../commands/contract.ts';
+import {
+  createFrontCounters,
+  type DriveStatus,
+  type FrontCounters,
+  type Limits,
+  type SubsystemIdentity,
+} from '../commands/contract.ts';
 import { CommandRegistry } from '../commands/registry.ts';
 import type { BlockNamespace, Durability } from '../ftl/contract.ts';
 import type { KvStore } from '../kv/contract.ts';
@@ -12,7 +18,14 @@ import { CommandCounters, type CommandSample, type HostByteCounters, type Latenc
 import type { CommandSlot } from './command-slot.ts';
 import type { QueueLink, QueuePort } from './contract.ts';
 import { type AssociationSnapshot, Controller } from './controller.ts';
-import { answer, type FabricsAnswer, invalidInCommand, invalidInData, parseConnect, type ConnectRequest } from './fabrics-commands.ts';
+import {
+  answer,
+  type FabricsAnswer,
+  invalidInCommand,
+  invalidInData,
+  parseConnect,
+  type ConnectRequest,
+} from './fabrics-commands.ts';
 import { type RandomSource, RegionFolder, type RegionFolderOptions } from './memory-regions.ts';
 import { Queue, type QueueHost } from './queue.ts';
 import { TransferBudget } from './transfer-budget.ts';

@@ -1,5 +1,13 @@
 import type { Socket } from 'node:net';
-import { h2cData, icReq, PDU_FORMAT_VERSION, type PduType, pduFlags, pduTypes, TERM_DATA_BYTES_MAX } from '../../spec/pdu.ts';
+import {
+  h2cData,
+  icReq,
+  PDU_FORMAT_VERSION,
+  type PduType,
+  pduFlags,
+  pduTypes,
+  TERM_DATA_BYTES_MAX,
+} from '../../spec/pdu.ts';
 import { submissionEntry } from '../../spec/submission-entry.ts';
 import { assert } from '../base/assert.ts';
 import type { Clock, Timer } from '../base/clock.ts';

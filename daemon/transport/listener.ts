@@ -36,8 +36,8 @@ export class Transport {
   }
 
   /**
-   * Starts to listen; returns the address in the form that `--drive` takes. DriveError addressInUse, or invalidField for
-   * an address that this machine doesn't have, may not use, or a path that is too long.
+   * Starts to listen; returns the address in the form that `--drive` takes. DriveError addressInUse, or invalidField
+   * for an address that this machine doesn't have, may not use, or a path that is too long.
    */
   async listen(address: ListenAddress): Promise<string> {
     if (address.kind === 'unix') await removeStaleSocket(address.path);
@@ -59,7 +59,9 @@ export class Transport {
 
   /** Stops listening, ends every connection, and resolves when the sockets are gone. */
   async close(): Promise<void> {
-    const stopped = this.#servers.splice(0).map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
+    const stopped = this.#servers
+      .splice(0)
+      .map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
     for (const connection of this.#connections) connection.destroy('the drive stops');
     await Promise.all(stopped);
   }
@@ -110,7 +112,9 @@ const addressText = (address: ListenAddress): string =>
 function listenError(address: ListenAddress, error: NodeJS.ErrnoException): DriveError {
   const where = addressText(address);
   if (error.code === 'EADDRINUSE') {
-    return new DriveError('addressInUse', `${where}: give another address, or stop what listens there`, { cause: error });
+    return new DriveError('addressInUse', `${where}: give another address, or stop what listens there`, {
+      cause: error,
+    });
   }
   return new DriveError('invalidField', `listen address ${where}: ${error.code ?? error.message}`, { cause: error });
 }

@@ -100,8 +100,11 @@ export class PduReader {
 
   /** Checks the eight bytes that every PDU begins with. */
   #checkCommon(bytes: Uint8Array, at: number): PduType {
-    const refuse = (detail: string, info: number, kind: 'invalidHeaderField' | 'limitExceeded' = 'invalidHeaderField') =>
-      new PduError(kind, detail, info, bytes.slice(at, at + PDU_COMMON_HEADER_BYTES));
+    const refuse = (
+      detail: string,
+      info: number,
+      kind: 'invalidHeaderField' | 'limitExceeded' = 'invalidHeaderField',
+    ) => new PduError(kind, detail, info, bytes.slice(at, at + PDU_COMMON_HEADER_BYTES));
     const code = bytes[at + TYPE_AT] as number;
     const type = pduTypeOf(code);
     if (type === undefined || pduTypes[type].from !== 'host') {

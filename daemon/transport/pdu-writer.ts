@@ -66,8 +66,8 @@ export class PduWriter {
   }
 
   /**
-   * One C2HData PDU with all of a command's data. Returns nothing where `source` was copied; otherwise resolves when the
-   * socket has taken it. DriveError aborted if the connection ends first.
+   * One C2HData PDU with all of a command's data. Returns nothing where `source` was copied; otherwise resolves when
+   * the socket has taken it. DriveError aborted if the connection ends first.
    */
   c2hData(commandId: number, source: Uint8Array): Promise<void> | void {
     const pdo = dataOffset(c2hData.sizeBytes, false, this.hostDataAlignment);

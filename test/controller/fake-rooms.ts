@@ -143,7 +143,8 @@ export class FakeAttention implements AttentionEngine {
       for (let token = 0; token < seen; token++) {
         let sum = 0;
         for (let i = 0; i < headDimK; i++) {
-          sum += (queries[row * headDimK + i] as number) * (keys[(token * kvHeadCount + head) * headDimK + i] as number);
+          sum +=
+            (queries[row * headDimK + i] as number) * (keys[(token * kvHeadCount + head) * headDimK + i] as number);
         }
         logits.push(sum * scale);
       }

@@ -1,7 +1,13 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { completionEntry, statusCodeOf } from '../../spec/completion-entry.ts';
-import { connectCommand, connectData, CNTLID_DYNAMIC, propertyGetCommand, propertySetCommand } from '../../spec/fabrics.ts';
+import {
+  connectCommand,
+  connectData,
+  CNTLID_DYNAMIC,
+  propertyGetCommand,
+  propertySetCommand,
+} from '../../spec/fabrics.ts';
 import { FABRICS_OPCODE, fabricsTypes } from '../../spec/opcodes.ts';
 import { c2hTermReq, icReq, pduFlags, pduTypes } from '../../spec/pdu.ts';
 import { encodeSgl, SGL_FLAGS, type Sgl } from '../../spec/sgl.ts';
@@ -253,7 +259,14 @@ export class RawHost {
   propertyGet(offset: number, size: 0 | 1 = 0): Promise<Completion> {
     const commandId = this.commandId();
     const { opcode: fctype } = fabricsTypes.propertyGet;
-    const entry = propertyGetCommand.encode({ opcode: FABRICS_OPCODE, flags: SGL_FLAGS, commandId, fctype, attrib: size, ofst: offset });
+    const entry = propertyGetCommand.encode({
+      opcode: FABRICS_OPCODE,
+      flags: SGL_FLAGS,
+      commandId,
+      fctype,
+      attrib: size,
+      ofst: offset,
+    });
     this.write(this.capsuleBytes(entry));
     return this.completion();
   }

@@ -1,5 +1,12 @@
 import { packBits } from '../../../spec/bits.ts';
-import { featureCapabilityBits, featureOf, featureSelects, features, getFeaturesBits, type FeatureName } from '../../../spec/features.ts';
+import {
+  featureCapabilityBits,
+  featureOf,
+  featureSelects,
+  features,
+  getFeaturesBits,
+  type FeatureName,
+} from '../../../spec/features.ts';
 import { adminOpcodes } from '../../../spec/opcodes.ts';
 import type { CommandContext, CommandDefinition, CommandResult, ControllerFeatures } from '../contract.ts';
 import { checkLength, field, maskOf, refuse } from '../fields.ts';

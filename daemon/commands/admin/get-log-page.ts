@@ -14,14 +14,28 @@ import { NVM_CSI } from '../../../spec/identify.ts';
 import { KV_CACHE_CSI } from '../../../spec/kv-commands.ts';
 import { adminOpcodes, kvOpcodes, nvmOpcodes, type OpcodeRow } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
-import { type CommandContext, type CommandDefinition, type CommandModules, type CommandOptions, type CommandResult, SUCCESS } from '../contract.ts';
+import {
+  type CommandContext,
+  type CommandDefinition,
+  type CommandModules,
+  type CommandOptions,
+  type CommandResult,
+  SUCCESS,
+} from '../contract.ts';
 import { ALL_BITS, checkLength, field, maskOf, refuse } from '../fields.ts';
 import { BROADCAST_NSID, commandSetIds } from '../namespace-ids.ts';
 
-const changingNvm = new Set<number>([nvmOpcodes.write.opcode, nvmOpcodes.writeZeroes.opcode, nvmOpcodes.datasetManagement.opcode]);
+const changingNvm = new Set<number>([
+  nvmOpcodes.write.opcode,
+  nvmOpcodes.writeZeroes.opcode,
+  nvmOpcodes.datasetManagement.opcode,
+]);
 const { create, append, fork, truncate, reclaim, attend, attendExchange } = kvOpcodes;
-const changingKv = new Set<number>([create, append, fork, truncate, reclaim, attend, attendExchange].map((row) => row.opcode));
-const opcodesOf = (table: Readonly<Record<string, OpcodeRow>>): number[] => Object.values(table).map((row) => row.opcode);
+const changingKv = new Set<number>(
+  [create, append, fork, truncate, reclaim, attend, attendExchange].map((row) => row.opcode),
+);
+const opcodesOf = (table: Readonly<Record<string, OpcodeRow>>): number[] =>
+  Object.values(table).map((row) => row.opcode);
 
 export function getLogPage(options: CommandOptions, modules: CommandModules): CommandDefinition {
   return {
@@ -52,7 +66,8 @@ async function read(context: CommandContext, options: CommandOptions, modules: C
   checkLength(data, lengthBytes);
   const offset = entry.cdw13 * 0x1_0000_0000 + entry.cdw12;
   const { sizeBytes } = logPages[name];
-  if (offset % 4 !== 0 || offset > sizeBytes) throw refuse(`offset ${offset}, allowed: multiples of 4 up to ${sizeBytes}`);
+  if (offset % 4 !== 0 || offset > sizeBytes)
+    throw refuse(`offset ${offset}, allowed: multiples of 4 up to ${sizeBytes}`);
   const page = build(name, field(entry.cdw14, getLogPageIndexBits.csi), options, modules);
   const target = new Uint8Array(lengthBytes);
   target.set(page.subarray(offset, offset + lengthBytes));

@@ -101,7 +101,10 @@ function vendorArea({ identity, limits }: CommandOptions): Uint8Array {
   });
 }
 
-export function blockNamespaceData({ identity, limits }: CommandOptions, { blocks, status }: CommandModules): Uint8Array {
+export function blockNamespaceData(
+  { identity, limits }: CommandOptions,
+  { blocks, status }: CommandModules,
+): Uint8Array {
   const { lbaCount } = blocks;
   const lbasPerPage = identity.pageSizeBytes / limits.lbaSizeBytes;
   return identifyNamespace.encode({

@@ -14,7 +14,14 @@ import {
 import { KV_CACHE_CSI } from '../../../spec/kv-commands.ts';
 import { adminOpcodes } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
-import { type CommandContext, type CommandDefinition, type CommandModules, type CommandOptions, type CommandResult, SUCCESS } from '../contract.ts';
+import {
+  type CommandContext,
+  type CommandDefinition,
+  type CommandModules,
+  type CommandOptions,
+  type CommandResult,
+  SUCCESS,
+} from '../contract.ts';
 import { checkLength, field, maskOf, refuse } from '../fields.ts';
 import { BROADCAST_NSID, commandSetIds, csiOf, namespaces } from '../namespace-ids.ts';
 import {
@@ -98,6 +105,7 @@ function commandSetOf(namespaceId: number): number {
 
 /** FFFFFFFEh and FFFFFFFFh are no namespaces to start from. */
 function idsAbove(namespaceId: number): number[] {
-  if (namespaceId >= BROADCAST_NSID - 1) throw new DriveError('invalidNamespace', `list after namespace ${namespaceId}`);
+  if (namespaceId >= BROADCAST_NSID - 1)
+    throw new DriveError('invalidNamespace', `list after namespace ${namespaceId}`);
   return namespaces.map(({ nsid }) => nsid).filter((nsid) => nsid > namespaceId);
 }

@@ -33,7 +33,10 @@ async function append(
   const isHeadMajor = field(cdw12, headMajor) === 1;
   const isFua = field(cdw12, fua) === 1;
   if (tokenCount < 1 || position + tokenCount > limits.sequenceTokensMax) {
-    throw new DriveError('tokenRange', `tokens ${position}+${tokenCount}, at least one, up to ${limits.sequenceTokensMax}`);
+    throw new DriveError(
+      'tokenRange',
+      `tokens ${position}+${tokenCount}, at least one, up to ${limits.sequenceTokensMax}`,
+    );
   }
   const lengthBytes = kv.appendSizeBytes(id, tokenCount, type);
   checkLength(data, lengthBytes);

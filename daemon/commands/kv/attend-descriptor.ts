@@ -117,7 +117,8 @@ function checkHeader(bytes: Uint8Array, header: Header, limits: Limits): void {
   if (header.version !== DESCRIPTOR_VERSION) {
     throw new DriveError('unsupportedVersion', `version ${header.version}, supported: ${DESCRIPTOR_VERSION}`);
   }
-  if (header.mode !== attendModes.dense) throw new DriveError('attendMode', `mode ${header.mode}, supported: 0 (dense)`);
+  if (header.mode !== attendModes.dense)
+    throw new DriveError('attendMode', `mode ${header.mode}, supported: 0 (dense)`);
   const stray = attendHeader.firstNonZeroReserved(bytes);
   if (stray !== undefined) throw refuse(`reserved byte ${stray} is not zero`);
   if ((header.flags & ~FLAG_MASK) !== 0) throw refuse(`flags ${header.flags}, allowed bits: ${FLAG_MASK}`);
@@ -129,7 +130,10 @@ function checkHeader(bytes: Uint8Array, header: Header, limits: Limits): void {
   }
   const descriptorBytes = attendHeader.sizeBytes + entryCount * attendEntry.sizeBytes;
   if (descriptorBytes > bytes.length) {
-    throw new DriveError('sglDataLength', `${bytes.length} bytes of data, ${entryCount} entries take ${descriptorBytes}`);
+    throw new DriveError(
+      'sglDataLength',
+      `${bytes.length} bytes of data, ${entryCount} entries take ${descriptorBytes}`,
+    );
   }
 }
 
@@ -140,7 +144,11 @@ interface EntryScope {
   readonly scope: AttendScope;
 }
 
-function parseEntry(bytes: Uint8Array, at: number, { options, appendType, totals, scope }: EntryScope): AttendEntryPlan {
+function parseEntry(
+  bytes: Uint8Array,
+  at: number,
+  { options, appendType, totals, scope }: EntryScope,
+): AttendEntryPlan {
   const { limits, kv, association, exchangeBytes } = scope;
   const entry = attendEntry.decode(bytes, at);
   const stray = attendEntry.firstNonZeroReserved(bytes, at);
@@ -168,7 +176,10 @@ function parseEntry(bytes: Uint8Array, at: number, { options, appendType, totals
   totals.bytes += query.lengthBytes + lengthBytes + (append?.lengthBytes ?? 0);
   if (totals.rowCount > limits.queryRowCountMax || totals.bytes > limits.attendBytesMax) {
     const allowed = `${limits.queryRowCountMax} query rows and ${limits.attendBytesMax} bytes`;
-    throw new DriveError('invalidField', `${totals.rowCount} query rows and ${totals.bytes} bytes, allowed: ${allowed}`);
+    throw new DriveError(
+      'invalidField',
+      `${totals.rowCount} query rows and ${totals.bytes} bytes, allowed: ${allowed}`,
+    );
   }
   const { sequenceId, layer, queryHeadsPerKvHead, firstQueryHead, queryTokenCount, queryPosition, tokenStart } = entry;
   const tokenEnd = entry.tokenEnd === ALL_TOKENS ? undefined : entry.tokenEnd;
@@ -193,7 +204,10 @@ type Entry = ReturnType<typeof attendEntry.decode>;
 function checkHeads(entry: Entry, kvHeadCount: number, limits: Limits): number {
   const { queryHeadsPerKvHead: perHead, firstQueryHead } = entry;
   if (perHead < 1 || perHead > limits.queryHeadsPerKvHeadMax) {
-    throw new DriveError('headRange', `${perHead} query heads per KV head, allowed: 1 to ${limits.queryHeadsPerKvHeadMax}`);
+    throw new DriveError(
+      'headRange',
+      `${perHead} query heads per KV head, allowed: 1 to ${limits.queryHeadsPerKvHeadMax}`,
+    );
   }
   const total = perHead * kvHeadCount;
   // 0 means all heads, and all begin at the first.
@@ -251,7 +265,10 @@ function appendOf(
 function checkSource({ region, offset, lengthBytes }: Location, dataBytes: number, what: string): void {
   if (region !== undefined) region.check(offset, lengthBytes);
   else if (offset + lengthBytes > dataBytes) {
-    throw new DriveError('sglOffset', `${what} at ${offset}+${lengthBytes}, the command has ${dataBytes} bytes of data`);
+    throw new DriveError(
+      'sglOffset',
+      `${what} at ${offset}+${lengthBytes}, the command has ${dataBytes} bytes of data`,
+    );
   }
 }
 
@@ -269,7 +286,10 @@ function checkOutput(output: Output, exchangeBytes: number | undefined, limits: 
         throw new DriveError('invalidField', 'output of kind exchange: only of attend exchange, with key 0');
       }
       if (offset + lengthBytes > exchangeBytes) {
-        throw new DriveError('sglDataLength', `output at ${offset}+${lengthBytes}, the command returns ${exchangeBytes}`);
+        throw new DriveError(
+          'sglDataLength',
+          `output at ${offset}+${lengthBytes}, the command returns ${exchangeBytes}`,
+        );
       }
       return;
     case attendOutputs.region:

@@ -6,8 +6,8 @@ import { ALL_BITS } from '../fields.ts';
 const KEEP = 1;
 
 /**
- * CDW10 slot, CDW11 byte offset, CDW12 bit 0: keep the slot. Returns the slot's bytes from there on, as many as the data
- * is long, and frees the slot once they are on their way. DW0: size of the slot; without data and with `keep`, only that.
+ * CDW10 slot, CDW11 byte offset, CDW12 bit 0: keep the slot. Returns the slot's bytes from there on, as many as the
+ * data is long, and frees the slot. DW0: size of the slot; without data and with `keep`, that alone.
  */
 export const attendResult = (): CommandDefinition => ({
   row: kvOpcodes.attendResult,
@@ -22,7 +22,10 @@ async function run({ entry, data, association }: CommandContext): Promise<Comman
   const { slots } = association;
   const bytes = slots.read(slot);
   if (offset + data.lengthBytes > bytes.length) {
-    throw new DriveError('sglDataLength', `bytes ${offset}+${data.lengthBytes} of slot ${slot}, it has ${bytes.length}`);
+    throw new DriveError(
+      'sglDataLength',
+      `bytes ${offset}+${data.lengthBytes} of slot ${slot}, it has ${bytes.length}`,
+    );
   }
   // Freed before the send is awaited: of two commands that read the same slot at once, one gets it.
   if (!keep) slots.free(slot);

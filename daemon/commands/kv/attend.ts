@@ -19,8 +19,8 @@ const SOURCE_ALIGNMENT_BYTES = 4;
 const U32_MAX = 0xffff_ffff;
 
 /**
- * Data: attend header, entries, queries. Outputs go to regions or result slots. DW0: tokens attended to in flash, DW1: in
- * the tail buffer; both over all entries. If it fails over an entry, DW0 is the entry's index.
+ * Data: attend header, entries, queries. Outputs go to regions or result slots. DW0: tokens attended to in flash, DW1:
+ * in the tail buffer; both over all entries. If it fails over an entry, DW0 is the entry's index.
  *
  * Carried keys and values are appended first, entry by entry. If one fails, the command fails and those before it stay
  * appended; sending the command again is safe, since an append of what is there already succeeds.
@@ -40,7 +40,8 @@ export const attendExchange = (options: CommandOptions, modules: CommandModules)
   run: (context) => {
     const { cdw10: exchangeBytes } = context.entry;
     const { transferBytesMax } = options.limits;
-    if (exchangeBytes > transferBytesMax) throw refuse(`${exchangeBytes} bytes back, allowed: up to ${transferBytesMax}`);
+    if (exchangeBytes > transferBytesMax)
+      throw refuse(`${exchangeBytes} bytes back, allowed: up to ${transferBytesMax}`);
     return run(context, exchangeBytes, options, modules);
   },
 });

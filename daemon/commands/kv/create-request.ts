@@ -34,7 +34,8 @@ function checkLabel(bytes: Uint8Array, label: string): void {
   const { offset, width } = createDescriptor.fields.label;
   const raw = bytes.subarray(offset, offset + width);
   const encoded = new TextEncoder().encode(label);
-  const isSame = encoded.every((byte, i) => byte === raw[i]) && raw.subarray(encoded.length).every((byte) => byte === 0);
+  const isSame =
+    encoded.every((byte, i) => byte === raw[i]) && raw.subarray(encoded.length).every((byte) => byte === 0);
   if (!isSame) throw refuse('label is not UTF-8 padded with zeros');
   if (/\p{Cc}/u.test(label)) throw refuse('label has control characters');
 }

@@ -5,7 +5,15 @@ import type { CommandContext, CommandDefinition, CommandModules, CommandResult }
 import { ALL_BITS, idResult, refuse, sequenceIdOf } from '../fields.ts';
 import { type CreateDescriptor, readCreateDescriptor, requestOf } from './create-request.ts';
 
-const inherited = ['layerCount', 'kvHeadCount', 'headDimK', 'headDimV', 'elementTypeK', 'elementTypeV', 'groupTokens'] as const;
+const inherited = [
+  'layerCount',
+  'kvHeadCount',
+  'headDimK',
+  'headDimV',
+  'elementTypeK',
+  'elementTypeV',
+  'groupTokens',
+] as const;
 
 /** CDW10-11 source, CDW12 tokens per layer to share. Data: create descriptor without a shape. DW0-1: the new id. */
 export const kvFork = (modules: CommandModules): CommandDefinition => ({

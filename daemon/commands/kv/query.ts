@@ -3,7 +3,13 @@ import { DESCRIPTOR_VERSION, querySelectors, sequenceInfo } from '../../../spec/
 import { kvOpcodes } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
 import type { SequenceSummary } from '../../kv/contract.ts';
-import { type CommandContext, type CommandDefinition, type CommandModules, type CommandResult, SUCCESS } from '../contract.ts';
+import {
+  type CommandContext,
+  type CommandDefinition,
+  type CommandModules,
+  type CommandResult,
+  SUCCESS,
+} from '../contract.ts';
 import { ALL_BITS, refuse, sequenceIdOf } from '../fields.ts';
 
 const ID_BYTES = 8;
@@ -29,7 +35,10 @@ async function query({ entry, data }: CommandContext, { kv }: CommandModules): P
       return SUCCESS;
     case querySelectors.list: {
       if (lengthBytes === 0 || lengthBytes % ID_BYTES !== 0 || lengthBytes > LIST_BYTES_MAX) {
-        throw new DriveError('sglDataLength', `${lengthBytes} bytes, allowed: multiples of ${ID_BYTES} up to ${LIST_BYTES_MAX}`);
+        throw new DriveError(
+          'sglDataLength',
+          `${lengthBytes} bytes, allowed: multiples of ${ID_BYTES} up to ${LIST_BYTES_MAX}`,
+        );
       }
       const target = new BigUint64Array(lengthBytes / ID_BYTES);
       const ids = kv.list(id, target.length);
@@ -47,7 +56,10 @@ function sequenceAnswer(summary: SequenceSummary, lengthBytes: number): Uint8Arr
   const { shape, lengths } = summary;
   const wholeBytes = sequenceInfo.sizeBytes + lengths.length * LENGTH_BYTES;
   if (lengthBytes < sequenceInfo.sizeBytes) {
-    throw new DriveError('sglDataLength', `${lengthBytes} bytes, at least ${sequenceInfo.sizeBytes}; all: ${wholeBytes}`);
+    throw new DriveError(
+      'sglDataLength',
+      `${lengthBytes} bytes, at least ${sequenceInfo.sizeBytes}; all: ${wholeBytes}`,
+    );
   }
   const target = new Uint8Array(Math.min(lengthBytes, wholeBytes));
   sequenceInfo.encode(

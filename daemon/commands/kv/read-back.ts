@@ -3,7 +3,15 @@ import { kvOpcodes } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
 import type { ReadBackRequest } from '../../kv/contract.ts';
 import { withArena } from '../arena-scope.ts';
-import { type CommandContext, type CommandDefinition, type CommandModules, type CommandOptions, type CommandResult, SUCCESS, type SubmissionEntry } from '../contract.ts';
+import {
+  type CommandContext,
+  type CommandDefinition,
+  type CommandModules,
+  type CommandOptions,
+  type CommandResult,
+  SUCCESS,
+  type SubmissionEntry,
+} from '../contract.ts';
 import { ALL_BITS, checkLength, elementTypeIn, field, maskOf, refuse, sequenceIdOf } from '../fields.ts';
 
 const { layer, elementType, headMajor, part } = kvTransferBits;
@@ -45,7 +53,10 @@ function requestIn(entry: SubmissionEntry, kvHeadCount: number, { limits }: Comm
   const wantedPart = field(cdw12, part);
   if (wantedPart === 0) throw refuse('part 0, allowed: 1 K, 2 V, 3 both');
   if (tokenCount < 1 || tokenStart + tokenCount > limits.sequenceTokensMax) {
-    throw new DriveError('tokenRange', `tokens ${tokenStart}+${tokenCount}, at least one, up to ${limits.sequenceTokensMax}`);
+    throw new DriveError(
+      'tokenRange',
+      `tokens ${tokenStart}+${tokenCount}, at least one, up to ${limits.sequenceTokensMax}`,
+    );
   }
   const firstHead = cdw15 & 0xffff;
   const headCount = cdw15 >>> 16 === 0 ? kvHeadCount - firstHead : cdw15 >>> 16;

@@ -1,7 +1,13 @@
 import { nvmOpcodes } from '../../../spec/opcodes.ts';
 import { defineStruct, u32, uint64 } from '../../../spec/struct.ts';
 import { DriveError } from '../../base/errors.ts';
-import { type CommandContext, type CommandDefinition, type CommandModules, type CommandResult, SUCCESS } from '../contract.ts';
+import {
+  type CommandContext,
+  type CommandDefinition,
+  type CommandModules,
+  type CommandResult,
+  SUCCESS,
+} from '../contract.ts';
 import { checkRange, type LbaRange } from './lba-range.ts';
 
 const rangeStruct = defineStruct('dataset management range', 16, {
@@ -28,7 +34,10 @@ async function manage({ entry, data }: CommandContext, { blocks }: CommandModule
   const lengthBytes = rangeCount * rangeStruct.sizeBytes;
   // Hosts may give a buffer for all 256 ranges, whatever the number in use.
   if (data.lengthBytes < lengthBytes || data.lengthBytes > RANGE_COUNT_MAX * rangeStruct.sizeBytes) {
-    throw new DriveError('sglDataLength', `${data.lengthBytes} bytes for ${rangeCount} ranges of ${rangeStruct.sizeBytes}`);
+    throw new DriveError(
+      'sglDataLength',
+      `${data.lengthBytes} bytes for ${rangeCount} ranges of ${rangeStruct.sizeBytes}`,
+    );
   }
   // All of it is taken even where less is used: a host that was asked for its data sends all of it.
   const bytes = new Uint8Array(data.lengthBytes);

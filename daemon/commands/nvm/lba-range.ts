@@ -13,7 +13,7 @@ export const transferBits = {
 export const FUA = 2 ** transferBits.fua.shift;
 export const DEALLOCATE = 2 ** transferBits.deallocate.shift;
 /** NLB, FUA and LR. Protection information is not supported, so its bits must be zero. */
-export const TRANSFER_CDW12 = (0xffff | FUA | 2 ** transferBits.limitedRetry.shift) >>> 0;
+export const TRANSFER_CDW12 = (0xffff | FUA | (2 ** transferBits.limitedRetry.shift)) >>> 0;
 /** Dataset management hints in CDW13 of Read and Write: taken, and without effect. */
 export const HINTS_CDW13 = 0xff;
 
@@ -38,7 +38,10 @@ export function checkRange({ lba, lbaCount }: LbaRange, blocks: BlockNamespace):
 export function checkTransfer(data: CommandData, { lbaCount }: LbaRange, lbaSizeBytes: number): number {
   const lengthBytes = lbaCount * lbaSizeBytes;
   if (data.lengthBytes !== lengthBytes) {
-    throw new DriveError('sglDataLength', `${data.lengthBytes} bytes of data for ${lbaCount} blocks (${lengthBytes} bytes)`);
+    throw new DriveError(
+      'sglDataLength',
+      `${data.lengthBytes} bytes of data for ${lbaCount} blocks (${lengthBytes} bytes)`,
+    );
   }
   return lengthBytes;
 }

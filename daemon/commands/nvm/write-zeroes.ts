@@ -1,5 +1,11 @@
 import { nvmOpcodes } from '../../../spec/opcodes.ts';
-import { type CommandContext, type CommandDefinition, type CommandModules, type CommandResult, SUCCESS } from '../contract.ts';
+import {
+  type CommandContext,
+  type CommandDefinition,
+  type CommandModules,
+  type CommandResult,
+  SUCCESS,
+} from '../contract.ts';
 import { ALL_BITS } from '../fields.ts';
 import { DEALLOCATE, FUA, HINTS_CDW13, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
 

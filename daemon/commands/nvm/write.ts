@@ -1,6 +1,13 @@
 import { nvmOpcodes } from '../../../spec/opcodes.ts';
 import { withArena } from '../arena-scope.ts';
-import { type CommandContext, type CommandDefinition, type CommandModules, type CommandOptions, type CommandResult, SUCCESS } from '../contract.ts';
+import {
+  type CommandContext,
+  type CommandDefinition,
+  type CommandModules,
+  type CommandOptions,
+  type CommandResult,
+  SUCCESS,
+} from '../contract.ts';
 import { ALL_BITS } from '../fields.ts';
 import { checkTransfer, FUA, HINTS_CDW13, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
 

@@ -271,7 +271,9 @@ export class Connection implements QueueLink, PduReceiver {
       this.#fail(error);
     }
     this.#writer.flush();
-    if (!this.#paused && this.#writer.pendingBytes > this.#limits.connectionOutputBytesMax) {
+    const { pendingBytes } = this.#writer;
+    // Without `writableNeedDrain` there would be no `drain` event to go on at.
+    if (!this.#paused && pendingBytes > this.#limits.connectionOutputBytesMax && this.#socket.writableNeedDrain) {
       this.#paused = true;
       this.#socket.pause();
     }

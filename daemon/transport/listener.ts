@@ -1,4 +1,4 @@
-import { chmodSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
@@ -129,5 +129,5 @@ async function removeStaleSocket(path: string): Promise<void> {
     });
     probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? ''));
   });
-  if (code === 'ECONNREFUSED') unlinkSync(path);
+  if (code === 'ECONNREFUSED' && lstatSync(path).isSocket()) unlinkSync(path);
 }

@@ -55,7 +55,8 @@ export const HOST_NQN = 'nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444
 export class RawHost {
   readonly socket: Socket;
   #buffer = Buffer.alloc(0);
-  readonly #pdus: Pdu[] = [];
+  #pdus: Pdu[] = [];
+  #taken = 0;
   #wake: (() => void) | undefined;
   #nextCommandId = 1;
   closed = false;
@@ -114,8 +115,13 @@ export class RawHost {
   /** The next PDU; undefined: the connection ended first. */
   async next(): Promise<Pdu | undefined> {
     for (;;) {
-      const pdu = this.#pdus.shift();
-      if (pdu !== undefined) return pdu;
+      const pdu = this.#pdus[this.#taken];
+      if (pdu !== undefined) {
+        this.#taken++;
+        return pdu;
+      }
+      this.#pdus = [];
+      this.#taken = 0;
       if (this.closed || this.ended) return undefined;
       await new Promise<void>((resolve) => (this.#wake = resolve));
       this.#wake = undefined;

@@ -67,6 +67,8 @@ export interface Rig {
   readonly limits: Limits;
   readonly clock: ManualClock;
   readonly arena: Arena;
+  /** What the rooms had taken of the arena before the first command. */
+  readonly arenaUsedBytes: number;
   readonly blocks: FakeBlocks;
   readonly durability: FakeDurability;
   readonly kv: SequenceStore;
@@ -145,6 +147,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
     limits,
     clock,
     arena,
+    arenaUsedBytes: arena.sizeBytes - arena.freeBytes,
     blocks,
     durability,
     kv,

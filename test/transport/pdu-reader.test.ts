@@ -106,7 +106,14 @@ describe('a stream of PDUs', () => {
 });
 
 /** Each row spoils one thing in a good PDU and says what the host is to be told. */
-const spoiled: readonly (readonly [string, PduType, number, (pdu: Buffer) => void, keyof typeof fatalErrors, number])[] = [
+const spoiled: readonly (readonly [
+  string,
+  PduType,
+  number,
+  (pdu: Buffer) => void,
+  keyof typeof fatalErrors,
+  number,
+])[] = [
   ['unknown type', 'capsuleCmd', 0, (pdu) => pdu.writeUInt8(0x0b, 0), 'invalidHeaderField', 0],
   ["a controller's type", 'capsuleCmd', 0, (pdu) => pdu.writeUInt8(0x05, 0), 'invalidHeaderField', 0],
   ['header digest flag', 'capsuleCmd', 0, (pdu) => pdu.writeUInt8(1, 1), 'invalidHeaderField', 1],

@@ -9,11 +9,11 @@
 export const errorBudget = {
   epsilon: 2 ** -23,
   /** Of a dot product, in eps * L. */
-  logit: 4,
+  logit: 2,
   /** Of the soft-cap's tanh, in eps * softCap. */
   softCap: 4,
   /** Of exponentials, rescaling and division, in eps. */
-  softmax: 16,
+  softmax: 8,
   /** Weights below this share of the largest may count as 0. */
   smallestWeight: 2 ** -125,
 } as const;

@@ -34,6 +34,9 @@ const families: Record<string, { count: number; options: CaseOptions }> = {
   'a single token': { count: 8, options: { tokenCount: 1 } },
   'windows with sinks': { count: 10, options: { tokenCount: 150, window: 20, sinkCount: 4 } },
   'several query tokens': { count: 8, options: { queryTokenCount: 9, rowCount: 3, tokenCount: 140, window: 0 } },
+  'thousands of tokens': {
+    count: 3, options: { tokenCount: 3000, headDimK: 128, headDimV: 128, rowCount: 4, queryTokenCount: 1 },
+  },
   'frames of one token': { count: 4, options: { frameTokens: 1, tokenCount: 90 } },
 };
 

@@ -84,6 +84,8 @@ export interface KvStore {
   /** Cheap: for sizing a command's data before any work. DriveError unknownSequence. */
   shape(id: bigint): SequenceShape;
   summary(id: bigint): SequenceSummary;
+  /** As summary, but its lease goes on: for those who only look (control plane, metrics). */
+  inspect(id: bigint): SequenceSummary;
   /** Ids above `after`, ascending, at most `countMax`. */
   list(after: bigint, countMax: number): bigint[];
   /**

@@ -206,15 +206,19 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     this.#room.counters.reclaimedCount++;
   }
 
-  /** The live sequence of that id; its lease starts anew. DriveError unknownSequence, leaseExpired. */
-  #named(id: bigint): Sequence {
+  /** The live sequence of that id. DriveError unknownSequence, leaseExpired. */
+  #find(id: bigint): Sequence {
     const sequence = this.#sequences.get(id);
-    if (sequence?.state === 'live') {
-      sequence.namedAtNs = this.#room.clock.nowNs();
-      return sequence;
-    }
+    if (sequence?.state === 'live') return sequence;
     if (this.#leases.hasExpired(id)) throw new DriveError('leaseExpired', `sequence ${id}`);
     throw new DriveError('unknownSequence', `sequence ${id}`);
+  }
+
+  /** The same for a command: its lease begins anew. */
+  #named(id: bigint): Sequence {
+    const sequence = this.#find(id);
+    sequence.namedAtNs = this.#room.clock.nowNs();
+    return sequence;
   }
 
   /** For a task that waited in the queue. */
@@ -276,6 +280,10 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
 
   summary(id: bigint): SequenceSummary {
     return summaryOf(this.#named(id), this.#room.pages);
+  }
+
+  inspect(id: bigint): SequenceSummary {
+    return summaryOf(this.#find(id), this.#room.pages);
   }
 
   list(after: bigint, countMax: number): bigint[] {

@@ -191,6 +191,7 @@ test('a lease ends when no command names the sequence for as long', async () => 
   clock.advance(9);
   store.summary(leased);
   clock.advance(9);
+  store.inspect(leased);
   assert.deepEqual(store.list(0n, 9), [leased, kept]);
   drive.checkpoint();
   clock.advance(2);

@@ -48,7 +48,7 @@ export const metrics = {
   commandLatency: histogram(
     'command_latency_seconds',
     'From the arrival of a command to its completion on the socket.',
-    ['opcode'],
+    ['queue', 'opcode'],
     latencyBucketsSeconds,
   ),
   commandsInFlight: gauge('commands_in_flight', 'Commands being worked on.', 'queue'),

@@ -50,11 +50,15 @@ export const statistics: MetricsSnapshot = {
   info: [{ labels: { version: '0.1.0', kernels: 'wasm', isa: 'simd128', serial: 'S"1\\' }, value: 1 }],
   ready: 1,
   commands: [
-    { labels: { queue: 'io', opcode: 'KV Append', status: 'success' }, value: 12 },
-    { labels: { queue: 'io', opcode: 'KV Append', status: 'appendGap' }, value: 1 },
+    { labels: { queue: 'kv', opcode: 'KV Append', status: 'success' }, value: 12 },
+    { labels: { queue: 'kv', opcode: 'KV Append', status: 'appendGap' }, value: 1 },
   ],
   commandLatency: [
-    { labels: { opcode: 'ATTN' }, counts: [3, 2, ...latencyBucketsSeconds.slice(2).map(() => 0), 1], sum: 11.5 },
+    {
+      labels: { queue: 'kv', opcode: 'ATTN' },
+      counts: [3, 2, ...latencyBucketsSeconds.slice(2).map(() => 0), 1],
+      sum: 11.5,
+    },
   ],
   superblocks: [{ labels: { state: 'free' }, value: 4 }],
 };

@@ -58,13 +58,13 @@ test('the exposition text is well-formed and carries the values of the snapshot'
       .find((sample) => sample.name === name && sameLabels(sample.labels, labels))?.value;
   assert.equal(value('attndrive_ready'), 1);
   assert.equal(value('attndrive_info', { version: '0.1.0', kernels: 'wasm', isa: 'simd128', serial: 'S"1\\' }), 1);
-  const append = { queue: 'io', opcode: 'KV Append' };
+  const append = { queue: 'kv', opcode: 'KV Append' };
   assert.equal(value('attndrive_commands_total', { ...append, status: 'success' }), 12);
   assert.equal(value('attndrive_commands_total', { ...append, status: 'appendGap' }), 1);
-  const bucket = (le: string) => value('attndrive_command_latency_seconds_bucket', { opcode: 'ATTN', le });
+  const bucket = (le: string) => value('attndrive_command_latency_seconds_bucket', { queue: 'kv', opcode: 'ATTN', le });
   assert.deepEqual([bucket('0.00001'), bucket('0.00002'), bucket('10'), bucket('+Inf')], [3, 5, 5, 6]);
-  assert.equal(value('attndrive_command_latency_seconds_count', { opcode: 'ATTN' }), 6);
-  assert.equal(value('attndrive_command_latency_seconds_sum', { opcode: 'ATTN' }), 11.5);
+  assert.equal(value('attndrive_command_latency_seconds_count', { queue: 'kv', opcode: 'ATTN' }), 6);
+  assert.equal(value('attndrive_command_latency_seconds_sum', { queue: 'kv', opcode: 'ATTN' }), 11.5);
 });
 
 test('promtool accepts the metrics', async (t) => {

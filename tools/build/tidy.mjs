@@ -24,7 +24,11 @@ export function tidy(root) {
 /** Tracked files and new ones that git does not ignore; without git, every file outside .build and node_modules. */
 function repositoryFiles(root) {
   try {
-    const listed = execFileSync('git', ['ls-files', '-co', '--exclude-standard'], { cwd: root, encoding: 'utf8' });
+    const listed = execFileSync('git', ['ls-files', '-co', '--exclude-standard'], {
+      cwd: root,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
     return listed.split('\n').filter((path) => path !== '' && existsSync(join(root, path)));
   } catch {
     return readdirSync(root, { recursive: true })

@@ -7,12 +7,34 @@ import { filesOf, fingerprint, readStamp, writeStamp } from './fingerprint.mjs';
 // The memory is imported and shared: any arena from two pages to 4 GiB fits these limits. Statics (the CRC table) and
 // the scratch slots lie below the arena's reserved bytes, in daemon/base/arena.ts.
 const flags = [
-  '--optimizeLevel', '3', '--shrinkLevel', '0', '--noAssert',
-  '--runtime', 'stub', '--use', 'abort=', '--importMemory', '--sharedMemory',
-  '--initialMemory', '1', '--maximumMemory', '65536', '--memoryBase', '10240',
+  '--optimizeLevel',
+  '3',
+  '--shrinkLevel',
+  '0',
+  '--noAssert',
+  '--runtime',
+  'stub',
+  '--use',
+  'abort=',
+  '--importMemory',
+  '--sharedMemory',
+  '--initialMemory',
+  '1',
+  '--maximumMemory',
+  '65536',
+  '--memoryBase',
+  '10240',
   // 201: everything here is wasm32; 112: no export of the module itself has a v128.
-  '--disableWarning', '201', '--disableWarning', '112',
-  '--enable', 'simd', '--enable', 'threads', '--enable', 'bulk-memory',
+  '--disableWarning',
+  '201',
+  '--disableWarning',
+  '112',
+  '--enable',
+  'simd',
+  '--enable',
+  'threads',
+  '--enable',
+  'bulk-memory',
 ];
 
 /** True if the module is there and current afterwards. */

@@ -11,7 +11,7 @@ import { FrameCache } from './frame-cache.ts';
 import { createMappedFrames, type FrameSource, type FrameSourceSnapshot } from './frame-source.ts';
 import { JobRunner } from './job-runner.ts';
 import { type MediaAccess, openPageReader, type PageReader } from './page-reader.ts';
-import { planTargets, releasePlan } from './plan.ts';
+import { JOB_PAGES_MAX, planTargets, releasePlan } from './plan.ts';
 import { Pool } from './pool.ts';
 import { Scheduler } from './scheduler.ts';
 import type { UnitModules } from './unit.ts';
@@ -29,7 +29,7 @@ export interface AttentionSettings {
   readonly scratchBytesMax?: number;
   /** The flash, as threads read it. */
   readonly media: MediaAccess;
-  /** Tests: see worker.ts. */
+  /** Tests: job-gate.ts. */
   readonly gate?: SharedArrayBuffer;
 }
 
@@ -121,14 +121,10 @@ export class Attention implements AttentionEngine {
   async start(): Promise<void> {
     const { workerCount, media, gate } = this.#settings;
     if (workerCount === 0) return;
-    this.#pool = await Pool.start(
-      { workerCount, kernels: this.#modules.kernels.name, media, gate },
-      this.#modules,
-      {
-        signalled: () => this.#scheduler.advance(),
-        died: (cause) => this.#workerDied(cause),
-      },
-    );
+    this.#pool = await Pool.start({ workerCount, kernels: this.#modules.kernels.name, media, gate }, this.#modules, {
+      signalled: () => this.#scheduler.advance(),
+      died: (cause) => this.#workerDied(cause),
+    });
     this.#scheduler.useQueue(this.#pool.queue);
   }
 
@@ -177,8 +173,8 @@ export class Attention implements AttentionEngine {
   }
 
   /**
-   * Takes no more commands, fails those in progress (namespaceNotReady), and resolves when no worker runs and nothing of
-   * them is held any more.
+   * Takes no more commands, fails those in progress (namespaceNotReady), and resolves when no worker runs and nothing
+   * of them is held any more.
    */
   async close(): Promise<void> {
     if (this.#isClosing) return;
@@ -194,6 +190,7 @@ export class Attention implements AttentionEngine {
   /** Whether running it here costs less than waking a worker, and cannot wait for a disk. */
   #isSmall(command: Command): boolean {
     if (command.walkBytes > (this.#settings.inlineBytesMax ?? 128 * 1024)) return false;
+    if (this.#frames.available < JOB_PAGES_MAX) return false;
     const { pages } = this.#modules;
     return command.plans.every((plan) => {
       for (const page of plan.pages) {

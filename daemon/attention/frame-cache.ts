@@ -2,18 +2,16 @@ import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import type { KvPages, Ppn } from '../ftl/contract.ts';
 import { frameArenas } from '../kernels/contract.ts';
-import { type FrameSource, type FrameSourceSnapshot, NO_FRAME } from './frame-source.ts';
-import { CHUNK_GROUPS_MAX } from './plan.ts';
+import type { FrameSource, FrameSourceSnapshot } from './frame-source.ts';
+import { JOB_PAGES_MAX } from './plan.ts';
 
 const NOBODY = -1;
-/** A job's K and V pages; its first and last group may each come twice, once for sinks and once for the window. */
-const JOB_PAGES_MAX = 2 * (CHUNK_GROUPS_MAX + 2);
-
+const NO_FRAME = -1;
 const states = { empty: 0, loading: 1, loaded: 2 } as const;
 
 /**
- * Frames in the arena for kernels that cannot map the media file. Frames in use by a job stay; idle loaded ones are kept
- * for the next job and given up least recently used first. (A policy that a long scan cannot flush takes the place of
+ * Frames in the arena for kernels that cannot map the media file. Frames in use by a job stay; idle loaded ones are
+ * kept for the next job and given up least recently used first. (A policy that a long scan cannot flush takes the place of
  * `#victim` and `#makeIdle`.)
  *
  * A page that one job is loading is loaded by a second job into a frame of its own, which is not kept: the second one
@@ -21,7 +19,6 @@ const states = { empty: 0, loading: 1, loaded: 2 } as const;
  */
 export class FrameCache implements FrameSource {
   readonly arenaCode = frameArenas.memory;
-  readonly jobPagesMax = JOB_PAGES_MAX;
   readonly frameCount: number;
   readonly #arena: Arena;
   readonly #pages: Pick<KvPages, 'eraseCount'>;
@@ -63,6 +60,10 @@ export class FrameCache implements FrameSource {
     for (let frame = this.frameCount - 1; frame >= 0; frame--) this.#free.push(frame);
   }
 
+  get available(): number {
+    return this.frameCount - this.#inUse;
+  }
+
   acquire(page: Ppn): number {
     const known = this.#lookUp(page);
     if (known !== NO_FRAME && this.#state[known] === states.loaded) {
@@ -75,7 +76,6 @@ export class FrameCache implements FrameSource {
       return known;
     }
     const frame = this.#victim();
-    if (frame === NO_FRAME) return NO_FRAME;
     this.#misses++;
     this.#inUse++;
     this.#userCount[frame] = 1;
@@ -143,7 +143,7 @@ export class FrameCache implements FrameSource {
     const free = this.#free.pop();
     if (free !== undefined) return free;
     const oldest = this.#next[this.frameCount]!;
-    if (oldest === this.frameCount) return NO_FRAME;
+    assert(oldest !== this.frameCount, 'no more frames are taken than are available');
     this.#evictions++;
     this.#unlink(oldest);
     this.#forget(oldest);

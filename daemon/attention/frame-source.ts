@@ -5,12 +5,9 @@ import { frameArenas } from '../kernels/contract.ts';
 export interface FrameSource {
   /** frameArenas: what the offsets below are offsets in. */
   readonly arenaCode: number;
-  /** Most pages that one job may take. */
-  readonly jobPagesMax: number;
-  /**
-   * Takes a frame for a pinned page until `release`, for one job. Returns the frame's handle, or NO_FRAME if all are in
-   * use.
-   */
+  /** Frames that no job holds: as many pages can be taken. */
+  readonly available: number;
+  /** Takes a frame for a pinned page until `release`, for one job. Returns the frame's handle. */
   acquire(page: Ppn): number;
   /** Byte offset of the frame of a taken page. */
   offset(handle: number): number;
@@ -32,13 +29,11 @@ export interface FrameSourceSnapshot {
   readonly evictions: number;
 }
 
-export const NO_FRAME = -1;
-
 /** Frames of kernels that map the media file: every page is where the file has it, and a handle is the page. */
 export function createMappedFrames(cellOffset: (page: Ppn) => number): FrameSource {
   return {
     arenaCode: frameArenas.media,
-    jobPagesMax: Number.POSITIVE_INFINITY,
+    available: Number.POSITIVE_INFINITY,
     acquire: (page) => page,
     offset: (handle) => cellOffset(handle as Ppn),
     isLoaded: () => true,

@@ -33,7 +33,7 @@ export const jobRecord = defineStruct('attention job', 128, {
   pages: u32(76, 'offset of the page records'),
   state: u32(80, 'jobStates; written by the worker'),
   failedPage: u32(84, 'physical page that could not be read; written by the worker'),
-  slot: u32(88, 'the event loop\'s number for it'),
+  slot: u32(88, "the event loop's number for it"),
   reserved0: reserved(92, 36),
 });
 

@@ -1,7 +1,7 @@
 /**
  * The shared memory between the event loop and the compute workers: jobs go out through one ring that all workers take
- * from, and come back through one ring per worker. Everything is a 32-bit word, and every access that another thread can
- * see is an Atomics operation (sequentially consistent), so what was written to the arena before a `push` or a
+ * from, and come back through one ring per worker. Everything is a 32-bit word, and every access that another thread
+ * can see is an Atomics operation (sequentially consistent), so what was written to the arena before a `push` or a
  * `complete` is visible to whoever takes it.
  *
  *   submit ring    head (workers, compare-and-swap) ... tail (event loop)
@@ -137,8 +137,10 @@ export class JobQueue {
   }
 
   #each(word: number): number[] {
-    return Array.from({ length: this.#shape.workerCount }, (_, worker) =>
-      Atomics.load(this.#memory, blockStart(this.#shape, worker) + word) >>> 0);
+    return Array.from(
+      { length: this.#shape.workerCount },
+      (_, worker) => Atomics.load(this.#memory, blockStart(this.#shape, worker) + word) >>> 0,
+    );
   }
 }
 
@@ -209,8 +211,8 @@ export class JobQueueWorker {
   #hasWork(): boolean {
     const memory = this.#memory;
     return (
-      Atomics.load(memory, words.submitHead) !== Atomics.load(memory, words.submitTail)
-      || Atomics.load(memory, words.stop) !== 0
+      Atomics.load(memory, words.submitHead) !== Atomics.load(memory, words.submitTail) ||
+      Atomics.load(memory, words.stop) !== 0
     );
   }
 

@@ -1,6 +1,15 @@
 import { assert } from '../base/assert.ts';
 import type { Kernels } from '../kernels/contract.ts';
-import { commandRecord, JOB_MAGIC, jobRecord, jobStates, pageFlags, pageRecord, unitRecord, wordsOf } from './job-layout.ts';
+import {
+  commandRecord,
+  JOB_MAGIC,
+  jobRecord,
+  jobStates,
+  pageFlags,
+  pageRecord,
+  unitRecord,
+  wordsOf,
+} from './job-layout.ts';
 import type { PageReader } from './page-reader.ts';
 
 const commandWords = wordsOf(commandRecord.offsetOf);
@@ -39,8 +48,8 @@ export class JobRunner {
   }
 
   /**
-   * After `run`: counts the job off; the last job of a unit merges. Returns whether the event loop should hear of it: its
-   * command is complete, or failed.
+   * After `run`: counts the job off; the last job of a unit merges. Returns whether the event loop should hear of it:
+   * its command is complete, or failed.
    */
   finish(job: number): boolean {
     const words = this.#words;

@@ -29,7 +29,8 @@ export function openPageReader(media: MediaAccess): PageReader {
     pageSizeBytes: media.pageSizeBytes,
     cellOffset: (page) => 65_536 + page * media.pageSizeBytes,
     read: (page, target) =>
-      readSync(media.cells.fileDescriptor, target, 0, media.pageSizeBytes, 65_536 + page * media.pageSizeBytes) === media.pageSizeBytes,
+      readSync(media.cells.fileDescriptor, target, 0, media.pageSizeBytes, 65_536 + page * media.pageSizeBytes) ===
+      media.pageSizeBytes,
     matches(page, logicalPage, crc32c) {
       readSync(media.oobFileDescriptor, bytes, 0, 8, page * 8);
       return entry[0] === crc32c >>> 0 && entry[1] === logicalPage;

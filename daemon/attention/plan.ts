@@ -11,7 +11,11 @@ import { type TokenSpan, type VisibilityRule, visibleSpans } from './visibility.
 /** K and V bytes that one job walks, about: enough to hide its cost, few enough to share a sequence among workers. */
 const CHUNK_BYTES = 512 * 1024;
 /** A job never walks more groups: the smallest frame cache must hold one job's pages. */
-export const CHUNK_GROUPS_MAX = 64;
+const CHUNK_GROUPS_MAX = 64;
+/** A group that holds both the last sink and the first token of a window comes twice. */
+const JOB_GROUPS_TWICE = 1;
+/** Most pages that a job takes. */
+export const JOB_PAGES_MAX = 2 * (CHUNK_GROUPS_MAX + JOB_GROUPS_TWICE);
 /** Query rows of one unit, about: its tiles of query tokens walk the same pages again. */
 const TILE_ROWS = 64;
 /** Partials of one unit, about; a unit of one query token may take more. */
@@ -28,6 +32,8 @@ export interface GroupLayout {
    * on the number of workers, on what else runs, or on how large a cache is.
    */
   readonly chunkTokens: number;
+  /** Most pages that one of its jobs takes. */
+  readonly jobPages: number;
 }
 
 /** A run of consecutive groups whose pages are pinned; `base` is its first group's index among all pinned groups. */
@@ -66,7 +72,9 @@ export interface PlanModules {
 
 /** Plans all targets or none. Synchronous, so that lengths and pages are those of one moment. */
 export function planTargets(
-  options: AttendOptions, targets: readonly AttendTarget[], modules: PlanModules,
+  options: AttendOptions,
+  targets: readonly AttendTarget[],
+  modules: PlanModules,
 ): TargetPlan[] {
   const plans: TargetPlan[] = [];
   try {
@@ -85,7 +93,10 @@ export function releasePlan(plan: TargetPlan, pages: KvPages): void {
 }
 
 function planTarget(
-  options: AttendOptions, target: AttendTarget, index: number, { kv, pages }: PlanModules,
+  options: AttendOptions,
+  target: AttendTarget,
+  index: number,
+  { kv, pages }: PlanModules,
 ): TargetPlan {
   const view = viewOf(kv, target, index);
   try {
@@ -110,10 +121,21 @@ function planTarget(
     const pinned = pinPages(view, pages, { firstKvHead, kvHeadCount, groupRuns, groupCount });
     const counts = countTokens(spans, view.flashTokenCount, pinned.pages.length);
     return {
-      target, view, layout, rule, firstKvHead, kvHeadCount, groupRuns, groupCount, ...pinned, counts,
+      target,
+      view,
+      layout,
+      rule,
+      firstKvHead,
+      kvHeadCount,
+      groupRuns,
+      groupCount,
+      ...pinned,
+      counts,
       walkBytes:
-        (counts.flashTokenCount + counts.bufferedTokenCount) * (layout.rowBytesK + layout.rowBytesV)
-        * kvHeadCount * tileCount,
+        (counts.flashTokenCount + counts.bufferedTokenCount) *
+        (layout.rowBytesK + layout.rowBytesV) *
+        kvHeadCount *
+        tileCount,
       tileTokens,
       tileCount,
     };
@@ -162,7 +184,14 @@ export function layoutOf(shape: SequenceShape): GroupLayout {
   const rowBytesV = shape.headDimV * elementSizeBytes(shape.elementTypeV);
   const groupBytes = shape.groupTokens * (rowBytesK + rowBytesV);
   const chunkGroups = Math.min(CHUNK_GROUPS_MAX, Math.max(1, Math.round(CHUNK_BYTES / groupBytes)));
-  return { shape, rowBytesK, rowBytesV, groupTokens: shape.groupTokens, chunkTokens: chunkGroups * shape.groupTokens };
+  return {
+    shape,
+    rowBytesK,
+    rowBytesV,
+    groupTokens: shape.groupTokens,
+    chunkTokens: chunkGroups * shape.groupTokens,
+    jobPages: 2 * (chunkGroups + JOB_GROUPS_TWICE),
+  };
 }
 
 /** Chunks that a span touches. */
@@ -199,10 +228,14 @@ export function groupIndex(runs: readonly GroupRun[], group: number): number {
 }
 
 function pinPages(
-  view: LayerView, pages: KvPages,
-  { firstKvHead, kvHeadCount, groupRuns, groupCount }: Pick<
-    TargetPlan, 'firstKvHead' | 'kvHeadCount' | 'groupRuns' | 'groupCount'
-  >,
+  view: LayerView,
+  pages: KvPages,
+  {
+    firstKvHead,
+    kvHeadCount,
+    groupRuns,
+    groupCount,
+  }: Pick<TargetPlan, 'firstKvHead' | 'kvHeadCount' | 'groupRuns' | 'groupCount'>,
 ): { pages: Uint32Array; logicalPages: Uint32Array } {
   const count = kvHeadCount * groupCount * 2;
   const physical = new Uint32Array(count);

@@ -8,8 +8,8 @@ import type { MediaAccess } from './page-reader.ts';
 import type { WorkerStart } from './worker.ts';
 
 /**
- * Jobs out per worker. Enough work (about 25 us each) that no worker runs dry while the event loop is being woken, which
- * takes 50 to 100 us; few enough that a small command does not wait long behind a large one.
+ * Jobs out per worker. Enough work (about 25 us each) that no worker runs dry while the event loop is being woken,
+ * which takes 50 to 100 us; few enough that a small command does not wait long behind a large one.
  */
 const JOBS_PER_WORKER = 16;
 /** Looks at the ring before sleeping: 20 to 50 us, about what waking a sleeping thread costs. */
@@ -65,16 +65,18 @@ export class Pool {
     const pool = new Pool(new JobQueue(shape, memory), modules, listener);
     const ready: Promise<void>[] = [];
     for (let index = 0; index < options.workerCount; index++) {
-      ready.push(pool.#startWorker({
-        memory: modules.arena.memory,
-        queue: memory,
-        shape,
-        index,
-        spinCount: SPIN_COUNT,
-        kernels: options.kernels,
-        media: options.media,
-        gate: options.gate,
-      }));
+      ready.push(
+        pool.#startWorker({
+          memory: modules.arena.memory,
+          queue: memory,
+          shape,
+          index,
+          spinCount: SPIN_COUNT,
+          kernels: options.kernels,
+          media: options.media,
+          gate: options.gate,
+        }),
+      );
     }
     try {
       await Promise.all(ready);
@@ -86,9 +88,9 @@ export class Pool {
     return pool;
   }
 
-  /** While active, the workers keep the process alive. */
+  /** While active, and while they stop, the workers keep the process alive. */
   setActive(active: boolean): void {
-    if (active === this.#isReferenced) return;
+    if (active === this.#isReferenced || this.#isStopping) return;
     this.#isReferenced = active;
     for (const worker of this.#workers) {
       if (active) worker.ref();
@@ -98,8 +100,8 @@ export class Pool {
 
   /** Lets the workers finish what they were given, then return. One that does not is terminated. */
   async stop(): Promise<void> {
-    this.#isStopping = true;
     this.setActive(true);
+    this.#isStopping = true;
     this.queue.stop();
     const timer = this.#clock.setTimer(STOP_TIMEOUT_MS, () => {
       for (const worker of this.#workers) void worker.terminate();
@@ -109,7 +111,10 @@ export class Pool {
   }
 
   #startWorker(start: WorkerStart): Promise<void> {
-    const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: start, name: `attend-${start.index}` });
+    const worker = new Worker(new URL('./worker.js', import.meta.url), {
+      workerData: start,
+      name: `attend-${start.index}`,
+    });
     this.#workers.push(worker);
     const exit = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
     this.#exits.push(exit);

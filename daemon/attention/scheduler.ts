@@ -52,6 +52,8 @@ export class Scheduler {
   /** Jobs out, by slot. */
   readonly #out: (JobOut | undefined)[] = [];
   readonly #freeSlots: number[] = [];
+  /** Waits for a scratch block; until it has one, no other command begins a unit. */
+  #scratchWaiter: Command | undefined;
   #queue: JobQueue | undefined;
   #scratchBytes = 0;
 
@@ -170,20 +172,24 @@ export class Scheduler {
   }
 
   #pushJobs(queue: JobQueue): void {
-    let stuckCount = 0;
-    while (queue.room > 0 && stuckCount < this.#runnable.length) {
+    let waitingCount = 0;
+    let hasFrames = true;
+    while (hasFrames && queue.room > 0 && waitingCount < this.#runnable.length) {
       const command = this.#runnable.shift();
       assert(command !== undefined, 'a runnable command');
       const step = this.#step(command, queue);
-      if (step !== 'over') this.#runnable.push(command);
-      stuckCount = step === 'stuck' ? stuckCount + 1 : 0;
+      waitingCount = step === 'needsScratch' ? waitingCount + 1 : 0;
+      hasFrames = step !== 'needsFrames';
+      // Nobody overtakes a command that needs many frames, or it might never find enough of them idle.
+      if (step === 'needsFrames') this.#runnable.unshift(command);
+      else if (step !== 'over') this.#runnable.push(command);
     }
     queue.wakeWorkers();
     assert(this.#runnable.length === 0 || queue.outCount > 0, 'a command that waits has jobs to wait for');
   }
 
-  /** One job of one command: pushed; or it must wait; or all its jobs are prepared, or it failed. */
-  #step(command: Command, queue: JobQueue): 'pushed' | 'stuck' | 'over' {
+  /** One job of one command: pushed; or it must wait; or (`over`) all its jobs are prepared, or it failed. */
+  #step(command: Command, queue: JobQueue): 'pushed' | 'needsScratch' | 'needsFrames' | 'over' {
     try {
       while (command.current === undefined || command.current.isPrepared) {
         const unit = this.#pending(command);
@@ -191,7 +197,7 @@ export class Scheduler {
           this.#endIfDone(command);
           return 'over';
         }
-        if (!this.#beginUnit(command, unit)) return 'stuck';
+        if (!this.#beginUnit(command, unit)) return 'needsScratch';
       }
     } catch (error) {
       if (!(error instanceof DriveError)) throw error;
@@ -201,7 +207,7 @@ export class Scheduler {
     const slot = this.#freeSlots.at(-1);
     assert(slot !== undefined, 'there is a slot for every job that the queue has room for');
     const job = command.current.prepareJob(slot);
-    if (!job) return 'stuck';
+    if (!job) return 'needsFrames';
     this.#freeSlots.pop();
     this.#out[slot] = { ...job, command };
     command.jobsOut++;
@@ -216,15 +222,9 @@ export class Scheduler {
 
   /** Gives the unit its scratch block; false if there is none now. DriveError bufferFull if there never will be. */
   #beginUnit(command: Command, unit: Unit): boolean {
-    const { arena, words, kernels } = this.#modules;
-    if (this.#scratchBytes > 0 && this.#scratchBytes + unit.scratchSizeBytes > this.#options.scratchBytesMax) return false;
-    let base: number;
-    try {
-      base = arena.allocate(unit.scratchSizeBytes);
-    } catch (error) {
-      if (error instanceof DriveError && this.#scratchBytes > 0) return false;
-      throw error;
-    }
+    const { words, kernels } = this.#modules;
+    const base = this.#takeScratch(command, unit);
+    if (base === undefined) return false;
     unit.begin(base, command.record);
     this.#keepUnit(command, unit);
     command.waiting = undefined;
@@ -238,6 +238,21 @@ export class Scheduler {
     this.#freeUnit(command, unit);
     command.unitsDone++;
     return true;
+  }
+
+  #takeScratch(command: Command, unit: Unit): number | undefined {
+    if (this.#scratchWaiter !== undefined && this.#scratchWaiter !== command) return undefined;
+    this.#scratchWaiter = command;
+    const size = unit.scratchSizeBytes;
+    if (this.#scratchBytes > 0 && this.#scratchBytes + size > this.#options.scratchBytesMax) return undefined;
+    try {
+      const base = this.#modules.arena.allocate(size);
+      this.#scratchWaiter = undefined;
+      return base;
+    } catch (error) {
+      if (error instanceof DriveError && this.#scratchBytes > 0) return undefined;
+      throw error;
+    }
   }
 
   #keepUnit(command: Command, unit: Unit): void {
@@ -294,6 +309,7 @@ export class Scheduler {
       const { words } = this.#modules;
       for (const unit of command.units.keys()) Atomics.store(words, (unit.base >>> 2) + unitWords.failed, 1);
       Atomics.store(words, (command.record >>> 2) + commandWords.wakeAlways, 1);
+      if (this.#scratchWaiter === command) this.#scratchWaiter = undefined;
       const at = this.#runnable.indexOf(command);
       if (at >= 0) this.#runnable.splice(at, 1);
     }

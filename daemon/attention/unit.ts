@@ -3,10 +3,16 @@ import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import type { KvPages, Ppn } from '../ftl/contract.ts';
 import {
-  attendJob, boundsStruct, frameArenas, frameStruct, type Kernels, mergeJob, partialSizeBytes,
+  attendJob,
+  boundsStruct,
+  frameArenas,
+  frameStruct,
+  type Kernels,
+  mergeJob,
+  partialSizeBytes,
 } from '../kernels/contract.ts';
 import { type AttendOptions, outputSizeBytes } from './contract.ts';
-import { type FrameSource, NO_FRAME } from './frame-source.ts';
+import type { FrameSource } from './frame-source.ts';
 import { JOB_MAGIC, jobRecord, jobStates, pageFlags, pageRecord, unitRecord, wordsOf } from './job-layout.ts';
 import { chunksIn, groupIndex, type TargetPlan } from './plan.ts';
 import { type TokenSpan, visibleEnd, visibleSpans, visibleStart } from './visibility.ts';
@@ -53,8 +59,8 @@ interface Scratch {
 }
 
 /**
- * One unit of work: the query rows of one KV head and one tile of query tokens of one target. It takes one scratch block
- * of the arena, and is turned into jobs one chunk of tokens at a time, since each job needs frames.
+ * One unit of work: the query rows of one KV head and one tile of query tokens of one target. It takes one scratch
+ * block of the arena, and is turned into jobs one chunk of tokens at a time, since each job needs frames.
  */
 export class Unit {
   readonly plan: TargetPlan;
@@ -90,7 +96,8 @@ export class Unit {
     this.#tokenCount = Math.min(plan.tileTokens, target.queryTokenCount - this.#firstToken);
     this.#firstHead = Math.max(target.firstQueryHead, this.#kvHead * target.queryHeadsPerKvHead);
     const headEnd = Math.min(
-      target.firstQueryHead + target.queryHeadCount, (this.#kvHead + 1) * target.queryHeadsPerKvHead,
+      target.firstQueryHead + target.queryHeadCount,
+      (this.#kvHead + 1) * target.queryHeadsPerKvHead,
     );
     this.#headCount = headEnd - this.#firstHead;
     this.#rowCount = this.#tokenCount * this.#headCount;
@@ -134,18 +141,13 @@ export class Unit {
   /** Writes the next job; undefined if there are not enough free frames for it now. `slot` is echoed in the record. */
   prepareJob(slot: number): PreparedJob | undefined {
     assert(!this.isPrepared, 'a unit has jobs left to prepare');
-    const before = { span: this.#span, token: this.#token, frame: this.#frame, page: this.#page };
+    if (this.#modules.frames.available < this.plan.layout.jobPages) return undefined;
+    const firstFrame = this.#frame;
+    const firstPage = this.#page;
     const handles: number[] = [];
-    if (!this.#writeFrames(handles)) {
-      for (const handle of handles) this.#modules.frames.release(handle, false);
-      this.#span = before.span;
-      this.#token = before.token;
-      this.#frame = before.frame;
-      this.#page = before.page;
-      return undefined;
-    }
+    this.#writeFrames(handles);
     const offset = this.#base + this.#scratch.jobs + this.#nextJob * jobRecord.sizeBytes;
-    this.#writeJob(offset >>> 2, before.frame, before.page, slot);
+    this.#writeJob(offset >>> 2, firstFrame, firstPage, slot);
     this.#nextJob++;
     return { unit: this, offset, handles };
   }
@@ -282,26 +284,26 @@ export class Unit {
     words[at + jobWords.slot] = slot;
   }
 
-  /** Writes the frames of the next chunk; false as soon as one is not to be had. */
-  #writeFrames(handles: number[]): boolean {
+  /** Writes the frames of the next chunk. */
+  #writeFrames(handles: number[]): void {
     const { view, layout } = this.plan;
     const { groupTokens, chunkTokens } = layout;
     let chunkEnd = 0;
     for (;;) {
       const span = this.#spans[this.#span];
-      if (!span) return true;
+      if (!span) return;
       if (this.#token >= span.end) {
         this.#span++;
         this.#token = this.#spans[this.#span]?.start ?? 0;
         continue;
       }
       if (chunkEnd === 0) chunkEnd = (Math.floor(this.#token / chunkTokens) + 1) * chunkTokens;
-      if (this.#token >= chunkEnd) return true;
+      if (this.#token >= chunkEnd) return;
       const start = this.#token;
       if (start < view.flashTokenCount) {
         const group = Math.floor(start / groupTokens);
         const end = Math.min((group + 1) * groupTokens, span.end);
-        if (!this.#writePageFrame(group, start, end, handles)) return false;
+        this.#writePageFrame(group, start, end, handles);
         this.#token = end;
       } else {
         const end = Math.min(span.end, chunkEnd);
@@ -311,26 +313,23 @@ export class Unit {
     }
   }
 
-  #writePageFrame(group: number, start: number, end: number, handles: number[]): boolean {
+  #writePageFrame(group: number, start: number, end: number, handles: number[]): void {
     const { plan } = this;
     const { frames } = this.#modules;
-    const index =
-      ((this.#kvHead - plan.firstKvHead) * plan.groupCount + groupIndex(plan.groupRuns, group)) * 2;
+    const index = ((this.#kvHead - plan.firstKvHead) * plan.groupCount + groupIndex(plan.groupRuns, group)) * 2;
     const handleK = frames.acquire(plan.pages[index]! as Ppn);
-    if (handleK === NO_FRAME) return false;
-    handles.push(handleK);
     const handleV = frames.acquire(plan.pages[index + 1]! as Ppn);
-    if (handleV === NO_FRAME) return false;
-    handles.push(handleV);
+    handles.push(handleK, handleV);
     this.#writePage(index, handleK);
     this.#writePage(index + 1, handleV);
     const skipped = start - group * plan.layout.groupTokens;
     this.#writeFrame(
       frames.offset(handleK) + skipped * plan.layout.rowBytesK,
       frames.offset(handleV) + skipped * plan.layout.rowBytesV,
-      start, end - start, frames.arenaCode,
+      start,
+      end - start,
+      frames.arenaCode,
     );
-    return true;
   }
 
   #writeTailFrame(start: number, end: number): void {
@@ -339,7 +338,9 @@ export class Unit {
     this.#writeFrame(
       view.tail(this.#kvHead, 0) + skipped * layout.rowBytesK,
       view.tail(this.#kvHead, 1) + skipped * layout.rowBytesV,
-      start, end - start, frameArenas.memory,
+      start,
+      end - start,
+      frameArenas.memory,
     );
   }
 
@@ -361,8 +362,7 @@ export class Unit {
   #writePage(index: number, handle: number): void {
     const { words, frames, pages } = this.#modules;
     const page = this.plan.pages[index]! as Ppn;
-    const flags =
-      (frames.isLoaded(handle) ? 0 : pageFlags.load) | (pages.isVerified(page) ? 0 : pageFlags.check);
+    const flags = (frames.isLoaded(handle) ? 0 : pageFlags.load) | (pages.isVerified(page) ? 0 : pageFlags.check);
     if (flags === 0) return;
     const at = (this.#base + this.#scratch.pages + this.#page * pageRecord.sizeBytes) >>> 2;
     words[at + pageWords.page] = page;

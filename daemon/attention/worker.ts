@@ -7,6 +7,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { assert } from '../base/assert.ts';
 import type { KernelName } from '../kernels/contract.ts';
 import { loadKernels } from '../kernels/loader.ts';
+import { passGate } from './job-gate.ts';
 import { type JobQueueShape, JobQueueWorker, STOPPED } from './job-queue.ts';
 import { JobRunner } from './job-runner.ts';
 import { type MediaAccess, openPageReader } from './page-reader.ts';
@@ -20,11 +21,9 @@ export interface WorkerStart {
   readonly spinCount: number;
   readonly kernels: KernelName;
   readonly media: MediaAccess;
-  /** Tests: words {closed, arrivals}; a worker waits before each job while `closed` is 1. */
+  /** Tests: job-gate.ts. */
   readonly gate: SharedArrayBuffer | undefined;
 }
-
-export const gateWords = { closed: 0, arrivals: 1 } as const;
 
 const port = parentPort;
 assert(port !== null, 'worker.ts runs as a worker thread');
@@ -39,18 +38,11 @@ function run(start: WorkerStart, signal: () => void): void {
   const gate = start.gate && new Int32Array(start.gate);
   signal();
   for (let job = queue.take(); job !== STOPPED; job = queue.take()) {
-    if (gate) waitAt(gate);
+    if (gate) passGate(gate);
     const wakeFlag = runner.wakeFlagOf(job);
     runner.run(job);
     const isNews = runner.finish(job);
     const outstanding = queue.complete(job);
     if ((isNews || queue.isWanted(outstanding) || Atomics.load(words, wakeFlag) !== 0) && queue.claimSignal()) signal();
   }
-}
-
-function waitAt(gate: Int32Array): void {
-  if (Atomics.load(gate, gateWords.closed) === 0) return;
-  Atomics.add(gate, gateWords.arrivals, 1);
-  Atomics.notify(gate, gateWords.arrivals);
-  Atomics.wait(gate, gateWords.closed, 1);
 }

@@ -2,7 +2,11 @@
 import assert from 'node:assert/strict';
 import { elementSizeBytes, type ElementType, elementTypes } from '../../spec/element-type.ts';
 import {
-  type AttendCounts, type AttendOptions, type AttendTarget, type AttentionEngine, outputSizeBytes,
+  type AttendCounts,
+  type AttendOptions,
+  type AttendTarget,
+  type AttentionEngine,
+  outputSizeBytes,
 } from '../../daemon/attention/contract.ts';
 import type { Arena } from '../../daemon/base/arena.ts';
 import type { Kernels } from '../../daemon/kernels/contract.ts';
@@ -42,7 +46,9 @@ export interface Prepared {
 
 /** Puts random queries into the arena and makes room for the output. */
 export function prepare(
-  sequence: KnownSequence, options: AttendOptions, request: TargetRequest,
+  sequence: KnownSequence,
+  options: AttendOptions,
+  request: TargetRequest,
   modules: { arena: Arena; kernels: Kernels; random: Random },
 ): Prepared {
   const { shape } = sequence;
@@ -62,7 +68,11 @@ export function prepare(
   const outputOffset = arena.allocate(sizeBytes);
   arena.bytes.fill(0xa5, outputOffset, outputOffset + sizeBytes);
   const target: AttendTarget = {
-    queryHeadsPerKvHead, firstQueryHead, queryHeadCount, queryTokenCount, layer,
+    queryHeadsPerKvHead,
+    firstQueryHead,
+    queryHeadCount,
+    queryTokenCount,
+    layer,
     queryPosition: Math.max(0, length - queryTokenCount),
     tokenStart: 0,
     tokenEnd: undefined,
@@ -76,16 +86,17 @@ export function prepare(
     options,
     headDimV: shape.headDimV,
     rowCount,
-    expected: () => attendOracle({
-      ...target,
-      ...options,
-      tokenEnd: target.tokenEnd ?? length,
-      headDimK: shape.headDimK,
-      headDimV: shape.headDimV,
-      q: (token, head, dim) => values[(token * queryHeadCount + head) * shape.headDimK + dim]!,
-      k: sequence.k[layer]!.at,
-      v: sequence.v[layer]!.at,
-    }),
+    expected: () =>
+      attendOracle({
+        ...target,
+        ...options,
+        tokenEnd: target.tokenEnd ?? length,
+        headDimK: shape.headDimK,
+        headDimV: shape.headDimV,
+        q: (token, head, dim) => values[(token * queryHeadCount + head) * shape.headDimK + dim]!,
+        k: sequence.k[layer]!.at,
+        v: sequence.v[layer]!.at,
+      }),
   };
 }
 
@@ -134,8 +145,12 @@ function assertNear(actual: number, expected: number, label: string): void {
 
 /** Attends one target and checks it; returns what the engine counted. */
 export async function attendAndCheck(
-  engine: AttentionEngine, sequence: KnownSequence, options: Partial<AttendOptions>, request: TargetRequest,
-  modules: { arena: Arena; kernels: Kernels; random: Random }, label = '',
+  engine: AttentionEngine,
+  sequence: KnownSequence,
+  options: Partial<AttendOptions>,
+  request: TargetRequest,
+  modules: { arena: Arena; kernels: Kernels; random: Random },
+  label = '',
 ): Promise<AttendCounts> {
   const prepared = prepare(sequence, { ...plainOptions, ...options }, request, modules);
   const counts = await engine.attend(prepared.options, [prepared.target]);

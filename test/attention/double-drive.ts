@@ -5,11 +5,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { elementSizeBytes } from '../../spec/element-type.ts';
 import { type Arena, createArena } from '../../daemon/base/arena.ts';
+import { systemClock } from '../../daemon/base/clock.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
+import { silentLogger } from '../../daemon/base/logger.ts';
 import type { KvPages, Lpn, Ppn } from '../../daemon/ftl/contract.ts';
 import type { KernelName, Kernels } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { KvStore, LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
+import { type Attention, type AttentionSettings, createAttention } from '../../daemon/attention/attention.ts';
 import type { MediaAccess } from '../../daemon/attention/page-reader.ts';
 import { createRandom, type Random } from './random.ts';
 import { randomRows, type StoredRows } from './stored-rows.ts';
@@ -38,6 +41,7 @@ export class DoubleDrive {
   readonly arena: Arena;
   readonly kernels: Kernels;
   readonly media: MediaAccess;
+  readonly pages: KvPages;
   readonly pins = new Map<number, number>();
   readonly verified = new Set<number>();
   readonly eraseCounts = new Map<number, number>();
@@ -53,6 +57,7 @@ export class DoubleDrive {
 
   constructor(options: DoubleDriveOptions) {
     this.#options = options;
+    this.pages = this.#makePages();
     this.random = createRandom(options.seed);
     this.#folder = mkdtempSync(join(tmpdir(), 'attention-'));
     this.#cells = openSync(join(this.#folder, 'cells.bin'), 'w+');
@@ -79,6 +84,16 @@ export class DoubleDrive {
     rmSync(this.#folder, { recursive: true });
   }
 
+  /** What `prepare` takes. */
+  get tools(): { arena: Arena; kernels: Kernels; random: Random } {
+    return { arena: this.arena, kernels: this.kernels, random: this.random };
+  }
+
+  freePrepared({ target }: { target: { queryOffset: number; outputOffset: number } }): void {
+    this.arena.free(target.queryOffset);
+    this.arena.free(target.outputOffset);
+  }
+
   /** Nothing is pinned and no view is held. */
   assertReleased(): void {
     assert.deepEqual([...this.pins], [], 'no page stays pinned');
@@ -89,7 +104,8 @@ export class DoubleDrive {
     const { kvHeadCount, headDimK, headDimV, elementTypeK, elementTypeV, groupTokens } = shape;
     const rows = (dim: number, type: typeof elementTypeK) =>
       lengths.map((tokenCount) =>
-        randomRows(this.random, this, { tokenCount, headCount: kvHeadCount, dim, type, magnitude }));
+        randomRows(this.random, this, { tokenCount, headCount: kvHeadCount, dim, type, magnitude }),
+      );
     const sequence = {
       id: BigInt(this.#sequences.size + 1),
       shape,
@@ -113,15 +129,25 @@ export class DoubleDrive {
         }
         return gathered;
       };
-      lpns.push(Array.from({ length: kvHeadCount }, (_, head) => parts.map((part) =>
-        Array.from({ length: groupCount }, (__, group) =>
-          this.#program(gather(part, head, group * groupTokens, (group + 1) * groupTokens))))));
-      tails.push(Array.from({ length: kvHeadCount }, (_, head) => parts.map((part) => {
-        const bytes = gather(part, head, groupCount * groupTokens, length);
-        const offset = this.arena.allocate(Math.max(1, bytes.length));
-        this.arena.bytes.set(bytes, offset);
-        return offset;
-      })));
+      lpns.push(
+        Array.from({ length: kvHeadCount }, (_, head) =>
+          parts.map((part) =>
+            Array.from({ length: groupCount }, (__, group) =>
+              this.#program(gather(part, head, group * groupTokens, (group + 1) * groupTokens)),
+            ),
+          ),
+        ),
+      );
+      tails.push(
+        Array.from({ length: kvHeadCount }, (_, head) =>
+          parts.map((part) => {
+            const bytes = gather(part, head, groupCount * groupTokens, length);
+            const offset = this.arena.allocate(Math.max(1, bytes.length));
+            this.arena.bytes.set(bytes, offset);
+            return offset;
+          }),
+        ),
+      );
     }
     this.#sequences.set(sequence.id, { ...sequence, lpns, tails });
     return sequence;
@@ -147,33 +173,28 @@ export class DoubleDrive {
     view: (id: bigint, layer: number): LayerView => this.#view(id, layer),
   } as KvStore;
 
-  readonly pages = this.#makePages();
-
   #makePages(): KvPages {
-    const drive = this;
     return {
-      get pageSizeBytes() {
-        return drive.#options.pageSizeBytes;
-      },
-      pin(lpn: Lpn): Ppn {
-        const page = drive.#placed[lpn]!;
-        drive.pins.set(page, (drive.pins.get(page) ?? 0) + 1);
+      pageSizeBytes: this.#options.pageSizeBytes,
+      pin: (lpn: Lpn): Ppn => {
+        const page = this.#placed[lpn]!;
+        this.pins.set(page, (this.pins.get(page) ?? 0) + 1);
         return page as Ppn;
       },
-      unpin(page: Ppn): void {
-        const count = drive.pins.get(page);
+      unpin: (page: Ppn): void => {
+        const count = this.pins.get(page);
         assert.ok(count !== undefined, `page ${page} is pinned`);
-        if (count === 1) drive.pins.delete(page);
-        else drive.pins.set(page, count - 1);
+        if (count === 1) this.pins.delete(page);
+        else this.pins.set(page, count - 1);
       },
-      isVerified: (page: Ppn) => drive.verified.has(page),
+      isVerified: (page: Ppn) => this.verified.has(page),
       markVerified: (page: Ppn) => {
-        assert.ok(drive.pins.has(page), `page ${page} is still pinned when it is marked`);
-        drive.verified.add(page);
+        assert.ok(this.pins.has(page), `page ${page} is still pinned when it is marked`);
+        this.verified.add(page);
       },
-      eraseCount: (page: Ppn) => drive.eraseCounts.get(page) ?? 0,
+      eraseCount: (page: Ppn) => this.eraseCounts.get(page) ?? 0,
       countReads: (count: number) => {
-        drive.readsCounted += count;
+        this.readsCounted += count;
       },
     } as KvPages;
   }
@@ -220,3 +241,22 @@ export class DoubleDrive {
     }
   }
 }
+
+/** An engine over a double. A worker that dies fails the test unless `onFatal` says otherwise. */
+export const openAttention = (
+  drive: DoubleDrive,
+  settings: Partial<AttentionSettings> & { workerCount: number },
+  onFatal: (cause: Error) => void = (cause) => assert.fail(cause),
+): Promise<Attention> =>
+  createAttention(
+    { frameCacheBytes: 0, media: drive.media, ...settings },
+    {
+      arena: drive.arena,
+      kv: drive.kv,
+      pages: drive.pages,
+      kernels: drive.kernels,
+      clock: systemClock,
+      logger: silentLogger,
+      onFatal,
+    },
+  );

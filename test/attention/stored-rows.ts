@@ -13,9 +13,20 @@ export interface StoredRows {
 }
 
 export function randomRows(
-  random: Random, modules: { arena: Arena; kernels: Kernels },
-  { tokenCount, headCount, dim, type, magnitude = 1 }: {
-    tokenCount: number; headCount: number; dim: number; type: ElementType; magnitude?: number;
+  random: Random,
+  modules: { arena: Arena; kernels: Kernels },
+  {
+    tokenCount,
+    headCount,
+    dim,
+    type,
+    magnitude = 1,
+  }: {
+    tokenCount: number;
+    headCount: number;
+    dim: number;
+    type: ElementType;
+    magnitude?: number;
   },
 ): StoredRows {
   const count = tokenCount * headCount * dim;
@@ -27,7 +38,9 @@ export function randomRows(
 
 /** Converts to `type`; gives the bytes and what they stand for. */
 export function quantise(
-  source: Float32Array, type: ElementType, { arena, kernels }: { arena: Arena; kernels: Kernels },
+  source: Float32Array,
+  type: ElementType,
+  { arena, kernels }: { arena: Arena; kernels: Kernels },
 ): { bytes: Uint8Array; values: Float32Array } {
   const count = source.length;
   if (count === 0) return { bytes: new Uint8Array(0), values: new Float32Array(0) };

@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import type { Attention } from '../../daemon/attention/attention.ts';
+import { JOB_MAGIC } from '../../daemon/attention/job-layout.ts';
+import type { SequenceShape } from '../../daemon/kv/contract.ts';
+import { assertOutput, attendAndCheck, plainOptions, prepare } from './attend-case.ts';
+import { DoubleDrive, type DoubleSequence, openAttention } from './double-drive.ts';
+import { Gate } from './gate.ts';
+import { kernelSets } from './kernel-sets.ts';
+
+/** Chunks of 128 tokens. */
+const shape: SequenceShape = {
+  layerCount: 1,
+  kvHeadCount: 2,
+  headDimK: 16,
+  headDimV: 16,
+  elementTypeK: 'f16',
+  elementTypeV: 'f16',
+  groupTokens: 2,
+};
+const rejectsWith = (code: string, result?: number) => (error: { code?: string; result?: number }) => {
+  assert.equal(error.code, code);
+  if (result !== undefined) assert.equal(error.result, result);
+  return true;
+};
+
+for (const set of kernelSets) {
+  describe(`broken media, ${set.name} kernels`, { skip: set.skip }, () => {
+    let drive: DoubleDrive;
+    let broken: DoubleSequence;
+    let whole: DoubleSequence;
+
+    before(() => {
+      drive = new DoubleDrive({ kernels: set.name, pageSizeBytes: 4096, pageCount: 2000, seed: 7 });
+      broken = drive.addSequence(shape, [400]);
+      whole = drive.addSequence(shape, [400]);
+    });
+    after(() => drive.close());
+
+    for (const workerCount of [0, 2]) {
+      test(`a flipped bit fails its command with the page, and no other; ${workerCount} workers`, async () => {
+        drive.verified.clear();
+        const engine = await openAttention(drive, { workerCount });
+        const page = drive.pageOf(broken, 0, 1, 1, 150);
+        drive.flipBit(page, 8 * 17 + 3);
+        const bad = prepare(broken, plainOptions, {}, drive.tools);
+        const good = prepare(whole, plainOptions, {}, drive.tools);
+        const failed = assert.rejects(
+          engine.attend(plainOptions, [good.target, bad.target]),
+          rejectsWith('unrecoveredRead', page),
+        );
+        const good2 = prepare(whole, plainOptions, {}, drive.tools);
+        await engine.attend(plainOptions, [good2.target]);
+        assertOutput(good2, drive);
+        await failed;
+        drive.assertReleased();
+        assert.equal(drive.verified.has(page), false);
+        // Tokens before it are still there.
+        await attendAndCheck(engine, broken, {}, { tokenEnd: 300 }, drive.tools);
+        await assert.rejects(engine.attend(plainOptions, [bad.target]), rejectsWith('unrecoveredRead', page));
+        drive.flipBit(page, 8 * 17 + 3);
+        await engine.attend(plainOptions, [bad.target]);
+        assertOutput(bad, drive);
+        await engine.close();
+        drive.assertReleased();
+      });
+    }
+  });
+}
+
+describe('life of the engine', () => {
+  let drive: DoubleDrive;
+  let sequence: DoubleSequence;
+  before(() => {
+    drive = new DoubleDrive({ kernels: 'reference', pageSizeBytes: 4096, pageCount: 2000, seed: 8 });
+    sequence = drive.addSequence(shape, [400]);
+  });
+  after(() => drive.close());
+
+  test('pages stay pinned and the view held while a worker is at a job, and no longer', async () => {
+    const gate = new Gate();
+    const engine = await openAttention(drive, { workerCount: 1, inlineBytesMax: 0, gate: gate.memory });
+    gate.close();
+    const prepared = prepare(sequence, plainOptions, {}, drive.tools);
+    const done = engine.attend(plainOptions, [prepared.target]);
+    await gate.arrivals(1);
+    assert.equal(drive.pins.size, 2 * 2 * 200);
+    assert.equal(drive.viewsHeld, 1);
+    assert.equal(engine.snapshot().commandsActive, 1);
+    gate.open();
+    await done;
+    assertOutput(prepared, drive);
+    drive.assertReleased();
+    await engine.close();
+  });
+
+  test('a short command does not wait for the whole of a long one', async () => {
+    const gate = new Gate();
+    const engine = await openAttention(drive, { workerCount: 1, inlineBytesMax: 0, gate: gate.memory });
+    gate.close();
+    const long = prepare(sequence, plainOptions, { queryTokenCount: 400, queryPosition: 0 }, drive.tools);
+    const short = prepare(sequence, plainOptions, {}, drive.tools);
+    const order: string[] = [];
+    const done = [
+      engine.attend(plainOptions, [long.target]).then(() => order.push('long')),
+      engine.attend(plainOptions, [short.target]).then(() => order.push('short')),
+    ];
+    gate.open();
+    await Promise.all(done);
+    assert.deepEqual(order, ['short', 'long']);
+    assertOutput(short, drive);
+    assertOutput(long, drive);
+    await engine.close();
+  });
+
+  test('closing fails what runs, releases everything, and takes nothing more', async () => {
+    const engine = await openAttention(drive, { workerCount: 2, inlineBytesMax: 0 });
+    const long = prepare(sequence, plainOptions, { queryTokenCount: 400, queryPosition: 0 }, drive.tools);
+    const running = Array.from({ length: 5 }, () =>
+      assert.rejects(engine.attend(plainOptions, [long.target]), rejectsWith('namespaceNotReady')),
+    );
+    const freeBytes = drive.arena.freeBytes;
+    await engine.close();
+    await Promise.all(running);
+    drive.assertReleased();
+    assert.ok(drive.arena.freeBytes > freeBytes, 'frames and scratch went back');
+    await assert.rejects(engine.attend(plainOptions, [long.target]), rejectsWith('namespaceNotReady'));
+    await engine.close();
+  });
+
+  test('a worker that dies fails every command, and the drive hears of it', async () => {
+    const gate = new Gate();
+    let fatal: Error | undefined;
+    const engine = await openAttention(
+      drive,
+      { workerCount: 2, inlineBytesMax: 0, frameCacheBytes: 4 * 2 ** 20, gate: gate.memory },
+      (cause) => {
+        fatal = cause;
+      },
+    );
+    gate.close();
+    const prepared = prepare(sequence, plainOptions, { queryTokenCount: 400, queryPosition: 0 }, drive.tools);
+    const failed = assert.rejects(engine.attend(plainOptions, [prepared.target]), rejectsWith('internal'));
+    await gate.arrivals(2);
+    // Whatever the workers are about to run is no job any more.
+    const words = new Uint32Array(drive.arena.buffer);
+    for (let at = 0; at < words.length; at += 16) if (words[at] === JOB_MAGIC) words[at] = 0;
+    gate.open();
+    await failed;
+    assert.match(String(fatal?.message), /there is a job at/);
+    drive.assertReleased();
+    await assert.rejects(engine.attend(plainOptions, [prepared.target]), rejectsWith('internal'));
+    await engine.close();
+  });
+
+  test('an arena too full for a command refuses it and loses nothing', async () => {
+    const engine = await openAttention(drive, { workerCount: 1, inlineBytesMax: 0 });
+    const prepared = prepare(sequence, plainOptions, {}, drive.tools);
+    const taken: number[] = [];
+    for (let size = 2 ** 20; size >= 64; size /= 2) {
+      try {
+        for (;;) taken.push(drive.arena.allocate(size));
+      } catch {
+        // Full for this size.
+      }
+    }
+    await assert.rejects(engine.attend(plainOptions, [prepared.target]), rejectsWith('bufferFull'));
+    drive.assertReleased();
+    for (const offset of taken) drive.arena.free(offset);
+    await engine.attend(plainOptions, [prepared.target]);
+    assertOutput(prepared, drive);
+    await engine.close();
+  });
+
+  test('little scratch and few frames: commands wait for each other and all end', async () => {
+    const engine = await openAttention(drive, { workerCount: 2, inlineBytesMax: 0, scratchBytesMax: 1 });
+    const prepared = Array.from({ length: 12 }, (_, i) =>
+      prepare(sequence, plainOptions, { queryTokenCount: 1 + 20 * (i % 3), queryPosition: 100 + i }, drive.tools),
+    );
+    await Promise.all(prepared.map((one) => engine.attend(plainOptions, [one.target, one.target])));
+    for (const one of prepared) assertOutput(one, drive);
+    assert.ok(engine.snapshot().frames.frameCount < 200, 'fewer frames than pages');
+    await engine.close();
+    drive.assertReleased();
+  });
+
+  test('small commands on resident checked pages run on the event loop', async () => {
+    const engine: Attention = await openAttention(drive, { workerCount: 1 });
+    const request = { tokenStart: 350 };
+    await attendAndCheck(engine, sequence, {}, request, drive.tools);
+    const first = engine.snapshot();
+    await attendAndCheck(engine, sequence, {}, request, drive.tools);
+    const second = engine.snapshot();
+    assert.equal(first.commandsInline, 0, 'the first one loads pages, in a worker');
+    assert.equal(second.commandsInline, 1);
+    assert.deepEqual(second.workerJobs, first.workerJobs);
+    await engine.close();
+  });
+});

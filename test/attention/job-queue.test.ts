@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createJobQueueMemory, JobQueue, JobQueueWorker, STOPPED } from '../../daemon/attention/job-queue.ts';
+
+function open(workerCount: number, capacity: number) {
+  const shape = { workerCount, capacity };
+  const memory = createJobQueueMemory(shape);
+  const queue = new JobQueue(shape, memory);
+  const workers = Array.from(
+    { length: workerCount },
+    (_, index) => new JobQueueWorker(shape, memory, { index, spinCount: 4 }),
+  );
+  return { queue, workers };
+}
+
+/** Both ends on one thread: nobody sleeps while there is something to take. */
+test('every job comes back once, in the order its worker finished it, over many turns of the rings', () => {
+  const { queue, workers } = open(2, 4);
+  const back: number[] = [];
+  let next = 1;
+  for (let turn = 0; turn < 1000; turn++) {
+    const pushed = 1 + (turn % queue.room);
+    for (let i = 0; i < pushed; i++) queue.push(next++ * 64 + 0x8000_0000);
+    for (let i = 0; i < pushed; i++) {
+      const worker = workers[(turn + i) % 2]!;
+      worker.complete(worker.take());
+    }
+    assert.equal(queue.outCount, pushed, 'out until drained');
+    assert.equal(
+      queue.drain((job) => back.push((job - 0x8000_0000) / 64)),
+      pushed,
+    );
+    assert.equal(queue.outCount, 0);
+  }
+  assert.deepEqual(
+    back.sort((a, b) => a - b),
+    Array.from({ length: next - 1 }, (_, i) => i + 1),
+  );
+  assert.equal(
+    queue.jobCounts().reduce((a, b) => a + b),
+    next - 1,
+  );
+  assert.equal(queue.busyCount(), 0);
+});
+
+test('a full queue refuses, and has room again only when its jobs were drained', () => {
+  const { queue, workers } = open(1, 2);
+  queue.push(64);
+  queue.push(128);
+  assert.equal(queue.room, 0);
+  assert.throws(() => queue.push(192), /room for a job/);
+  workers[0]!.complete(workers[0]!.take());
+  assert.equal(queue.room, 0);
+  queue.drain(() => undefined);
+  assert.equal(queue.room, 1);
+});
+
+test('the event loop is signalled once until it drains, and for few jobs left only while it starves', () => {
+  const { queue, workers } = open(1, 4);
+  const worker = workers[0]!;
+  for (let i = 1; i <= 4; i++) queue.push(i * 64);
+  assert.equal(worker.isWanted(worker.complete(worker.take())), false, 'not starving');
+  queue.setStarving(true);
+  assert.equal(worker.isWanted(3), false, 'above half');
+  assert.equal(worker.isWanted(worker.complete(worker.take())), true, 'two of four left');
+  assert.equal(worker.claimSignal(), true);
+  assert.equal(worker.claimSignal(), false, 'signalled already');
+  queue.drain(() => undefined);
+  assert.equal(worker.claimSignal(), true, 'a new one after the drain');
+});
+
+test('stopped workers finish what is there first', () => {
+  const { queue, workers } = open(1, 4);
+  queue.push(64);
+  queue.stop();
+  assert.equal(workers[0]!.take(), 64);
+  assert.equal(workers[0]!.take(), STOPPED);
+});

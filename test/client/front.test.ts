@@ -11,9 +11,7 @@ async function connect(t: TestContext, address: string, options: object = {}): P
   return client;
 }
 
-const addresses = (rig: Rig) => [addressOf(rig.unix), addressOf(rig.tcp)];
-const addressOf = (text: string): string =>
-  /^(unix|tcp):/.test(text) ? text : text.startsWith('/') ? `unix:${text}` : `tcp:${text}`;
+const addresses = (rig: Rig): string[] => [rig.unix, rig.tcp];
 const shape = { layerCount: 2, kvHeadCount: 2, headDimK: 32, headDimV: 24, elementTypeK: 'f32' } as const;
 
 test("connects, identifies and reads logs and features, by the drive's name or by none", async (t) => {
@@ -90,7 +88,7 @@ test('attention is the same through regions, exchange and result slots, and with
   const rig = await createRig(t);
   const results = new Map<AttendPath, unknown>();
   for (const path of ['region', 'exchange', 'slot'] as const) {
-    const client = await connect(t, addressOf(path === 'region' ? rig.unix : rig.tcp));
+    const client = await connect(t, path === 'region' ? rig.unix : rig.tcp);
     const sequence = await client.kv.create(shape);
     await sequence.append(0, 0, randomArray(20 * 64, 6), randomArray(20 * 48, 7));
     const entries = [
@@ -124,8 +122,8 @@ test('attention is the same through regions, exchange and result slots, and with
 
 test('a region dies with its client, and the drive goes on serving others', async (t) => {
   const rig = await createRig(t);
-  const first = await connect(t, addressOf(rig.unix));
-  const second = await connect(t, addressOf(rig.unix));
+  const first = await connect(t, rig.unix);
+  const second = await connect(t, rig.unix);
   assert.equal(first.sharesMemory, true);
   const region = await first.createRegion(1_000_000);
   const stranger = second.passThrough({ queue: 'admin', opcode: 0xc4, cdw10: region.key });

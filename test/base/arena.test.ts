@@ -22,36 +22,41 @@ function fill(arena: Arena, sizeBytes: number): number[] {
 }
 
 test('blocks are aligned, apart, and inside', () => {
-  const operation = fc.record({ size: fc.oneof(fc.integer({ min: 1, max: 300 }), fc.integer({ min: 1, max: 90_000 })),
-    freeIndex: fc.option(fc.nat(40), { nil: undefined }) });
-  fc.assert(fc.property(fc.array(operation, { maxLength: 120 }), (operations) => {
-    const arena = createArena(MEBIBYTE);
-    const held: { offset: number; size: number }[] = [];
-    for (const { size, freeIndex } of operations) {
-      if (freeIndex !== undefined && held.length > 0) {
-        const [block] = held.splice(freeIndex % held.length, 1);
-        arena.free(block!.offset);
-        continue;
+  const operation = fc.record({
+    size: fc.oneof(fc.integer({ min: 1, max: 300 }), fc.integer({ min: 1, max: 90_000 })),
+    freeIndex: fc.option(fc.nat(40), { nil: undefined }),
+  });
+  fc.assert(
+    fc.property(fc.array(operation, { maxLength: 120 }), (operations) => {
+      const arena = createArena(MEBIBYTE);
+      const held: { offset: number; size: number }[] = [];
+      for (const { size, freeIndex } of operations) {
+        if (freeIndex !== undefined && held.length > 0) {
+          const [block] = held.splice(freeIndex % held.length, 1);
+          arena.free(block!.offset);
+          continue;
+        }
+        let offset: number;
+        try {
+          offset = arena.allocate(size);
+        } catch (error) {
+          assert.ok(isFull(error));
+          continue;
+        }
+        assert.equal(offset % (size < 4096 ? 64 : 4096), 0);
+        assert.ok(offset >= ARENA_RESERVED_BYTES && offset + size <= arena.sizeBytes);
+        for (const other of held) {
+          assert.ok(offset + size <= other.offset || other.offset + other.size <= offset, 'blocks overlap');
+        }
+        held.push({ offset, size });
       }
-      let offset: number;
-      try {
-        offset = arena.allocate(size);
-      } catch (error) {
-        assert.ok(isFull(error));
-        continue;
-      }
-      assert.equal(offset % (size < 4096 ? 64 : 4096), 0);
-      assert.ok(offset >= ARENA_RESERVED_BYTES && offset + size <= arena.sizeBytes);
-      for (const other of held) {
-        assert.ok(offset + size <= other.offset || other.offset + other.size <= offset, 'blocks overlap');
-      }
-      held.push({ offset, size });
-    }
-    for (const { offset } of held) arena.free(offset);
-    assert.equal(arena.freeBytes, arena.sizeBytes - ARENA_RESERVED_BYTES);
-    // Whatever came before, all of it is one block again.
-    arena.allocate(arena.freeBytes);
-  }), { seed: 42, numRuns: 300 });
+      for (const { offset } of held) arena.free(offset);
+      assert.equal(arena.freeBytes, arena.sizeBytes - ARENA_RESERVED_BYTES);
+      // Whatever came before, all of it is one block again.
+      arena.allocate(arena.freeBytes);
+    }),
+    { seed: 42, numRuns: 300 },
+  );
 });
 
 test('a full arena says so, and takes again what is freed', () => {

@@ -27,7 +27,10 @@ function near(got: number, expected: number, error: number, what: string): void 
 
 const families: Record<string, { count: number; options: CaseOptions }> = {
   'random shapes': { count: 60, options: {} },
-  'decode with grouped queries': { count: 6, options: { headDimK: 128, headDimV: 128, queryTokenCount: 1, rowCount: 4 } },
+  'decode with grouped queries': {
+    count: 6,
+    options: { headDimK: 128, headDimV: 128, queryTokenCount: 1, rowCount: 4 },
+  },
   'one query per head': { count: 6, options: { headDimK: 128, headDimV: 128, queryTokenCount: 1, rowCount: 1 } },
   'logits to 10^4': { count: 10, options: { magnitude: 60, softCap: 0, headDimK: 64 } },
   'soft-cap over large logits': { count: 6, options: { magnitude: 20, softCap: 30 } },
@@ -35,7 +38,8 @@ const families: Record<string, { count: number; options: CaseOptions }> = {
   'windows with sinks': { count: 10, options: { tokenCount: 150, window: 20, sinkCount: 4 } },
   'several query tokens': { count: 8, options: { queryTokenCount: 9, rowCount: 3, tokenCount: 140, window: 0 } },
   'thousands of tokens': {
-    count: 3, options: { tokenCount: 3000, headDimK: 128, headDimV: 128, rowCount: 4, queryTokenCount: 1 },
+    count: 3,
+    options: { tokenCount: 3000, headDimK: 128, headDimV: 128, rowCount: 4, queryTokenCount: 1 },
   },
   'frames of one token': { count: 4, options: { frameTokens: 1, tokenCount: 90 } },
 };
@@ -71,7 +75,12 @@ for (const set of sets) {
 
   test(`${set.label}: a query that sees no token gets zeros`, () => {
     const problem = randomCase(3, { tokenCount: 40, rowCount: 4, queryTokenCount: 1, window: 0 });
-    const bounds = [{ start: 0, end: 0 }, { start: 90, end: 40 }, { start: 0, end: 40 }, { start: 500, end: 600 }];
+    const bounds = [
+      { start: 0, end: 0 },
+      { start: 90, end: 40 },
+      { start: 0, end: 40 },
+      { start: 500, end: 600 },
+    ];
     const bounded = { ...problem, bounds };
     for (const chunkCount of [1, 3]) {
       const results = runCase(set, bounded, chunkCount);

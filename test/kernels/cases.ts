@@ -120,12 +120,22 @@ function drawCase(seed: number, options: CaseOptions): AttentionCase {
   }
   const softCap = options.softCap ?? (random.next() < 0.2 ? random.pick([30, 50]) : 0);
   return {
-    label: `seed ${seed}: dims ${headDimK}/${headDimV} ${typeK}/${typeV} rows ${bounds.length} tokens ${tokenCount}`
-      + ` window ${window} sinks ${sinkCount} cap ${softCap} magnitude ${magnitude}`,
-    headDimK, headDimV, typeK, typeV,
+    label:
+      `seed ${seed}: dims ${headDimK}/${headDimV} ${typeK}/${typeV} rows ${bounds.length} tokens ${tokenCount}` +
+      ` window ${window} sinks ${sinkCount} cap ${softCap} magnitude ${magnitude}`,
+    headDimK,
+    headDimV,
+    typeK,
+    typeV,
     outputType: options.outputType ?? random.pick(elementTypeNames),
     scale: 1 / Math.sqrt(headDimK),
-    softCap, sinkCount, firstToken, tokenCount, queries, bounds, frames,
+    softCap,
+    sinkCount,
+    firstToken,
+    tokenCount,
+    queries,
+    bounds,
+    frames,
     keys: draw(typeK, tokenCount * headDimK, magnitude),
     values: draw(typeV, tokenCount * headDimV, 1),
   };

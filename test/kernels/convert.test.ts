@@ -19,7 +19,10 @@ function convertAll(set: KernelUnderTest, from: ElementType, to: ElementType, pa
   kernels.convert(source, elementTypes[from].code, target, elementTypes[to].code, patterns.length);
   const converted = readPatterns(arena, to, target, patterns.length);
   const end = target + patterns.length * (to === 'f32' ? 4 : 2);
-  assert.ok(arena.view(end, 8).every((byte) => byte === 0xee), 'nothing is written beyond the end');
+  assert.ok(
+    arena.view(end, 8).every((byte) => byte === 0xee),
+    'nothing is written beyond the end',
+  );
   arena.free(source);
   arena.free(target);
   return converted;
@@ -53,8 +56,10 @@ const quietBit = { f16: 0x200, bf16: 0x40 };
 function interestingFloats(type: 'f16' | 'bf16'): Uint32Array {
   const bits = new Uint32Array(1);
   const float = new Float32Array(bits.buffer);
-  const patterns: number[] = [0x7f80_0000, 0xff80_0000, 0x7f7f_ffff, 0xff7f_ffff, 1, 0x8000_0001, 0x007f_ffff, 0x477f_efff,
-    0x477f_f000, 0x477f_f001, 0x3300_0000, 0x3300_0001, 0x32ff_ffff];
+  const patterns: number[] = [
+    0x7f80_0000, 0xff80_0000, 0x7f7f_ffff, 0xff7f_ffff, 1, 0x8000_0001, 0x007f_ffff, 0x477f_efff, 0x477f_f000,
+    0x477f_f001, 0x3300_0000, 0x3300_0001, 0x32ff_ffff,
+  ];
   for (let half = 0; half < 0x8000; half += 7) {
     if (isNanPattern(type, half) || isNanPattern(type, half + 1)) continue;
     const middle = (valueOf(type, half) + valueOf(type, half + 1)) / 2;
@@ -93,12 +98,19 @@ for (const set of sets) {
     });
 
     test(`${set.label}: NaN to ${type} is quiet and keeps its upper payload`, () => {
-      const nans = Uint32Array.of(0x7f80_0001, 0x7fc0_0000, 0xff80_0001, 0x7fff_ffff, 0xffff_e000, 0x7f80_2000, 0x7f81_0000);
+      const nans = Uint32Array.of(
+        0x7f80_0001,
+        0x7fc0_0000,
+        0xff80_0001,
+        0x7fff_ffff,
+        0xffff_e000,
+        0x7f80_2000,
+        0x7f81_0000,
+      );
       convertAll(set, 'f32', type, nans).forEach((pattern, i) => {
         const nan = nans[i]!;
-        const expected = type === 'f16'
-          ? ((nan >>> 16) & 0x8000) | 0x7e00 | ((nan >>> 13) & 0x3ff)
-          : (nan >>> 16) | 0x40;
+        const expected =
+          type === 'f16' ? ((nan >>> 16) & 0x8000) | 0x7e00 | ((nan >>> 13) & 0x3ff) : (nan >>> 16) | 0x40;
         assert.equal(pattern, expected, nan.toString(16));
       });
     });
@@ -106,11 +118,18 @@ for (const set of sets) {
 
   test(`${set.label}: between the halves it goes through f32; the same type is copied`, () => {
     const reference = sets[0]!;
-    for (const [from, to] of [['f16', 'bf16'], ['bf16', 'f16'], ['f16', 'f16'], ['bf16', 'bf16']] as const) {
+    for (const [from, to] of [
+      ['f16', 'bf16'],
+      ['bf16', 'f16'],
+      ['f16', 'f16'],
+      ['bf16', 'bf16'],
+    ] as const) {
       assert.deepEqual(convertAll(set, from, to, everyHalf), convertAll(reference, from, to, everyHalf));
     }
-    assert.deepEqual(convertAll(set, 'f16', 'bf16', everyHalf),
-      convertAll(set, 'f32', 'bf16', convertAll(set, 'f16', 'f32', everyHalf)));
+    assert.deepEqual(
+      convertAll(set, 'f16', 'bf16', everyHalf),
+      convertAll(set, 'f32', 'bf16', convertAll(set, 'f16', 'f32', everyHalf)),
+    );
     const anything = Uint32Array.of(0x7f80_0001, 1, 2, 0xffff_ffff);
     assert.deepEqual(convertAll(set, 'f32', 'f32', anything), anything);
   });

@@ -1,7 +1,12 @@
 /** Puts attention problems into an arena and runs them by a kernel set. */
 import { createArena, type Arena } from '../../daemon/base/arena.ts';
 import {
-  attendJob, boundsStruct, frameStruct, mergeJob, partialSizeBytes, type Kernels,
+  attendJob,
+  boundsStruct,
+  frameStruct,
+  mergeJob,
+  partialSizeBytes,
+  type Kernels,
 } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { nativeIsas, nativeUnavailable } from '../../daemon/kernels/native/native-kernels.ts';
@@ -55,7 +60,8 @@ export function readPatterns(arena: Arena, type: ElementType, offset: number, co
   const size = elementSizeBytes(type);
   const view = new DataView(arena.buffer, offset, count * size);
   return Uint32Array.from({ length: count }, (_, i) =>
-    size === 4 ? view.getUint32(i * 4, true) : view.getUint16(i * 2, true));
+    size === 4 ? view.getUint32(i * 4, true) : view.getUint16(i * 2, true),
+  );
 }
 
 export interface RowResult {
@@ -120,14 +126,25 @@ export function runCase(set: KernelUnderTest, problem: AttentionCase, chunkCount
     const end = Math.floor((frames.length * (chunk + 1)) / chunkCount);
     const list = allocations.take(Math.max(1, end - first) * frameStruct.sizeBytes);
     frames.slice(first, end).forEach((frame, i) => frameStruct.encode(frame, arena.bytes, list + i * 32));
-    attendJob.encode({
-      queryCount: rowCount,
-      headDimK: problem.headDimK, headDimV: problem.headDimV,
-      elementTypeK: elementTypes[problem.typeK].code, elementTypeV: elementTypes[problem.typeV].code,
-      frameCount: end - first, frames: list, queries, bounds,
-      sinkCount: problem.sinkCount, scale: problem.scale, softCap: problem.softCap,
-      partials: partials + chunk * chunkStrideBytes,
-    }, arena.bytes, job);
+    attendJob.encode(
+      {
+        queryCount: rowCount,
+        headDimK: problem.headDimK,
+        headDimV: problem.headDimV,
+        elementTypeK: elementTypes[problem.typeK].code,
+        elementTypeV: elementTypes[problem.typeV].code,
+        frameCount: end - first,
+        frames: list,
+        queries,
+        bounds,
+        sinkCount: problem.sinkCount,
+        scale: problem.scale,
+        softCap: problem.softCap,
+        partials: partials + chunk * chunkStrideBytes,
+      },
+      arena.bytes,
+      job,
+    );
     kernels.attend(job);
   }
   const results = mergeRows(set, allocations, problem, { partials, chunkCount, chunkStrideBytes });
@@ -135,7 +152,11 @@ export function runCase(set: KernelUnderTest, problem: AttentionCase, chunkCount
   return results;
 }
 
-function placeFrames(arena: Arena, allocations: Allocations, problem: AttentionCase): ReturnType<typeof frameStruct.decode>[] {
+function placeFrames(
+  arena: Arena,
+  allocations: Allocations,
+  problem: AttentionCase,
+): ReturnType<typeof frameStruct.decode>[] {
   const kBytes = elementSizeBytes(problem.typeK);
   const vBytes = elementSizeBytes(problem.typeV);
   let token = 0;
@@ -153,7 +174,9 @@ function placeFrames(arena: Arena, allocations: Allocations, problem: AttentionC
 }
 
 function mergeRows(
-  { arena, kernels }: KernelUnderTest, allocations: Allocations, problem: AttentionCase,
+  { arena, kernels }: KernelUnderTest,
+  allocations: Allocations,
+  problem: AttentionCase,
   chunks: { readonly partials: number; readonly chunkCount: number; readonly chunkStrideBytes: number },
 ): RowResult[] {
   const rowCount = problem.bounds.length;
@@ -166,17 +189,28 @@ function mergeRows(
   const rowNumbers = new Uint32Array(arena.buffer, outputRows, rowCount);
   for (let row = 0; row < rowCount; row++) rowNumbers[row] = rowCount - 1 - row;
   const job = allocations.take(64);
-  mergeJob.encode({
-    queryCount: rowCount, headDimV, ...chunks,
-    outputType: elementTypes[outputType].code, outputRows, output, statistics,
-  }, arena.bytes, job);
+  mergeJob.encode(
+    {
+      queryCount: rowCount,
+      headDimV,
+      ...chunks,
+      outputType: elementTypes[outputType].code,
+      outputRows,
+      output,
+      statistics,
+    },
+    arena.bytes,
+    job,
+  );
   kernels.merge(job);
   return problem.bounds.map((_, row) => {
     const at = rowCount - 1 - row;
     const outputPatterns = readPatterns(arena, outputType, output + at * rowBytes, headDimV);
     const [maximum, logSumExp] = new Float32Array(arena.buffer, statistics + at * 8, 2);
     return {
-      outputPatterns, maximum: maximum!, logSumExp: logSumExp!,
+      outputPatterns,
+      maximum: maximum!,
+      logSumExp: logSumExp!,
       output: Float64Array.from(outputPatterns, (pattern) => valueOf(outputType, pattern)),
     };
   });

@@ -46,9 +46,13 @@ test('auto follows ATTNDRIVE_KERNELS, a name does not', () => {
 
 test('an unknown kernel set is refused by name', () => {
   withEnvironment({ ATTNDRIVE_KERNELS: 'cuda' }, () => {
-    assert.throws(() => resolveKernels('auto'), (error: unknown) =>
-      error instanceof DriveError && error.code === 'invalidField'
-      && error.message.includes('ATTNDRIVE_KERNELS=cuda; allowed: auto, native, wasm, reference'));
+    assert.throws(
+      () => resolveKernels('auto'),
+      (error: unknown) =>
+        error instanceof DriveError &&
+        error.code === 'invalidField' &&
+        error.message.includes('ATTNDRIVE_KERNELS=cuda; allowed: auto, native, wasm, reference'),
+    );
   });
 });
 
@@ -74,7 +78,10 @@ test('without the addon auto is wasm, and asking for native says why not', () =>
     console.log(loadKernels('auto', { memory }).name);
     try { loadKernels('native', { memory }); } catch (error) { console.log(error.code, error.message); }`;
   const environment = { ...process.env, ATTNDRIVE_KERNELS: '' };
-  const output = execFileSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8', env: environment });
+  const output = execFileSync(process.execPath, ['--input-type=module', '-e', script], {
+    encoding: 'utf8',
+    env: environment,
+  });
   const [first, second] = output.trim().split('\n');
   assert.equal(first, 'wasm');
   assert.match(second!, /^invalidField .*'native' are not built .*attndrive\.node/);
@@ -85,8 +92,17 @@ function buildIn(base: string, environment: Record<string, string>): { status: n
   const step = pathToFileURL(join(root, 'tools/build/native.mjs')).href;
   const script = `const { buildNativeKernels } = await import(${JSON.stringify(step)});
     await buildNativeKernels(${JSON.stringify(base)});`;
-  const run = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8', env: environment });
-  return { status: run.status, lines: (run.stdout + run.stderr).trim().split('\n').filter((line) => line !== '') };
+  const run = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+    encoding: 'utf8',
+    env: environment,
+  });
+  return {
+    status: run.status,
+    lines: (run.stdout + run.stderr)
+      .trim()
+      .split('\n')
+      .filter((line) => line !== ''),
+  };
 }
 
 test('a build without a compiler, or with one that fails, says so in one line and goes on', () => {
@@ -96,10 +112,14 @@ test('a build without a compiler, or with one that fails, says so in one line an
   symlinkSync(join(root, 'node_modules'), join(base, 'node_modules'));
   const none = buildIn(base, { PATH: '/nonexistent' });
   assert.equal(none.status, 0);
-  assert.deepEqual(none.lines, ['native kernels not built: no C++ compiler (g++, c++, clang++ on PATH);'
-    + ' the WebAssembly kernels are used']);
+  assert.deepEqual(none.lines, [
+    'native kernels not built: no C++ compiler (g++, c++, clang++ on PATH);' + ' the WebAssembly kernels are used',
+  ]);
   const compiler = join(folder, 'broken-compiler');
-  writeFileSync(compiler, '#!/bin/sh\ncase "$1" in --version) echo broken 1.0;; *) echo "no such thing" >&2; exit 1;; esac\n');
+  writeFileSync(
+    compiler,
+    '#!/bin/sh\ncase "$1" in --version) echo broken 1.0;; *) echo "no such thing" >&2; exit 1;; esac\n',
+  );
   chmodSync(compiler, 0o755);
   for (let run = 0; run < 2; run++) {
     const broken = buildIn(base, { PATH: process.env['PATH'] ?? '', CXX: compiler });

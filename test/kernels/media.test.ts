@@ -32,7 +32,8 @@ writeSync(descriptor, new Uint8Array(floats.buffer));
 
 /** One query over TOKENS f32 tokens; its frame names `arenaCode`. Gives the job's and the partial's offsets. */
 function writeJob(
-  arena: ReturnType<typeof createArena>, frame: { kOffset: number; vOffset: number; arenaCode: number },
+  arena: ReturnType<typeof createArena>,
+  frame: { kOffset: number; vOffset: number; arenaCode: number },
 ): { job: number; partials: number } {
   const frames = arena.allocate(32);
   const queries = arena.allocate(DIM * 4);
@@ -41,21 +42,45 @@ function writeJob(
   const job = arena.allocate(64);
   new Float32Array(arena.buffer, queries, DIM).fill(0.5);
   boundsStruct.encode({ start: 0, end: TOKENS }, arena.bytes, bounds);
-  frameStruct.encode({
-    kOffset: frame.kOffset, vOffset: frame.vOffset, firstToken: 0, tokenCount: TOKENS, kArena: frame.arenaCode,
-    vArena: frame.arenaCode,
-  }, arena.bytes, frames);
-  attendJob.encode({
-    queryCount: 1, headDimK: DIM, headDimV: DIM, elementTypeK: 1, elementTypeV: 1, frameCount: 1, frames, queries,
-    bounds, sinkCount: 0, scale: 1, softCap: 0, partials,
-  }, arena.bytes, job);
+  frameStruct.encode(
+    {
+      kOffset: frame.kOffset,
+      vOffset: frame.vOffset,
+      firstToken: 0,
+      tokenCount: TOKENS,
+      kArena: frame.arenaCode,
+      vArena: frame.arenaCode,
+    },
+    arena.bytes,
+    frames,
+  );
+  attendJob.encode(
+    {
+      queryCount: 1,
+      headDimK: DIM,
+      headDimV: DIM,
+      elementTypeK: 1,
+      elementTypeV: 1,
+      frameCount: 1,
+      frames,
+      queries,
+      bounds,
+      sinkCount: 0,
+      scale: 1,
+      softCap: 0,
+      partials,
+    },
+    arena.bytes,
+    job,
+  );
   return { job, partials };
 }
 
 test('native: frames in the media mapping give what they give in the arena', { skip }, () => {
   const arena = createArena(1 << 20);
   const kernels = loadKernels('native', {
-    memory: arena.memory, media: { fileDescriptor: descriptor, sizeBytes: MEDIA_BYTES },
+    memory: arena.memory,
+    media: { fileDescriptor: descriptor, sizeBytes: MEDIA_BYTES },
   });
   assert.ok(kernels.canMapMedia);
   const copy = arena.allocate(MEDIA_BYTES);
@@ -68,7 +93,11 @@ test('native: frames in the media mapping give what they give in the arena', { s
   const result = arena.view(inMedia.partials, size).slice();
   assert.deepEqual(result, arena.view(inArena.partials, size).slice());
   assert.ok(new Float32Array(result.buffer).some((x) => x !== 0));
-  for (const [at, bytes] of [[0, MEDIA_BYTES], [4096, 16_384], [5, 99]] as const) {
+  for (const [at, bytes] of [
+    [0, MEDIA_BYTES],
+    [4096, 16_384],
+    [5, 99],
+  ] as const) {
     assert.equal(kernels.crc32cMedia(at, bytes), kernels.crc32c(copy + at, bytes));
   }
 });
@@ -88,7 +117,8 @@ test('native: nothing outside arena and mapping is read', { skip }, () => {
   const arena = createArena(1 << 20);
   const bare = loadKernels('native', { memory: arena.memory });
   const mapped = loadKernels('native', {
-    memory: arena.memory, media: { fileDescriptor: descriptor, sizeBytes: MEDIA_BYTES },
+    memory: arena.memory,
+    media: { fileDescriptor: descriptor, sizeBytes: MEDIA_BYTES },
   });
   assert.equal(bare.canMapMedia, false);
   assert.throws(() => bare.crc32cMedia(0, 1), /outside/);
@@ -117,8 +147,10 @@ test('native: a media file shorter than asked for is refused', { skip }, () => {
   const arena = createArena(1 << 20);
   const load = (fileDescriptor: number, sizeBytes: number): unknown =>
     loadKernels('native', { memory: arena.memory, media: { fileDescriptor, sizeBytes } });
-  assert.throws(() => load(descriptor, MEDIA_BYTES + 1), (error: DriveError) =>
-    error instanceof DriveError && /65536 bytes, 65537 are to be mapped/.test(error.message));
+  assert.throws(
+    () => load(descriptor, MEDIA_BYTES + 1),
+    (error: DriveError) => error instanceof DriveError && /65536 bytes, 65537 are to be mapped/.test(error.message),
+  );
   assert.throws(() => load(987_654, 4096), DriveError);
 });
 
@@ -128,7 +160,9 @@ test('native: mappings go with the kernels that made them', { skip: noMaps }, as
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;
   const mappingCount = (): number =>
-    readFileSync('/proc/self/maps', 'utf8').split('\n').filter((line) => line.endsWith(path)).length;
+    readFileSync('/proc/self/maps', 'utf8')
+      .split('\n')
+      .filter((line) => line.endsWith(path)).length;
   const arena = createArena(1 << 20);
   for (let i = 0; i < 20; i++) {
     loadKernels('native', { memory: arena.memory, media: { fileDescriptor: descriptor, sizeBytes: MEDIA_BYTES } });

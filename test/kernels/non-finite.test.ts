@@ -17,8 +17,18 @@ const DIM = 37;
 /** Several query tokens, so that some rows don't see the last tokens; `rowCount` heads make odd and even tiles. */
 function plainCase(type: ElementType, rowCount: number, seed = 11): AttentionCase {
   return randomCase(seed, {
-    headDimK: DIM, headDimV: DIM, typeK: type, typeV: type, outputType: 'f32', rowCount, queryTokenCount: 3,
-    tokenCount: TOKENS, window: 0, softCap: 0, magnitude: 1, frameTokens: 30,
+    headDimK: DIM,
+    headDimV: DIM,
+    typeK: type,
+    typeV: type,
+    outputType: 'f32',
+    rowCount,
+    queryTokenCount: 3,
+    tokenCount: TOKENS,
+    window: 0,
+    softCap: 0,
+    magnitude: 1,
+    frameTokens: 30,
   });
 }
 
@@ -69,7 +79,12 @@ for (const set of sets) {
 
       test(`${name}: a NaN value makes its column NaN in the rows that see it, and nothing else`, () => {
         const expected = plain();
-        for (const [token, element] of [[0, 0], [64, 17], [TOKENS - 1, DIM - 1], [TOKENS - 2, 32]] as const) {
+        for (const [token, element] of [
+          [0, 0],
+          [64, 17],
+          [TOKENS - 1, DIM - 1],
+          [TOKENS - 2, 32],
+        ] as const) {
           const changed = withValues(problem, { token, element, pattern: nanOf(type) });
           runCase(set, changed).forEach((row, i) => {
             const wanted = expected[i]!.output.slice();
@@ -101,7 +116,8 @@ for (const set of sets) {
           ...changed,
           keys: changed.keys.filter((_, i) => Math.floor(i / DIM) !== token),
           values: changed.values.filter((_, i) => Math.floor(i / DIM) !== token),
-          tokenCount: TOKENS - 1, frames: [30, 30, 30, 9],
+          tokenCount: TOKENS - 1,
+          frames: [30, 30, 30, 9],
           bounds: problem.bounds.map(({ start, end }) => ({ start, end: end - 1 })),
         };
         const expected = runCase(set, without);
@@ -121,8 +137,11 @@ for (const set of sets) {
 
       test(`${name}: where all logits are -Infinity the query counts as seeing no token`, () => {
         const queries = problem.queries.map((q, i) => (i % DIM === 8 ? -Math.abs(q) - 0.1 : q));
-        const changes = Array.from({ length: TOKENS }, (_, token) =>
-          ({ token, element: 8, pattern: infinityOf(type) }));
+        const changes = Array.from({ length: TOKENS }, (_, token) => ({
+          token,
+          element: 8,
+          pattern: infinityOf(type),
+        }));
         for (const chunkCount of [1, 3]) {
           for (const row of runCase(set, withKeys({ ...problem, queries }, ...changes), chunkCount)) {
             assert.equal(row.maximum, Number.NEGATIVE_INFINITY);
@@ -136,8 +155,18 @@ for (const set of sets) {
 
   test(`${set.label}: NaN outside a window and beyond the causal bound never shows`, () => {
     const options = {
-      headDimK: 64, headDimV: 48, typeK: 'f16', typeV: 'bf16', outputType: 'f32', rowCount: 5, queryTokenCount: 4,
-      tokenCount: 160, window: 30, sinkCount: 3, frameTokens: 50, softCap: 0,
+      headDimK: 64,
+      headDimV: 48,
+      typeK: 'f16',
+      typeV: 'bf16',
+      outputType: 'f32',
+      rowCount: 5,
+      queryTokenCount: 4,
+      tokenCount: 160,
+      window: 30,
+      sinkCount: 3,
+      frameTokens: 50,
+      softCap: 0,
     } as const;
     const problem = randomCase(21, options);
     const keys = problem.keys.slice();

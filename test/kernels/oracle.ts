@@ -45,7 +45,9 @@ export function oracle(problem: AttentionCase): OracleRow[] {
 }
 
 function oracleRow(
-  problem: AttentionCase, { keys, values }: { keys: Float64Array; values: Float64Array }, bounds: QueryBounds,
+  problem: AttentionCase,
+  { keys, values }: { keys: Float64Array; values: Float64Array },
+  bounds: QueryBounds,
   row: number,
 ): OracleRow {
   const { headDimK, headDimV, softCap } = problem;
@@ -90,7 +92,10 @@ function oracleRow(
   }
   const logSumExp = tokens.length === 0 ? Number.NEGATIVE_INFINITY : maximum + Math.log(sum);
   return {
-    output, outputError, maximum, logSumExp,
+    output,
+    outputError,
+    maximum,
+    logSumExp,
     maximumError: logitError + epsilon * Math.abs(maximum),
     logSumExpError: logitError + softmaxError + epsilon * Math.abs(logSumExp),
   };

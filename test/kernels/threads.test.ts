@@ -4,7 +4,12 @@ import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { createArena, type Arena } from '../../daemon/base/arena.ts';
 import {
-  attendJob, boundsStruct, frameStruct, kernelNames, partialSizeBytes, type KernelName,
+  attendJob,
+  boundsStruct,
+  frameStruct,
+  kernelNames,
+  partialSizeBytes,
+  type KernelName,
 } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { nativeUnavailable } from '../../daemon/kernels/native/native-kernels.ts';
@@ -27,18 +32,42 @@ function writeJob(arena: Arena, seed: number): { job: number; partials: number }
     all[i] = Math.sin(i * (seed + 1));
   });
   const bounds = arena.allocate(ROWS * 8);
-  for (let row = 0; row < ROWS; row++) boundsStruct.encode({ start: row * 3, end: TOKENS - row }, arena.bytes, bounds + row * 8);
+  for (let row = 0; row < ROWS; row++)
+    boundsStruct.encode({ start: row * 3, end: TOKENS - row }, arena.bytes, bounds + row * 8);
   const frames = arena.allocate(32);
-  frameStruct.encode({
-    kOffset: cache, vOffset: cache + TOKENS * DIM * 2, firstToken: 0, tokenCount: TOKENS, kArena: 0, vArena: 0,
-  }, arena.bytes, frames);
+  frameStruct.encode(
+    {
+      kOffset: cache,
+      vOffset: cache + TOKENS * DIM * 2,
+      firstToken: 0,
+      tokenCount: TOKENS,
+      kArena: 0,
+      vArena: 0,
+    },
+    arena.bytes,
+    frames,
+  );
   const partials = arena.allocate(ROWS * partialSizeBytes(DIM));
   const job = arena.allocate(64);
-  attendJob.encode({
-    queryCount: ROWS, headDimK: DIM, headDimV: DIM, elementTypeK: elementTypes.f16.code,
-    elementTypeV: elementTypes.f16.code, frameCount: 1, frames, queries, bounds, sinkCount: 2, scale: 0.2, softCap: 0,
-    partials,
-  }, arena.bytes, job);
+  attendJob.encode(
+    {
+      queryCount: ROWS,
+      headDimK: DIM,
+      headDimV: DIM,
+      elementTypeK: elementTypes.f16.code,
+      elementTypeV: elementTypes.f16.code,
+      frameCount: 1,
+      frames,
+      queries,
+      bounds,
+      sinkCount: 2,
+      scale: 0.2,
+      softCap: 0,
+      partials,
+    },
+    arena.bytes,
+    job,
+  );
   return { job, partials };
 }
 
@@ -53,22 +82,33 @@ async function runThreads(name: KernelName): Promise<void> {
       return { job, partials, expected: arena.view(partials, ROWS * partialSizeBytes(DIM)).slice() };
     });
     const workerData: Work = {
-      name, memory: arena.memory, jobs, ready, threadCount: THREADS, rounds: name === 'reference' ? 3 : 400,
+      name,
+      memory: arena.memory,
+      jobs,
+      ready,
+      threadCount: THREADS,
+      rounds: name === 'reference' ? 3 : 400,
     };
     return new Worker(new URL('./attend-worker.js', import.meta.url), { workerData });
   });
-  await Promise.all(workers.map(async (worker) => {
-    const [[report], [status]] = await Promise.all([once(worker, 'message'), once(worker, 'exit')]);
-    assert.deepEqual(report, { name, wrong: 0 });
-    assert.equal(status, 0);
-  }));
+  await Promise.all(
+    workers.map(async (worker) => {
+      const [[report], [status]] = await Promise.all([once(worker, 'message'), once(worker, 'exit')]);
+      assert.deepEqual(report, { name, wrong: 0 });
+      assert.equal(status, 0);
+    }),
+  );
 }
 
 for (const name of kernelNames) {
   const reason = name === 'native' ? nativeUnavailable() : undefined;
-  test(`${name}: threads at work on one arena don't disturb each other`, {
-    skip: reason === undefined ? false : `NOT TESTED: native kernels: ${reason}`,
-  }, () => runThreads(name));
+  test(
+    `${name}: threads at work on one arena don't disturb each other`,
+    {
+      skip: reason === undefined ? false : `NOT TESTED: native kernels: ${reason}`,
+    },
+    () => runThreads(name),
+  );
 
   test(`${name}: addresses beyond 2 GiB`, {
     skip: reason === undefined ? false : `NOT TESTED: native kernels: ${reason}`,

@@ -6,7 +6,13 @@ import { argv } from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { createArena, type Arena } from '../../daemon/base/arena.ts';
 import {
-  attendJob, boundsStruct, frameStruct, kernelNames, partialSizeBytes, type KernelName, type Kernels,
+  attendJob,
+  boundsStruct,
+  frameStruct,
+  kernelNames,
+  partialSizeBytes,
+  type KernelName,
+  type Kernels,
 } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { NativeKernels } from '../../daemon/kernels/native/native-kernels.ts';
@@ -37,7 +43,9 @@ const median = (values: number[]): number => values.sort((a, b) => a - b)[values
 
 /** Medians of `rounds` interleaved rounds over one job after another, cycling through `cacheBytes` of K and V. */
 export function probeKernels(
-  name: KernelName, shape: ProbeShape, { rounds, cacheBytes }: { rounds: number; cacheBytes: number },
+  name: KernelName,
+  shape: ProbeShape,
+  { rounds, cacheBytes }: { rounds: number; cacheBytes: number },
 ): ProbeResult {
   const arena = createArena(cacheBytes + (16 << 20));
   const kernels = loadKernels(name, { memory: arena.memory });
@@ -86,19 +94,39 @@ function writeJobs(arena: Arena, cache: number, cacheBytes: number, shape: Probe
   return Array.from({ length: Math.floor(cacheBytes / (2 * half)) }, (_, head) => {
     const frames = arena.allocate(frameCount * 32);
     for (let f = 0; f < frameCount; f++) {
-      frameStruct.encode({
-        kOffset: cache + head * 2 * half + f * frameTokens * rowBytes,
-        vOffset: cache + head * 2 * half + half + f * frameTokens * rowBytes,
-        firstToken: f * frameTokens, tokenCount: frameTokens, kArena: 0, vArena: 0,
-      }, arena.bytes, frames + f * 32);
+      frameStruct.encode(
+        {
+          kOffset: cache + head * 2 * half + f * frameTokens * rowBytes,
+          vOffset: cache + head * 2 * half + half + f * frameTokens * rowBytes,
+          firstToken: f * frameTokens,
+          tokenCount: frameTokens,
+          kArena: 0,
+          vArena: 0,
+        },
+        arena.bytes,
+        frames + f * 32,
+      );
     }
     const job = arena.allocate(64);
-    attendJob.encode({
-      queryCount: shape.groupSize, headDimK: shape.headDim, headDimV: shape.headDim,
-      elementTypeK: elementTypes[shape.type].code, elementTypeV: elementTypes[shape.type].code,
-      frameCount, frames, queries, bounds, sinkCount: 0, scale: 1 / Math.sqrt(shape.headDim), softCap: 0,
-      partials: arena.allocate(shape.groupSize * partialSizeBytes(shape.headDim)),
-    }, arena.bytes, job);
+    attendJob.encode(
+      {
+        queryCount: shape.groupSize,
+        headDimK: shape.headDim,
+        headDimV: shape.headDim,
+        elementTypeK: elementTypes[shape.type].code,
+        elementTypeV: elementTypes[shape.type].code,
+        frameCount,
+        frames,
+        queries,
+        bounds,
+        sinkCount: 0,
+        scale: 1 / Math.sqrt(shape.headDim),
+        softCap: 0,
+        partials: arena.allocate(shape.groupSize * partialSizeBytes(shape.headDim)),
+      },
+      arena.bytes,
+      job,
+    );
     return job;
   });
 }
@@ -112,11 +140,17 @@ function main(): void {
       for (const pageBytes of [16_384, 4096]) {
         const shape = { type, groupSize, pageBytes, headDim: 128, tokenCount: 4096 };
         const { kernelRate, readRate } = probeKernels(wanted, shape, { rounds: 5, cacheBytes });
-        console.log([
-          wanted.padEnd(9), type.padEnd(5), String(groupSize).padStart(5), String(pageBytes).padStart(6),
-          kernelRate.toFixed(2).padStart(6), readRate.toFixed(1).padStart(10),
-          (kernelRate / readRate).toFixed(2).padStart(6),
-        ].join(' '));
+        console.log(
+          [
+            wanted.padEnd(9),
+            type.padEnd(5),
+            String(groupSize).padStart(5),
+            String(pageBytes).padStart(6),
+            kernelRate.toFixed(2).padStart(6),
+            readRate.toFixed(1).padStart(10),
+            (kernelRate / readRate).toFixed(2).padStart(6),
+          ].join(' '),
+        );
       }
     }
   }

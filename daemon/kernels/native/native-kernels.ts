@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { InvariantError } from '../../base/assert.ts';
 import { DriveError } from '../../base/errors.ts';
 import type { KernelResources, Kernels } from '../contract.ts';
 
@@ -49,7 +50,10 @@ export function nativeUnavailable(): string | undefined {
 export function createNativeKernels({ memory, media }: KernelResources): NativeKernels {
   loaded ??= loadAddon();
   if (loaded instanceof Error) {
-    throw new DriveError('invalidField', `kernels 'native' are not built (${nativeUnavailable()}); allowed: auto, wasm`);
+    throw new DriveError(
+      'invalidField',
+      `kernels 'native' are not built (${nativeUnavailable()}); allowed: auto, wasm`,
+    );
   }
   const isa = process.env['ATTNDRIVE_ISA'] ?? '';
   const addon = createAddon(loaded, new Uint8Array(memory.buffer), media, isa);
@@ -57,18 +61,26 @@ export function createNativeKernels({ memory, media }: KernelResources): NativeK
     name: 'native',
     isa: addon.isa,
     canMapMedia: media !== undefined,
-    crc32c: (offset, sizeBytes, seed = 0) => addon.crc32c(offset, sizeBytes, seed, 0),
-    crc32cMedia: (offset, sizeBytes) => addon.crc32c(offset, sizeBytes, 0, 1),
-    convert: addon.convert,
-    attend: addon.attend,
-    merge: addon.merge,
-    readSum: (offset, sizeBytes, ofMedia = false) => addon.readSum(offset, sizeBytes, ofMedia ? 1 : 0),
+    crc32c: (offset, sizeBytes, seed = 0) => checked(() => addon.crc32c(offset, sizeBytes, seed, 0)),
+    crc32cMedia: (offset, sizeBytes) => checked(() => addon.crc32c(offset, sizeBytes, 0, 1)),
+    convert: (source, sourceType, target, targetType, count) =>
+      checked(() => addon.convert(source, sourceType, target, targetType, count)),
+    attend: (job) => checked(() => addon.attend(job)),
+    merge: (job) => checked(() => addon.merge(job)),
+    readSum: (offset, sizeBytes, ofMedia = false) => checked(() => addon.readSum(offset, sizeBytes, ofMedia ? 1 : 0)),
   };
 }
 
-function createAddon(
-  module: AddonModule, bytes: Uint8Array, media: KernelResources['media'], isa: string,
-): Addon {
+/** A job that the addon refuses is our own mistake. */
+function checked<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw new InvariantError((error as Error).message);
+  }
+}
+
+function createAddon(module: AddonModule, bytes: Uint8Array, media: KernelResources['media'], isa: string): Addon {
   try {
     return module.create(bytes, media?.fileDescriptor ?? -1, media?.sizeBytes ?? 0, isa);
   } catch (cause) {

@@ -27,7 +27,14 @@ function makeTables(): Uint32Array[] {
 /** CRC32C of `sizeBytes` bytes from `offset`, continuing from `seed` (the result for what came before; 0 to start). */
 export function crc32c(bytes: Uint8Array, offset: number, sizeBytes: number, seed = 0): number {
   const [t0, t1, t2, t3, t4, t5, t6, t7] = tables as [
-    Uint32Array, Uint32Array, Uint32Array, Uint32Array, Uint32Array, Uint32Array, Uint32Array, Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
   ];
   let remainder = ~seed;
   let at = offset;
@@ -35,8 +42,14 @@ export function crc32c(bytes: Uint8Array, offset: number, sizeBytes: number, see
   for (; at + 8 <= end; at += 8) {
     remainder ^= bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
     remainder =
-      t7[remainder & 0xff]! ^ t6[(remainder >>> 8) & 0xff]! ^ t5[(remainder >>> 16) & 0xff]! ^ t4[remainder >>> 24]! ^
-      t3[bytes[at + 4]!]! ^ t2[bytes[at + 5]!]! ^ t1[bytes[at + 6]!]! ^ t0[bytes[at + 7]!]!;
+      t7[remainder & 0xff]! ^
+      t6[(remainder >>> 8) & 0xff]! ^
+      t5[(remainder >>> 16) & 0xff]! ^
+      t4[remainder >>> 24]! ^
+      t3[bytes[at + 4]!]! ^
+      t2[bytes[at + 5]!]! ^
+      t1[bytes[at + 6]!]! ^
+      t0[bytes[at + 7]!]!;
   }
   for (; at < end; at++) remainder = (remainder >>> 8) ^ t0[(remainder ^ bytes[at]!) & 0xff]!;
   return ~remainder >>> 0;

@@ -82,7 +82,12 @@ export function writeRow(views: MemoryViews, type: number, offset: number, sourc
 
 /** Element conversion by bits; equal types are copied as they are. */
 export function convert(
-  views: MemoryViews, source: number, sourceType: number, target: number, targetType: number, count: number,
+  views: MemoryViews,
+  source: number,
+  sourceType: number,
+  target: number,
+  targetType: number,
+  count: number,
 ): void {
   const sizeOf = (type: number): number => (type === elementTypes.f32.code ? 4 : 2);
   if (sourceType === targetType) {
@@ -92,9 +97,11 @@ export function convert(
   for (let i = 0; i < count; i++) {
     const half = sourceType === elementTypes.f32.code ? 0 : views.u16[source / 2 + i]!;
     const bits =
-      sourceType === elementTypes.f32.code ? views.u32[source / 4 + i]!
-      : sourceType === elementTypes.f16.code ? halfAsF32Bits[half]!
-      : f32BitsFromBf16(half);
+      sourceType === elementTypes.f32.code
+        ? views.u32[source / 4 + i]!
+        : sourceType === elementTypes.f16.code
+          ? halfAsF32Bits[half]!
+          : f32BitsFromBf16(half);
     if (targetType === elementTypes.f32.code) views.u32[target / 4 + i] = bits;
     else if (targetType === elementTypes.f16.code) views.u16[target / 2 + i] = f16FromF32Bits(bits);
     else views.u16[target / 2 + i] = bf16FromF32Bits(bits);

@@ -10,8 +10,10 @@ export function merge(views: MemoryViews, jobOffset: number): void {
   const output = new Float64Array(job.headDimV);
   for (let query = 0; query < job.queryCount; query++) {
     const first = job.partials + query * recordBytes;
-    const records = Array.from({ length: job.chunkCount }, (_, chunk) => (first + chunk * job.chunkStrideBytes) / 4)
-      .filter((record) => views.f32[record] !== Number.NEGATIVE_INFINITY);
+    const records = Array.from(
+      { length: job.chunkCount },
+      (_, chunk) => (first + chunk * job.chunkStrideBytes) / 4,
+    ).filter((record) => views.f32[record] !== Number.NEGATIVE_INFINITY);
     // Math.max gives NaN if any of them is NaN: a poisoned chunk poisons the row.
     const maximum = Math.max(...records.map((record) => views.f32[record]!));
     let sum = 0;

@@ -1,5 +1,5 @@
 // Runs the compiled tests (all, or those whose path contains one of the arguments) and ends with one plain line:
-// N passed, N failed, N skipped.
+// N passed, N failed, N skipped. With `--checks` the checks of the source run first and count as tests.
 import { existsSync, readdirSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { run } from 'node:test';
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 const FILE_TIMEOUT_MS = 300_000;
 const root = fileURLToPath(new URL('../../', import.meta.url));
-const filters = process.argv.slice(2);
+const filters = process.argv.slice(2).filter((argument) => !argument.startsWith('--'));
 
 /** A test whose source is gone has been left over by an earlier build. */
 const files = readdirSync(join(root, '.build/test'), { recursive: true })
@@ -43,6 +43,9 @@ if (files.length === 0) {
   process.exit(1);
 }
 
+const checks = { passed: [], failed: [] };
+if (process.argv.includes('--checks')) Object.assign(checks, (await import('./check.mjs')).runChecks());
+
 // Stacks of failures then name the lines of the TypeScript sources.
 process.env.NODE_OPTIONS ??= '--enable-source-maps';
 const stream = run({ files, concurrency: 2, timeout: FILE_TIMEOUT_MS });
@@ -65,8 +68,8 @@ for (const kind of ['test:stdout', 'test:stderr'])
   stream.on(kind, (event) => of(event.file).output.push(event.message));
 for await (const _ of stream);
 
-let passed = 0;
-let failed = 0;
+let passed = checks.passed.length;
+let failed = checks.failed.length;
 const skipped = [];
 for (const [name, result] of [...results].sort(([a], [b]) => (a < b ? -1 : 1))) {
   passed += result.passed;
@@ -84,6 +87,7 @@ for (const [name, result] of results) {
   const output = result.output.join('').trim();
   if (output !== '') console.log(`\noutput of ${name}:\n${output.slice(-8000)}`);
 }
+for (const name of checks.failed) console.log(`\nFAILED check ${name}: see above, or npm run check`);
 if (skipped.length > 0) {
   console.log(`\nSKIPPED: ${skipped.length} tests did not run on this machine:`);
   for (const { file, name, reason } of skipped) console.log(`  ${file}: ${name}${reason === '' ? '' : `: ${reason}`}`);

@@ -172,16 +172,54 @@ describe('life of the engine', () => {
     await engine.close();
   });
 
-  test('little scratch and few frames: commands wait for each other and all end', async () => {
-    const engine = await openAttention(drive, { workerCount: 2, inlineBytesMax: 0, scratchBytesMax: 1 });
+  test('little scratch: commands wait for each other and all end', async () => {
+    const gate = new Gate();
+    const engine = await openAttention(drive, {
+      workerCount: 2,
+      inlineBytesMax: 0,
+      scratchBytesMax: 1,
+      frameCacheBytes: 8 * 2 ** 20,
+      gate: gate.memory,
+    });
     const prepared = Array.from({ length: 12 }, (_, i) =>
       prepare(sequence, plainOptions, { queryTokenCount: 1 + 20 * (i % 3), queryPosition: 100 + i }, drive.tools),
     );
-    await Promise.all(prepared.map((one) => engine.attend(plainOptions, [one.target, one.target])));
+    gate.close();
+    const first = engine.attend(plainOptions, [prepared[0]!.target]);
+    const { scratchBytes, jobsOut } = engine.snapshot();
+    assert.ok(scratchBytes > 1, 'one unit always has room');
+    const done = prepared.map((one) => engine.attend(plainOptions, [one.target, one.target]));
+    assert.equal(engine.snapshot().scratchBytes, scratchBytes, 'no second one has');
+    assert.equal(engine.snapshot().jobsOut, jobsOut);
+    gate.open();
+    await Promise.all([first, ...done]);
     for (const one of prepared) assertOutput(one, drive);
-    assert.ok(engine.snapshot().frames.frameCount < 200, 'fewer frames than pages');
+    assert.equal(engine.snapshot().scratchBytes, 0);
     await engine.close();
     drive.assertReleased();
+  });
+
+  // A wake-up that is lost shows as a command that never ends.
+  test('thousands of short commands, some with targets that see nothing', { timeout: 20_000 }, async () => {
+    const engine = await openAttention(drive, { workerCount: 2, inlineBytesMax: 0 });
+    const seeing = prepare(sequence, plainOptions, { tokenStart: 390 }, drive.tools);
+    const blind = prepare(sequence, plainOptions, { tokenStart: 400 }, drive.tools);
+    const patterns = [[seeing], [seeing, blind], [blind, seeing], [blind], [blind, seeing, blind]];
+    let next = 0;
+    const client = async (): Promise<void> => {
+      while (next < 3000) {
+        const pattern = patterns[next++ % patterns.length]!;
+        await engine.attend(
+          plainOptions,
+          pattern.map((one) => one.target),
+        );
+      }
+    };
+    await Promise.all(Array.from({ length: 7 }, client));
+    assertOutput(seeing, drive);
+    assertOutput(blind, drive);
+    assert.equal(engine.snapshot().commandsCompleted, 3000);
+    await engine.close();
   });
 
   test('small commands on resident checked pages run on the event loop', async () => {

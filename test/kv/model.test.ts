@@ -115,7 +115,9 @@ class History {
     } catch (error) {
       failsWith('writeFault', /planted/)(error);
       this.log.push('failed');
-      this.#model.truncate(sequence, layer, tokens.length, flash.operation);
+      // If the record that abandons the generation is lost, groups that it did program may turn up.
+      tokens.push(...fresh);
+      this.#model.truncate(sequence, layer, tokens.length - fresh.length, flash.operation);
     }
     flash.programsUntilFault = Number.POSITIVE_INFINITY;
   }

@@ -4,13 +4,15 @@ import { driveStates, driveTransition } from '../../daemon/drive-state.ts';
 
 test('every pair of drive states is either a transition or an invariant failure', () => {
   const allowed = driveStates.flatMap((from) =>
-    driveStates.filter((to) => {
-      try {
-        return driveTransition(from, to) === to;
-      } catch {
-        return false;
-      }
-    }).map((to) => `${from} -> ${to}`),
+    driveStates
+      .filter((to) => {
+        try {
+          return driveTransition(from, to) === to;
+        } catch {
+          return false;
+        }
+      })
+      .map((to) => `${from} -> ${to}`),
   );
   assert.deepEqual(allowed, [
     'stopped -> opening',

@@ -57,18 +57,27 @@ export class RegionFolder {
     if (bavail * bsize < sizeBytes) {
       throw new DriveError('regionLimit', `${sizeBytes} bytes asked for, ${bavail * bsize} free in ${folder}`);
     }
-    const flags = fs.constants.O_CREAT | fs.constants.O_EXCL | fs.constants.O_RDWR | fs.constants.O_NOFOLLOW;
-    const fd = fs.openSync(path, flags, fileMode);
-    try {
-      // The process's umask must not decide who may open it.
-      fs.fchmodSync(fd, fileMode);
-      fs.ftruncateSync(fd, sizeBytes);
-    } catch (error) {
+    const fd = createFile(path, sizeBytes, fileMode);
+    return new RegionFile({ key, sizeBytes, path, fd }, counters);
+  }
+}
+
+/** A new file, never one that is there already. Sparse: memory is taken as it is written to. DriveError regionLimit. */
+function createFile(path: string, sizeBytes: number, mode: number): number {
+  const flags = fs.constants.O_CREAT | fs.constants.O_EXCL | fs.constants.O_RDWR | fs.constants.O_NOFOLLOW;
+  let fd: number | undefined;
+  try {
+    fd = fs.openSync(path, flags, mode);
+    // The process's umask must not decide who may open it.
+    fs.fchmodSync(fd, mode);
+    fs.ftruncateSync(fd, sizeBytes);
+    return fd;
+  } catch (error) {
+    if (fd !== undefined) {
       fs.closeSync(fd);
       unlinkSync(path);
-      throw new DriveError('regionLimit', `${sizeBytes} bytes in ${folder}: ${String(error)}`, { cause: error });
     }
-    return new RegionFile({ key, sizeBytes, path, fd }, counters);
+    throw new DriveError('regionLimit', `${sizeBytes} bytes in ${path}: ${String(error)}`, { cause: error });
   }
 }
 
@@ -105,20 +114,14 @@ export class RegionFile implements MemoryRegion {
     this.check(offset, target.length);
     this.#counters.regionReadBytes += target.length;
     if (target.length > SYNC_BYTES_MAX) return this.#transfer(fs.read, offset, target);
-    const count = fs.readSync(this.#fd, target, 0, target.length, offset);
-    if (count !== target.length) throw this.#truncated(offset, target.length, count);
+    this.#transferSync(fs.readSync, offset, target);
   }
 
   write(offset: number, source: Uint8Array): Promise<void> | void {
     this.check(offset, source.length);
     this.#counters.regionWrittenBytes += source.length;
     if (source.length > SYNC_BYTES_MAX) return this.#transfer(fs.write, offset, source);
-    try {
-      const count = fs.writeSync(this.#fd, source, 0, source.length, offset);
-      if (count !== source.length) throw this.#truncated(offset, source.length, count);
-    } catch (error) {
-      throw this.#failed(error);
-    }
+    this.#transferSync(fs.writeSync, offset, source);
   }
 
   /** Removes the file; its memory is given back when running transfers have ended. */
@@ -132,6 +135,16 @@ export class RegionFile implements MemoryRegion {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
     if (this.#busyCount === 0) fs.closeSync(this.#fd);
+  }
+
+  #transferSync(operation: typeof fs.readSync | typeof fs.writeSync, offset: number, bytes: Uint8Array): void {
+    let count = 0;
+    try {
+      count = (operation as typeof fs.readSync)(this.#fd, bytes, 0, bytes.length, offset);
+    } catch (error) {
+      throw this.#failed(error);
+    }
+    if (count !== bytes.length) throw this.#truncated(offset, bytes.length, count);
   }
 
   #transfer(operation: typeof fs.read | typeof fs.write, offset: number, bytes: Uint8Array): Promise<void> {
@@ -159,11 +172,10 @@ export class RegionFile implements MemoryRegion {
     return new DriveError('sglDataBlock', `${count} of ${lengthBytes} bytes at ${offset}: the file was shortened`);
   }
 
-  #failed(error: unknown): Error {
+  #failed(error: unknown): DriveError {
     if (error instanceof DriveError) return error;
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOSPC') return new DriveError('regionLimit', `no memory left for ${this.path}`, { cause: error });
-    return error as Error;
+    const isFull = (error as NodeJS.ErrnoException).code === 'ENOSPC';
+    return new DriveError(isFull ? 'regionLimit' : 'internal', `${this.path}: ${String(error)}`, { cause: error });
   }
 }
 

@@ -18,5 +18,5 @@ test('a log line is one JSON object with level, time, room and fields; lower lev
   assert.match(String(time), /^\d{4}-\d\d-\d\dT.*Z$/);
   const expected = { level: 'warn', name: 'S1', room: 'ftl', freeSuperblockCount: 3, msg: 'few free superblocks' };
   assert.deepEqual(rest, expected);
-  assert.equal((failure?.['err'] as { message: string }).message, 'lost');
+  assert.equal((failure?.['err'] as { message: string } | undefined)?.message, 'lost');
 });

@@ -14,7 +14,7 @@ function markdown(head, rows) {
 
 /** Rows `field, type, meaning` of a JSON schema; fields of nested objects are dotted, those of lists bracketed. */
 function schemaRows(schema, path = '') {
-  const { type, properties, items, additionalProperties, enum: values, description = '' } = schema;
+  const { type, properties, items, enum: values, description = '' } = schema;
   const own = path === '' ? [] : [[`\`${path}\``, values ? values.join(', ') : type, description]];
   if (type === 'array') return [...own, ...schemaRows(items, `${path}[]`).slice(items.type === 'object' ? 1 : 0)];
   if (properties === undefined) return own;

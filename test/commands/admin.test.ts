@@ -1,0 +1,269 @@
+import assert from 'node:assert/strict';
+import { describe, test, type TestContext } from 'node:test';
+import {
+  decodeNamespaceDescriptors,
+  decodeNamespaceList,
+  identifyController,
+  identifyNamespace,
+} from '../../spec/identify.ts';
+import { independentNamespace } from '../../spec/identify.ts';
+import { kvController, kvNamespace } from '../../spec/identify-kv.ts';
+import { BLOCK_NSID, KV_CACHE_CSI } from '../../spec/kv-commands.ts';
+import { driveStatistics, EFFECTS_IO_OFFSET, logPages, smartLog } from '../../spec/log-pages.ts';
+import { adminOpcodes, kvOpcodes, nvmOpcodes } from '../../spec/opcodes.ts';
+import type { RawHost } from '../controller/raw-host.ts';
+import { createRig, type Rig } from '../controller/rig.ts';
+import { statusOf } from './kv-host.ts';
+
+async function open(t: TestContext): Promise<{ rig: Rig; host: RawHost; cntlid: number }> {
+  const rig = await createRig(t);
+  return { rig, ...(await rig.admin()) };
+}
+
+const csiOf = (csi: number): number => csi * 2 ** 24;
+
+describe('Identify', () => {
+  const identify = (host: RawHost, cns: number, nsid = 0, csi = 0) =>
+    host.read({ opcode: adminOpcodes.identify.opcode, nsid, cdw10: cns, cdw11: csiOf(csi) }, 4096);
+
+  test('controller', async (t) => {
+    const { host } = await open(t);
+    const controller = identifyController.decode((await identify(host, 1)).data);
+    assert.equal(controller.mn, 'attndrive test');
+    assert.equal(controller.sqes, 0x66);
+    assert.equal(controller.cqes, 0x44);
+    assert.equal(controller.oncs, 0b1100);
+    assert.equal(controller.sgls & 0b111, 0b101, 'SGLs, keyed too');
+    assert.equal(controller.nn, 2);
+    assert.equal(controller.oaes, 0);
+    assert.equal(controller.kas, 1);
+    assert.equal(controller.ioccsz, (64 + 32_768) / 16);
+  });
+
+  test('namespace lists', async (t) => {
+    const { host } = await open(t);
+    const list = async (cns: number, nsid: number, csi = 0) =>
+      decodeNamespaceList((await identify(host, cns, nsid, csi)).data);
+    assert.deepEqual(await list(2, 0), [1, 2]);
+    assert.deepEqual(await list(2, 1), [2]);
+    assert.deepEqual(await list(2, 2), []);
+    assert.deepEqual(await list(7, 0, 0), [1]);
+    assert.deepEqual(await list(7, 0, KV_CACHE_CSI), [2]);
+    assert.equal((await identify(host, 2, 0xffff_ffff)).status, statusOf('invalidNamespace'));
+    assert.equal((await identify(host, 7, 0, 1)).status, statusOf('invalidCommandSet'));
+  });
+
+  test('namespace descriptors: the command set, and names that differ', async (t) => {
+    const { host } = await open(t);
+    const one = decodeNamespaceDescriptors((await identify(host, 3, 1)).data);
+    const two = decodeNamespaceDescriptors((await identify(host, 3, 2)).data);
+    assert.deepEqual([one.csi, two.csi], [0, KV_CACHE_CSI]);
+    assert.notDeepEqual(one.uuid, two.uuid);
+    assert.deepEqual(one.uuid, one.nguid);
+    assert.equal((await identify(host, 3, 3)).status, statusOf('invalidNamespace'));
+  });
+
+  test('the block namespace', async (t) => {
+    const { host } = await open(t);
+    for (const nsid of [1, 0xffff_ffff]) {
+      const namespace = identifyNamespace.decode((await identify(host, 0, nsid)).data);
+      assert.deepEqual([namespace.nsze, namespace.ncap, namespace.nuse], [4096, 4096, 3]);
+      assert.equal((namespace.lbaf0 >>> 16) & 0xff, 12);
+      assert.equal(namespace.dlfeat, 0b1001);
+    }
+    assert.equal((await identify(host, 0, 2)).status, statusOf('invalidCommandSet'));
+    assert.equal((await identify(host, 0, 0)).status, statusOf('invalidNamespace'));
+    assert.equal((await identify(host, 5, 1)).status, 0);
+    assert.equal((await identify(host, 6)).status, 0);
+  });
+
+  test('the KV-cache namespace', async (t) => {
+    const { host } = await open(t);
+    const namespace = kvNamespace.decode((await identify(host, 5, 2, KV_CACHE_CSI)).data);
+    assert.deepEqual([namespace.pageCount, namespace.pageSizeBytes, namespace.headDimMax], [100, 16_384, 256]);
+    assert.equal(namespace.elementTypeMask, 0b1110);
+    const controller = kvController.decode((await identify(host, 6, 0, KV_CACHE_CSI)).data);
+    assert.deepEqual([controller.attendModeMask, controller.attendFlagMask], [1, 3]);
+    assert.equal((await identify(host, 5, 1, KV_CACHE_CSI)).status, statusOf('invalidCommandSet'));
+    assert.equal((await identify(host, 6, 0, 4)).status, statusOf('invalidCommandSet'));
+  });
+
+  test('what is common to command sets', async (t) => {
+    const { host } = await open(t);
+    for (const nsid of [1, 2]) assert.equal(independentNamespace.decode((await identify(host, 8, nsid)).data).nstat, 1);
+    assert.equal((await identify(host, 8, 3)).status, statusOf('invalidNamespace'));
+    const vector = (await identify(host, 0x1c)).data.readBigUInt64LE(0);
+    assert.equal(vector, 1n | (1n << BigInt(KV_CACHE_CSI)));
+  });
+
+  test('unknown CNS, and fields that no CNS uses', async (t) => {
+    const { host } = await open(t);
+    const status = async (dwords: object) =>
+      (await host.read({ opcode: adminOpcodes.identify.opcode, cdw10: 1, ...dwords }, 4096)).status;
+    for (const cns of [0x04, 0x09, 0x10, 0x13, 0x1b, 0xff]) {
+      assert.equal(await status({ cdw10: cns }), statusOf('invalidField'), `CNS ${cns}`);
+    }
+    assert.equal(await status({ cdw10: 0x0001_0001 }), statusOf('invalidField'));
+    assert.equal(await status({ cdw11: 1 }), statusOf('invalidField'));
+    assert.equal(await status({ cdw14: 1 }), statusOf('invalidField'));
+  });
+});
+
+describe('Get Log Page', () => {
+  const log = (
+    host: RawHost,
+    lid: number,
+    length: number,
+    fields: { offset?: number; csi?: number; nsid?: number } = {},
+  ) => {
+    const dwords = length / 4 - 1;
+    const { offset = 0, csi = 0, nsid = 0xffff_ffff } = fields;
+    return host.read(
+      {
+        opcode: adminOpcodes.getLogPage.opcode,
+        nsid,
+        cdw10: (lid | ((dwords & 0xffff) << 16)) >>> 0,
+        cdw11: dwords >>> 16,
+        cdw12: offset % 2 ** 32,
+        cdw13: Math.floor(offset / 2 ** 32),
+        cdw14: csiOf(csi),
+      },
+      length,
+    );
+  };
+
+  test('supported pages are those that answer', async (t) => {
+    const { host } = await open(t);
+    const { data } = await log(host, 0, 1024);
+    for (let lid = 0; lid < 256; lid++) {
+      const supported = (data.readUInt32LE(4 * lid) & 1) === 1;
+      const { status } = await log(host, lid, 16);
+      assert.equal(status, supported ? 0 : statusOf('invalidLogPage'), `log page ${lid}`);
+    }
+  });
+
+  test('SMART', async (t) => {
+    const { host } = await open(t);
+    const { data } = await log(host, logPages.smart.lid, 512);
+    assert.deepEqual([smartLog.decode(data).temperature, smartLog.decode(data).availSpare], [300, 100]);
+    assert.equal((await log(host, logPages.smart.lid, 512, { nsid: BLOCK_NSID })).status, statusOf('invalidNamespace'));
+  });
+
+  test('effects: of every command set its opcodes', async (t) => {
+    const { host } = await open(t);
+    for (const [csi, table] of [
+      [0, nvmOpcodes],
+      [KV_CACHE_CSI, kvOpcodes],
+    ] as const) {
+      const { data } = await log(host, logPages.effects.lid, 4096, { csi });
+      const supported = (at: number) =>
+        Array.from({ length: 256 }, (_, opcode) => opcode).filter(
+          (opcode) => (data.readUInt32LE(at + 4 * opcode) & 1) === 1,
+        );
+      const opcodes = (rows: object) =>
+        Object.values(rows)
+          .map(({ opcode }) => opcode as number)
+          .sort((a, b) => a - b);
+      assert.deepEqual(supported(0), opcodes(adminOpcodes));
+      assert.deepEqual(supported(EFFECTS_IO_OFFSET), opcodes(table));
+    }
+    assert.equal((await log(host, logPages.effects.lid, 4096, { csi: 1 })).status, statusOf('invalidCommandSet'));
+  });
+
+  test('statistics: what rooms below know and what only the front knows', async (t) => {
+    const { host } = await open(t);
+    const statistics = driveStatistics.decode((await log(host, logPages.driveStatistics.lid, 1024)).data);
+    assert.equal(statistics.uptimeSeconds, 5);
+    assert.equal(statistics.kernelSet, 'reference');
+    assert.ok(statistics.linkReceivedBytes > 1000);
+    assert.ok(statistics.linkSentBytes > 100);
+  });
+
+  test('offset and length: pieces fit together, behind the end are zeros', async (t) => {
+    const { host } = await open(t);
+    const { lid } = logPages.supported;
+    const whole = (await log(host, lid, 1024)).data;
+    const pieces = [await log(host, lid, 100), await log(host, lid, 1000, { offset: 100 })];
+    assert.deepEqual(Buffer.concat(pieces.map(({ data }) => data)).subarray(0, 1024), whole);
+    assert.ok(pieces[1]?.data.subarray(924).every((byte) => byte === 0));
+    assert.equal((await log(host, lid, 4, { offset: 1024 })).status, 0);
+    assert.equal((await log(host, lid, 4, { offset: 1028 })).status, statusOf('invalidField'));
+    assert.equal((await log(host, lid, 4, { offset: 2 })).status, statusOf('invalidField'));
+    assert.equal((await log(host, lid, 4, { offset: 2 ** 32 })).status, statusOf('invalidField'));
+    assert.equal((await log(host, lid, 1 << 20)).status, 0);
+  });
+
+  test('parameters that no page takes', async (t) => {
+    const { host } = await open(t);
+    const status = async (dwords: object) =>
+      (await host.read({ opcode: adminOpcodes.getLogPage.opcode, cdw10: 2 | (3 << 16), ...dwords }, 16)).status;
+    assert.equal(await status({}), 0);
+    assert.equal(await status({ cdw10: 2 | (3 << 16) | (1 << 15) }), 0, 'RAE');
+    assert.equal(await status({ cdw10: 2 | (3 << 16) | (1 << 8) }), statusOf('invalidField'), 'LSP');
+    assert.equal(await status({ cdw11: 1 << 16 }), statusOf('invalidField'), 'LSI');
+    assert.equal(await status({ cdw14: 1 }), statusOf('invalidField'), 'UUID index');
+    assert.equal(await status({ cdw14: 1 << 23 }), statusOf('invalidField'), 'offset type');
+    assert.equal(await status({ cdw14: csiOf(1) }), statusOf('invalidCommandSet'), 'CSI');
+    assert.equal(await status({ cdw11: 0xff }), statusOf('invalidField'), 'longer than MDTS');
+  });
+});
+
+describe('features', () => {
+  const set = (host: RawHost, fid: number, value: number, fields: object = {}) =>
+    host.run({ opcode: adminOpcodes.setFeatures.opcode, cdw10: fid, cdw11: value, ...fields });
+  const get = (host: RawHost, fid: number, select = 0) =>
+    host.run({ opcode: adminOpcodes.getFeatures.opcode, cdw10: fid | (select << 8) });
+
+  test('number of queues: all of them, and not once there are any', async (t) => {
+    const { rig, host, cntlid } = await open(t);
+    assert.equal((await set(host, 7, 0)).dw0, (63 << 16) | 63);
+    assert.equal((await get(host, 7)).dw0, (63 << 16) | 63);
+    assert.equal((await set(host, 7, 0xffff)).status, statusOf('invalidField'));
+    assert.equal((await set(host, 7, 0xffff_0000)).status, statusOf('invalidField'));
+    await rig.io(cntlid);
+    assert.equal((await set(host, 7, 0)).status, statusOf('commandSequence'));
+  });
+
+  test('write cache: off means FUA for every write', async (t) => {
+    const { rig, host, cntlid } = await open(t);
+    const io = await rig.io(cntlid);
+    const write = () => io.run({ opcode: nvmOpcodes.write.opcode, nsid: BLOCK_NSID }, Buffer.alloc(4096));
+    assert.equal((await get(host, 6)).dw0, 1);
+    await write();
+    assert.equal(rig.blocks.fuaCount, 0);
+    assert.equal((await set(host, 6, 0)).status, 0);
+    assert.equal((await get(host, 6)).dw0, 0);
+    assert.equal((await get(host, 6, 1)).dw0, 1, 'default');
+    await write();
+    assert.equal(rig.blocks.fuaCount, 1);
+    assert.equal((await set(host, 6, 2)).status, statusOf('invalidField'));
+  });
+
+  test('keep alive timer: takes effect at once', async (t) => {
+    const { rig, host } = await open(t);
+    assert.equal((await get(host, 0x0f)).dw0, 0);
+    assert.equal((await set(host, 0x0f, 250)).status, 0);
+    assert.equal((await get(host, 0x0f)).dw0, 300, 'rounded up to the granularity');
+    assert.equal((await set(host, 0x0f, 3_600_001)).status, statusOf('keepAliveTimeout'));
+    rig.clock.advance(300);
+    rig.clock.advance(300);
+    await host.untilClosed();
+  });
+
+  test('what can be asked and set', async (t) => {
+    const { host } = await open(t);
+    for (const fid of [6, 7, 0x0f]) {
+      assert.equal((await get(host, fid, 3)).dw0, 4, 'changeable, not saveable');
+      assert.equal((await get(host, fid, 4)).status, statusOf('invalidField'));
+      assert.equal(
+        (await set(host, fid, 0, { cdw10: (fid | 0x8000_0000) >>> 0 })).status,
+        statusOf('featureNotSaveable'),
+      );
+      assert.equal((await set(host, fid, 0, { nsid: 1 })).status, statusOf('featureNotNamespaceSpecific'));
+    }
+    for (const fid of [0, 1, 0x0b, 0x80, 0xff]) {
+      assert.equal((await get(host, fid)).status, statusOf('invalidField'));
+      assert.equal((await set(host, fid, 0)).status, statusOf('invalidField'));
+    }
+  });
+});

@@ -45,7 +45,9 @@ export interface ConnectOptions {
 }
 
 const REGION_SPACE_BYTES = 256 * 1024 * 1024;
-/** Regions that `createRegion` leaves to the client's own transfers. */
+/** A one-shot attend is cut into commands of no more data and outputs than this. */
+const ATTEND_REGION_BYTES = 8 * 1024 * 1024;
+/** Keyed data blocks, in Identify Controller's SGLS. */
 const SGLS_KEYED = 1 << 2;
 
 /**
@@ -162,7 +164,9 @@ export class DriveClient {
 
   /** Attends once. For a decode loop, `prepareAttend` does the same without making everything anew for each step. */
   attend(entries: readonly AttendEntry[], options: OneShotOptions = {}): Promise<AttendResult[]> {
-    const bytesMax = this.sharesMemory ? limits.keyedBlockBytesMax : this.#transfers.inCapsuleBytesMax;
+    const { inCapsuleBytesMax, socketBytesMax } = this.#transfers;
+    const overSocket = options.path === 'slot' ? socketBytesMax : inCapsuleBytesMax;
+    const bytesMax = this.sharesMemory && (options.path ?? 'region') === 'region' ? ATTEND_REGION_BYTES : overSocket;
     return attendOnce(entries, options, { bytesMax }, (shapes, typed) => this.prepareAttend(shapes, typed));
   }
 

@@ -131,6 +131,8 @@ export class Queue implements PduSink {
   close(reason = 'closed by the client'): void {
     if (this.#end !== undefined) return;
     this.#socket.end();
+    // A drive that doesn't close its side must not keep this process alive.
+    this.#socket.unref();
     this.#fail(new DriveDisconnectedError(this.address, reason));
   }
 

@@ -1,4 +1,4 @@
-import { DriveLimitError } from './errors.ts';
+import { DriveCommandError, DriveLimitError } from './errors.ts';
 import type { Region } from './region.ts';
 
 /** A piece of a region. */
@@ -27,7 +27,7 @@ const REGION_BYTES_MIN = 16 * 1024 * 1024;
  * request that finds no room waits for them; a prepared request that finds none is refused.
  */
 export class RegionSpace {
-  readonly #sizeBytesMax: number;
+  #sizeBytesMax: number;
   readonly #create: (sizeBytes: number) => Promise<Region>;
   readonly #spaces: Space[] = [];
   readonly #waiting: (() => void)[] = [];
@@ -92,12 +92,16 @@ export class RegionSpace {
     const growing = this.#create(regionBytes).then((region) => {
       this.#spaces.push({ region, free: [{ offset: 0, sizeBytes: regionBytes }] });
     });
-    this.#growing = growing;
+    // Others that wait for it look again afterwards; only the one that asked hears how it failed.
+    this.#growing = growing.catch(() => undefined);
     try {
       await growing;
     } catch (error) {
       this.#sizeBytes -= regionBytes;
-      throw error;
+      const isLimit = error instanceof DriveCommandError && error.code === 'regionLimit';
+      if (!isLimit || this.#spaces.length === 0) throw error;
+      // The drive gives no more: make do with what there is.
+      this.#sizeBytesMax = this.#sizeBytes;
     } finally {
       this.#growing = undefined;
     }

@@ -19,6 +19,8 @@ export interface AdminServerOptions {
   readonly socketMode?: number;
   /** Also listen here; port 0: any free port. */
   readonly http?: { readonly host: string; readonly port: number } | undefined;
+  /** A request, or the first byte of one, has this long to arrive; default in `spec/limits.ts`. */
+  readonly requestTimeoutMs?: number;
 }
 
 /**
@@ -78,10 +80,13 @@ export class AdminServer {
   }
 
   #createApp(): FastifyInstance {
+    const { requestTimeoutMs = limits.adminRequestTimeoutMs } = this.#options;
     const app = fastify({
       logger: false,
       bodyLimit: limits.adminBodyBytesMax,
-      requestTimeout: limits.adminRequestTimeoutMs,
+      requestTimeout: requestTimeoutMs,
+      // Node looks for late requests at this interval only.
+      http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.ceil(requestTimeoutMs / 4) },
       keepAliveTimeout: limits.adminIdleTimeoutMs,
       forceCloseConnections: 'idle',
       routerOptions: { maxParamLength: 64 },

@@ -191,6 +191,28 @@ test('what is not HTTP gets a 400 in the same shape, and the server goes on', as
   assert.equal((await ask('GET', '/health')).status, 200);
 });
 
+test('a connection that never speaks, or stops in the middle of a request, is closed', async () => {
+  const socketPath = join(folder, 'impatient.sock');
+  const modules = { view, clock: systemClock, logger: silentLogger };
+  const impatient = new AdminServer({ socketPath, requestTimeoutMs: 40 }, modules);
+  await impatient.start();
+  for (const start of [
+    '',
+    'GET /drive HTTP/1.1\r\nhost: x\r\n',
+    'POST /flush HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{',
+  ]) {
+    const text = await new Promise<string>((resolve, reject) => {
+      const socket = connect(socketPath, () => socket.write(start));
+      let received = '';
+      socket.on('data', (chunk) => (received += chunk.toString()));
+      socket.on('close', () => resolve(received));
+      socket.on('error', reject);
+    });
+    assert.match(text, /^HTTP\/1\.1 408 .*"requestTimeout"/s);
+  }
+  await impatient.close();
+});
+
 test('a port in use and a file in place of the socket are named errors', async () => {
   const modules = { view, clock: systemClock, logger: silentLogger };
   const port = server.httpAddress?.port ?? 0;

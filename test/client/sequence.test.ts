@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DriveCommandError, type ElementType, fromF32, toF32 } from '../../client/index.ts';
-import { kvOpcodes } from '../../spec/index.ts';
+import { adminOpcodes, kvOpcodes } from '../../spec/index.ts';
 import type { FakeDriveOptions } from './fake-drive.ts';
 import { randomArray } from './random.ts';
 import { withDrive } from './support.ts';
@@ -141,6 +141,27 @@ test('rows that fit no whole token, or whose type is not known, are refused here
     assert.equal(await sequence.append(0, 0, bits(72), bits(48), stated), 1);
     await assert.rejects(sequence.readBack({ layer: 0, tokenStart: 3 }), RangeError);
     await assert.rejects(sequence.readBack({ layer: 0, firstHead: 2, headCount: 2 }), RangeError);
+  });
+});
+
+test('when the drive gives no more regions, transfers take turns with those there are', async () => {
+  await withDrive({ regions: true }, async ({ client, drive }) => {
+    drive.admin = (command) => {
+      if (command.entry.opcode !== adminOpcodes.regionCreate.opcode) return false;
+      command.fail('regionLimit');
+      return true;
+    };
+    const sequence = await client.kv.create({ ...shape, elementTypeK: 'f32' });
+    const tokens = 40_000;
+    const keys = randomArray(tokens * 72, 1);
+    const values = randomArray(tokens * 48, 2);
+    const layers = [0, 1].map((layer) => sequence.append(layer, 0, keys, values));
+    assert.deepEqual(await Promise.all(layers), [tokens, tokens]);
+    const backs = await Promise.all([0, 1].map((layer) => sequence.readBack({ layer })));
+    for (const back of backs) assert.ok(Buffer.from(back.keys?.buffer as ArrayBuffer).equals(Buffer.from(keys.buffer)));
+    const entry = { sequence, queryHeadsPerKvHead: 1, layer: 1, queryTokenCount: 4096 };
+    const large = Array.from({ length: 12 }, () => ({ ...entry }));
+    await assert.rejects(client.prepareAttend(large), { code: 'clientLimit' });
   });
 });
 

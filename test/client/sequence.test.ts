@@ -160,8 +160,10 @@ test('when the drive gives no more regions, transfers take turns with those ther
     const backs = await Promise.all([0, 1].map((layer) => sequence.readBack({ layer })));
     for (const back of backs) assert.ok(Buffer.from(back.keys?.buffer as ArrayBuffer).equals(Buffer.from(keys.buffer)));
     const entry = { sequence, queryHeadsPerKvHead: 1, layer: 1, queryTokenCount: 4096 };
-    const large = Array.from({ length: 12 }, () => ({ ...entry }));
+    const large = Array.from({ length: 8 }, () => ({ ...entry }));
+    const one = await client.prepareAttend(large);
     await assert.rejects(client.prepareAttend(large), { code: 'clientLimit' });
+    one.release();
   });
 });
 

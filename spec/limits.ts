@@ -9,6 +9,8 @@ export const limits = {
   lbaSizeBytes: 4096,
   superblockCountMin: 128,
   channelCountMax: 64,
+  /** Open erase blocks that KV pages are gathered in, by sequence. */
+  kvWritePointCount: 4,
 
   // Sequences
   /** Half of what a page's 16-bit holder count can hold; the other half is for commands that hold pages while reading. */

@@ -169,17 +169,23 @@ export interface DriveIdentity {
   readonly superblockCount: number;
 }
 
-/** Totals since the daemon started. Pages unless said otherwise. */
+/** Totals since the drive was formatted, as of the last checkpoint before a crash. Pages unless said otherwise. */
 export interface FtlCounters {
   readonly hostBlockPagesProgrammed: number;
   readonly hostKvPagesProgrammed: number;
   readonly gcPagesProgrammed: number;
+  /** All of the three below. */
   readonly pagesRead: number;
+  readonly hostPagesRead: number;
+  /** Walked by attention. */
+  readonly attendPagesRead: number;
+  readonly gcPagesRead: number;
   readonly superblocksErased: number;
   readonly gcVictims: number;
   readonly checkpoints: number;
   readonly stagingRecords: number;
   readonly stagingBytes: number;
+  readonly stagingSyncs: number;
   readonly mediaSyncs: number;
   /** LBAs that the host wrote. */
   readonly hostLbasWritten: number;

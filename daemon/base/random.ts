@@ -1,0 +1,24 @@
+/** The only source of chance. Injected, so that a simulated drive does the same again from its seed. */
+export interface Random {
+  /** 0 to 2^32 - 1. */
+  nextUint32(): number;
+  bytes(count: number): Uint8Array;
+}
+
+/** SplitMix32. */
+export function createSeededRandom(seed: number): Random {
+  let state = seed >>> 0;
+  const nextUint32 = (): number => {
+    state = (state + 0x9e3779b9) >>> 0;
+    let z = state;
+    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
+    z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
+    return (z ^ (z >>> 15)) >>> 0;
+  };
+  return { nextUint32, bytes: (count) => Uint8Array.from({ length: count }, () => nextUint32() & 0xff) };
+}
+
+export const systemRandom: Random = {
+  nextUint32: () => crypto.getRandomValues(new Uint32Array(1))[0]!,
+  bytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
+};

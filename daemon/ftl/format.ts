@@ -1,0 +1,118 @@
+import { existsSync, fsyncSync, closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { DRIVE_MAGIC, driveSuperblock, MEDIA_FORMAT_VERSION } from '../../spec/media-format/drive-superblock.ts';
+import { crc32c } from '../base/crc32c.ts';
+import { DriveError } from '../base/errors.ts';
+import type { Random } from '../base/random.ts';
+import { completeGeometry, type Geometry, type GeometryRequest, planGeometry } from '../nand/geometry.ts';
+import { createMediaFiles } from '../nand/media-file.ts';
+import type { DriveIdentity } from './contract.ts';
+import { FolderLock } from './folder-lock.ts';
+import { StagingFolder } from './staging-log.ts';
+
+const CHECKED_BYTES = driveSuperblock.sizeBytes - 4;
+const DRIVE_ENTRIES = ['superblock', 'media', 'staging', 'meta'];
+
+export interface FormatOptions extends GeometryRequest {
+  /** Formats a folder that has a drive already; everything on it is lost. */
+  readonly force: boolean;
+}
+
+/**
+ * Makes a drive in a folder. The superblock is written last, so a format that was interrupted leaves no drive.
+ * DriveError invalidField for a wrong geometry or a folder with something else in it, folderInUse.
+ */
+export function formatDrive(folder: string, options: FormatOptions, random: Random): DriveIdentity {
+  const geometry = planGeometry(options);
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    throw new DriveError('invalidField', `folder ${folder}: ${(error as Error).message}`, { cause: error });
+  }
+  const lock = FolderLock.take(folder);
+  try {
+    clear(folder, options.force);
+    const uuid = random.bytes(16);
+    createMediaFiles(folder, geometry, uuid);
+    StagingFolder.create(`${folder}/staging`);
+    mkdirSync(`${folder}/meta`);
+    for (const name of ['media', 'staging', 'meta', '.']) syncPath(`${folder}/${name}`);
+    writeSuperblock(`${folder}/superblock`, geometry, uuid);
+    syncPath(folder);
+    return identityOf(uuid, geometry);
+  } finally {
+    lock.release();
+  }
+}
+
+function syncPath(path: string): void {
+  const descriptor = openSync(path, 'r');
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function clear(folder: string, force: boolean): void {
+  const entries = readdirSync(folder).filter((name) => name !== 'lock');
+  const foreign = entries.filter((name) => ![...DRIVE_ENTRIES, 'running.json'].includes(name));
+  if (foreign.length > 0) {
+    throw new DriveError('invalidField', `folder ${folder} holds ${foreign[0]}; give an empty folder or a drive's`);
+  }
+  if (existsSync(`${folder}/superblock`) && !force) {
+    throw new DriveError('invalidField', `folder ${folder} holds a drive; --force formats it, and all it stores is lost`);
+  }
+  for (const name of entries) rmSync(`${folder}/${name}`, { recursive: true });
+}
+
+function writeSuperblock(path: string, geometry: Geometry, uuid: Uint8Array): void {
+  const { slotsPerPage, unitCount, pagesPerSuperblock, pageCount, ...stored } = geometry;
+  void [slotsPerPage, unitCount, pagesPerSuperblock, pageCount];
+  const bytes = driveSuperblock.encode({ magic: DRIVE_MAGIC, version: MEDIA_FORMAT_VERSION, uuid, ...stored });
+  new DataView(bytes.buffer).setUint32(CHECKED_BYTES, crc32c(bytes.subarray(0, CHECKED_BYTES)), true);
+  const descriptor = openSync(path, 'wx', 0o600);
+  try {
+    writeFileSync(descriptor, bytes);
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Reads who the drive is. DriveError mediaFormat says what is wrong. */
+export function readSuperblock(folder: string): { readonly uuid: Uint8Array; readonly geometry: Geometry } {
+  const path = `${folder}/superblock`;
+  let bytes: Uint8Array;
+  try {
+    bytes = readFileSync(path);
+  } catch (error) {
+    const why = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (error as Error).message;
+    throw new DriveError('mediaFormat', `${folder} is no drive: ${path}: ${why}; make one with "attndrive format"`, {
+      cause: error,
+    });
+  }
+  const wrong = (what: string): DriveError => new DriveError('mediaFormat', `${path}: ${what}`);
+  if (bytes.length !== driveSuperblock.sizeBytes) {
+    throw wrong(`${bytes.length} bytes long; must be ${driveSuperblock.sizeBytes}`);
+  }
+  const fields = driveSuperblock.decode(bytes);
+  if (fields.magic !== DRIVE_MAGIC) throw wrong(`does not begin with ${DRIVE_MAGIC}`);
+  if (fields.version !== MEDIA_FORMAT_VERSION) {
+    throw wrong(`format version ${fields.version}; this program reads ${MEDIA_FORMAT_VERSION}`);
+  }
+  if (fields.crc32c !== crc32c(bytes.subarray(0, CHECKED_BYTES))) throw wrong('checksum is wrong');
+  return { uuid: fields.uuid, geometry: completeGeometry(fields) };
+}
+
+export function identityOf(uuid: Uint8Array, geometry: Geometry): DriveIdentity {
+  const text = Buffer.from(uuid).toString('hex');
+  const { blockCapacityBytes, kvCapacityBytes, pageSizeBytes, channelCount, diesPerChannel } = geometry;
+  return {
+    uuid: text,
+    serial: `AD${text.slice(0, 14).toUpperCase()}`,
+    formatVersion: MEDIA_FORMAT_VERSION,
+    blockCapacityBytes, kvCapacityBytes, pageSizeBytes, channelCount, diesPerChannel,
+    pagesPerBlock: geometry.pagesPerBlock,
+    superblockCount: geometry.superblockCount,
+  };
+}

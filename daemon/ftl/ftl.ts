@@ -1,0 +1,251 @@
+import type { Arena } from '../base/arena.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/logger.ts';
+import type { Random } from '../base/random.ts';
+import type { Kernels } from '../kernels/contract.ts';
+import type { MetaStore } from '../meta/contract.ts';
+import { LmdbStore } from '../meta/store.ts';
+import { NandArray } from '../nand/array.ts';
+import type { Geometry } from '../nand/geometry.ts';
+import { MediaFile } from '../nand/media-file.ts';
+import type { Media, MediaFiles } from '../nand/media.ts';
+import { Allocator } from './allocator.ts';
+import { BlockDevice } from './block-namespace.ts';
+import { Checkpointer, type StateRecord } from './checkpoint.ts';
+import type {
+  CheckpointParticipant, DriveIdentity, FtlDrive, FtlSnapshot, KvRecovery, OperationCounter, SuperblockSnapshot,
+} from './contract.ts';
+import { Flash } from './flash.ts';
+import { FolderLock } from './folder-lock.ts';
+import { identityOf, readSuperblock } from './format.ts';
+import { GarbageCollector } from './garbage-collector.ts';
+import { KvPageStore } from './kv-page-store.ts';
+import { recover } from './recovery.ts';
+import { takeSnapshot, takeSuperblocks } from './snapshot.ts';
+import { Space } from './space.ts';
+import { StagingFile, StagingFolder, type StagingStore } from './staging-log.ts';
+import { Superblocks } from './superblocks.ts';
+
+/** What a drive stands on: files, or memory in tests and simulations. */
+export interface FtlStores {
+  readonly uuid: Uint8Array;
+  readonly geometry: Geometry;
+  readonly media: Media;
+  readonly meta: MetaStore;
+  readonly staging: StagingStore;
+  /** Lets go of the folder. */
+  readonly release: () => void;
+}
+
+export interface FtlModules {
+  readonly arena: Arena;
+  /** Made once the media is open, since native kernels map it. */
+  readonly kernels: Kernels;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly kvRecovery: KvRecovery & Partial<CheckpointParticipant>;
+}
+
+class Operations implements OperationCounter {
+  #last: number;
+
+  constructor(last: number) {
+    this.#last = last;
+  }
+
+  get last(): number {
+    return this.#last;
+  }
+
+  next(): number {
+    return ++this.#last;
+  }
+
+  raise(operation: number): void {
+    this.#last = Math.max(this.#last, operation);
+  }
+}
+
+/** Opens the files of a drive's folder and locks it. DriveError mediaFormat, folderInUse. */
+export function openFolder(folder: string): FtlStores {
+  const { uuid, geometry } = readSuperblock(folder);
+  const lock = FolderLock.take(folder);
+  let media: MediaFile | undefined;
+  try {
+    media = MediaFile.open(folder, geometry, uuid);
+    const meta = LmdbStore.open(`${folder}/meta`);
+    const staging = new StagingFolder(`${folder}/staging`);
+    return { uuid, geometry, media, meta, staging, release: () => lock.release() };
+  } catch (error) {
+    void media?.close();
+    lock.release();
+    throw error;
+  }
+}
+
+/** The flash translation layer of an open drive. */
+export class Ftl implements FtlDrive {
+  readonly identity: DriveIdentity;
+  readonly geometry: Geometry;
+  readonly blocks: BlockDevice;
+  readonly kv: KvPageStore;
+  readonly durability: Checkpointer;
+  readonly operations: Operations;
+  readonly flash: Flash;
+  readonly stagingFile: StagingFile;
+  readonly collector: GarbageCollector;
+  readonly #stores: FtlStores;
+  readonly #spaces: readonly Space[];
+  readonly #allocator: Allocator;
+  #lifetime: Readonly<Record<string, number>> = {};
+  startCount = 0;
+  unsafeShutdownCount = 0;
+
+  private constructor(stores: FtlStores, modules: FtlModules) {
+    const { arena, kernels, random, logger } = modules;
+    const { geometry, media, meta } = stores;
+    this.#stores = stores;
+    this.geometry = geometry;
+    this.identity = identityOf(stores.uuid, geometry);
+    const operations = new Operations(0);
+    this.operations = operations;
+    const array = new NandArray(geometry, media);
+    const superblocks = new Superblocks(geometry);
+    const flash = new Flash({ array, superblocks, arena, kernels });
+    const allocator = new Allocator({ superblocks, array, operations, random });
+    const staging = new StagingFile({ uuid: stores.uuid }, { store: stores.staging, operations });
+    const checkpoint = (): Promise<void> => this.durability.flush();
+    const owners = { block: lazily(() => this.blocks), kv: lazily(() => this.kv) };
+    const collector = new GarbageCollector({ flash, allocator, arena, owners, logger });
+    const space = (pool: 'block' | 'kv'): Space =>
+      new Space(pool, { superblocks, allocator, collector, checkpoint, logger });
+    const blockSpace = space('block');
+    const kvSpace = space('kv');
+    const syncStaging = (): Promise<void> => this.durability.syncStaging();
+    this.blocks = new BlockDevice({ flash, allocator, space: blockSpace, staging, operations, arena, syncStaging });
+    this.kv = new KvPageStore({ flash, allocator, space: kvSpace, operations, arena, checkpoint });
+    this.#spaces = [blockSpace, kvSpace];
+    this.#allocator = allocator;
+    this.flash = flash;
+    this.stagingFile = staging;
+    this.collector = collector;
+    const describe = (): Pick<StateRecord, 'startCount' | 'unsafeShutdownCount' | 'lifetime'> => ({
+      startCount: this.startCount,
+      unsafeShutdownCount: this.unsafeShutdownCount,
+      lifetime: { ...this.snapshot().counters },
+    });
+    const checkpointed = (operation: number): void => {
+      this.kv.checkpointed(operation);
+      for (const part of this.#spaces) part.checkpointed(operation);
+    };
+    this.durability = new Checkpointer(
+      { media, meta, staging, operations, allocator, describe, checkpointed },
+      [this.blocks, this.kv],
+    );
+  }
+
+  /**
+   * Opens and recovers a drive; when it resolves, a checkpoint says that it runs. `modules.kvRecovery` is registered for
+   * checkpoints if it is a participant. DriveError mediaFormat, folderInUse, writeFault.
+   */
+  static async open(stores: FtlStores, modules: FtlModules): Promise<Ftl> {
+    const ftl = new Ftl(stores, modules);
+    try {
+      await ftl.#recover(modules);
+      return ftl;
+    } catch (error) {
+      await ftl.#closeStores();
+      throw error;
+    }
+  }
+
+  async #recover(modules: FtlModules): Promise<void> {
+    const { meta } = this.#stores;
+    const { blocks, kv, flash, stagingFile: staging } = this;
+    const beginNs = modules.clock.nowNs();
+    const recovered = await recover({ meta, staging, flash, allocator: this.#allocator, blocks, kv });
+    const { state } = recovered;
+    this.operations.raise(recovered.operation);
+    this.startCount = (state?.startCount ?? 0) + 1;
+    this.unsafeShutdownCount = (state?.unsafeShutdownCount ?? 0) + (state && !state.isClean ? 1 : 0);
+    this.#lifetime = state?.lifetime ?? {};
+    this.durability.restore(state?.firstSegment ?? 0);
+    blocks.countMapped();
+    kv.adopt(modules.kvRecovery.recover(recovered.events, kv.lpnCount, meta));
+    this.#settleEmpty();
+    staging.rotate();
+    for (const [lba, { data, operation }] of recovered.staged) await blocks.restoreStaged(lba, data, operation);
+    await modules.kvRecovery.settle(kv, this.durability.log);
+    const { checkpoint, stageBuffered } = modules.kvRecovery;
+    if (checkpoint && stageBuffered) this.registerParticipant(modules.kvRecovery as CheckpointParticipant);
+    await this.durability.special('opening');
+    modules.logger.info(
+      {
+        clean: state?.isClean ?? true,
+        superblocksScanned: recovered.scannedSuperblockCount,
+        kvEvents: recovered.events.length,
+        stagedBlocks: recovered.staged.size,
+        milliseconds: Math.round((modules.clock.nowNs() - beginNs) / 1e6),
+      },
+      'recovered',
+    );
+  }
+
+  /** Superblocks that hold nothing any more may be erased once the opening checkpoint is durable. */
+  #settleEmpty(): void {
+    const { superblocks } = this.flash;
+    superblocks.emptySince.fill(this.operations.last);
+  }
+
+  get staging() {
+    return this.durability.log;
+  }
+
+  /** The flash as compute workers open it; undefined if it is not in files. */
+  get mediaFiles(): MediaFiles | undefined {
+    return this.#stores.media.files;
+  }
+
+  registerParticipant(participant: CheckpointParticipant): void {
+    this.durability.register(participant);
+  }
+
+  snapshot(): FtlSnapshot {
+    return takeSnapshot(this, this.#lifetime);
+  }
+
+  superblocks(): SuperblockSnapshot[] {
+    return takeSuperblocks(this.flash);
+  }
+
+  async close(): Promise<void> {
+    for (const space of this.#spaces) await space.close();
+    try {
+      await this.durability.special('closing');
+    } finally {
+      await this.#closeStores();
+    }
+  }
+
+  /** Lets go without the last checkpoint, as a crash would: for tests, and for a drive that can't go on. */
+  async abandon(): Promise<void> {
+    for (const space of this.#spaces) await space.close();
+    await this.#closeStores();
+  }
+
+  async #closeStores(): Promise<void> {
+    this.stagingFile.close();
+    await this.#stores.media.close();
+    await this.#stores.meta.close();
+    this.#stores.release();
+  }
+}
+
+/** Garbage collection is made before the maps whose entries it moves. */
+function lazily(owner: () => BlockDevice | KvPageStore): { isCurrent: BlockDevice['isCurrent']; moved: BlockDevice['moved'] } {
+  return {
+    isCurrent: (entry, slot) => owner().isCurrent(entry, slot),
+    moved: (entry, from, to) => owner().moved(entry, from, to),
+  };
+}

@@ -1,0 +1,250 @@
+import { oobKinds } from '../../spec/media-format/oob.ts';
+import type { Arena } from '../base/arena.ts';
+import { assert } from '../base/assert.ts';
+import { DriveError } from '../base/errors.ts';
+import { metaNamespaces } from '../meta/namespaces.ts';
+import type { Allocator } from './allocator.ts';
+import type { CheckpointSink, KvPages, KvPageTag, Lpn, OperationCounter, PageReservation, Ppn } from './contract.ts';
+import type { Flash, OobEntry } from './flash.ts';
+import type { Relocatable } from './garbage-collector.ts';
+import { SegmentedMap, UNMAPPED } from './segmented-map.ts';
+import type { Space, SpaceReservation } from './space.ts';
+
+export interface KvPageModules {
+  readonly flash: Flash;
+  readonly allocator: Allocator;
+  readonly space: Space;
+  readonly operations: OperationCounter;
+  readonly arena: Arena;
+  readonly checkpoint: () => Promise<void>;
+}
+
+/**
+ * Page numbers beyond the promised pages: a number that was freed is not given again before a checkpoint, so that a lost
+ * reclaim can't come back onto somebody else's bytes.
+ */
+const spareNumbers = (pageCount: number): number => Math.max(1024, Math.ceil(pageCount / 8));
+const REFERENCES_MAX = 0xffff;
+
+/** The KV namespace: logical pages, whole flash pages, counted references. */
+export class KvPageStore implements KvPages, Relocatable {
+  readonly pageSizeBytes: number;
+  readonly channelCount: number;
+  readonly pageCount: number;
+  readonly map: SegmentedMap;
+  readonly #modules: KvPageModules;
+  readonly #references: Uint16Array;
+  #free: number[] = [];
+  /** In order of the operation that freed them. */
+  #freedLater: { readonly lpn: number; readonly operation: number }[] = [];
+  #liveCount = 0;
+  #reservedCount = 0;
+  readsOutside = 0;
+
+  constructor(modules: KvPageModules) {
+    this.#modules = modules;
+    const { geometry } = modules.flash;
+    this.pageSizeBytes = geometry.pageSizeBytes;
+    this.channelCount = geometry.channelCount;
+    this.pageCount = geometry.kvCapacityBytes / geometry.pageSizeBytes;
+    const numberCount = this.pageCount + spareNumbers(this.pageCount);
+    this.map = new SegmentedMap(metaNamespaces.kvMap, numberCount);
+    this.#references = new Uint16Array(numberCount);
+  }
+
+  get lpnCount(): number {
+    return this.#references.length;
+  }
+
+  get freePageCount(): number {
+    return this.pageCount - this.#liveCount - this.#reservedCount;
+  }
+
+  // --- Programming ---
+
+  async reserve(pageCount: number): Promise<PageReservation> {
+    if (pageCount > this.freePageCount) {
+      throw new DriveError(
+        'capacityExceeded',
+        `${pageCount} KV pages needed, ${this.freePageCount} of ${this.pageCount} free; reclaim sequences`,
+      );
+    }
+    this.#reservedCount += pageCount;
+    try {
+      if (this.#free.length < this.#reservedCount) await this.#modules.checkpoint();
+      assert(this.#free.length >= this.#reservedCount, 'spare page numbers cover what waited for a checkpoint');
+      const space = await this.#modules.space.reserve(pageCount);
+      return new KvReservation(space, (count) => (this.#reservedCount -= count));
+    } catch (error) {
+      this.#reservedCount -= pageCount;
+      throw error;
+    }
+  }
+
+  program(reservation: PageReservation, tag: KvPageTag, pageOffset: number, channel: number, placement: number): Lpn {
+    assert(reservation instanceof KvReservation, 'the reservation is of this namespace');
+    const { allocator, arena, flash, operations } = this.#modules;
+    reservation.take();
+    const ppn = allocator.takeHostPage('kv', placement, channel);
+    const lpn = this.#free.pop();
+    assert(lpn !== undefined, 'a page number was reserved');
+    const entry = { kind: oobKinds.kv, operation: operations.next(), logical: lpn, ...tag };
+    try {
+      flash.program(ppn, arena.view(pageOffset, this.pageSizeBytes), [entry], 'kv');
+    } catch (error) {
+      // What reached the cells may look whole after a restart: the number waits for a checkpoint too.
+      this.#freedLater.push({ lpn, operation: operations.next() });
+      throw error;
+    }
+    this.map.set(lpn, ppn);
+    this.#references[lpn] = 1;
+    this.#liveCount++;
+    const { slotsPerPage } = flash.geometry;
+    flash.superblocks.markValid(ppn * slotsPerPage, slotsPerPage);
+    return lpn as Lpn;
+  }
+
+  // --- References ---
+
+  referenceCount(lpn: Lpn): number {
+    return this.#references[lpn]!;
+  }
+
+  retain(lpn: Lpn): void {
+    const references = this.#references[lpn]!;
+    assert(references > 0, `page ${lpn} has a holder`);
+    if (references === REFERENCES_MAX) {
+      throw new DriveError('sequenceLimit', `KV page ${lpn} is shared by ${references} sequences already`);
+    }
+    this.#references[lpn] = references + 1;
+  }
+
+  release(lpn: Lpn): void {
+    const references = this.#references[lpn]!;
+    assert(references > 0, `page ${lpn} has a holder`);
+    this.#references[lpn] = references - 1;
+    if (references > 1) return;
+    const { flash, operations } = this.#modules;
+    const operation = operations.next();
+    const { slotsPerPage } = flash.geometry;
+    flash.superblocks.markInvalid(this.map.get(lpn) * slotsPerPage, slotsPerPage, operation);
+    this.map.set(lpn, UNMAPPED);
+    this.#liveCount--;
+    this.#freedLater.push({ lpn, operation });
+  }
+
+  // --- Reading ---
+
+  pin(lpn: Lpn): Ppn {
+    const ppn = this.map.get(lpn);
+    assert(ppn !== UNMAPPED, `page ${lpn} is mapped`);
+    this.#modules.flash.superblocks.pin(this.#superblockOf(ppn));
+    return ppn as Ppn;
+  }
+
+  unpin(ppn: Ppn): void {
+    this.#modules.flash.superblocks.unpin(this.#superblockOf(ppn));
+  }
+
+  async read(lpn: Lpn, targetOffset: number): Promise<void> {
+    const ppn = this.pin(lpn);
+    try {
+      const target = this.#modules.arena.view(targetOffset, this.pageSizeBytes);
+      await this.#modules.flash.readKvPage(ppn, lpn, target, 'kv');
+    } finally {
+      this.unpin(ppn);
+    }
+  }
+
+  isVerified(ppn: Ppn): boolean {
+    return this.#modules.flash.superblocks.isVerified(ppn * this.#modules.flash.geometry.slotsPerPage);
+  }
+
+  markVerified(ppn: Ppn): void {
+    this.#modules.flash.superblocks.markVerified(ppn * this.#modules.flash.geometry.slotsPerPage);
+  }
+
+  eraseCount(ppn: Ppn): number {
+    return this.#modules.flash.superblocks.epoch[this.#superblockOf(ppn)]!;
+  }
+
+  countReads(pageCount: number): void {
+    this.readsOutside += pageCount;
+  }
+
+  #superblockOf(ppn: number): number {
+    return Math.floor(ppn / this.#modules.flash.geometry.pagesPerSuperblock);
+  }
+
+  // --- Garbage collection ---
+
+  isCurrent(entry: OobEntry, slot: number): boolean {
+    return entry.kind === oobKinds.kv && this.map.get(entry.logical) * this.#modules.flash.geometry.slotsPerPage === slot;
+  }
+
+  moved(entry: OobEntry, from: number, to: number): void {
+    const { superblocks, geometry } = this.#modules.flash;
+    this.map.set(entry.logical, to / geometry.slotsPerPage);
+    superblocks.markInvalid(from, geometry.slotsPerPage, this.#modules.operations.next());
+    superblocks.markValid(to, geometry.slotsPerPage);
+  }
+
+  // --- Durability ---
+
+  checkpoint(sink: CheckpointSink): void {
+    this.map.checkpoint(sink);
+  }
+
+  /** A checkpoint that covers everything up to `operation` is durable. */
+  checkpointed(operation: number): void {
+    const covered = this.#freedLater.findIndex((freed) => freed.operation > operation);
+    const freed = this.#freedLater.splice(0, covered < 0 ? this.#freedLater.length : covered);
+    for (const { lpn } of freed) this.#free.push(lpn);
+  }
+
+  /** Recovery: takes the holders that the KV room counted; pages without one are free. */
+  adopt(references: Uint16Array): void {
+    const { flash } = this.#modules;
+    const { slotsPerPage } = flash.geometry;
+    for (let lpn = this.lpnCount - 1; lpn >= 0; lpn--) {
+      const ppn = this.map.get(lpn);
+      const holders = references[lpn] ?? 0;
+      if (holders > 0 && ppn === UNMAPPED) {
+        throw new DriveError('mediaFormat', `metadata: KV page ${lpn} belongs to a sequence but is nowhere`);
+      }
+      this.#references[lpn] = holders;
+      if (holders > 0) {
+        flash.superblocks.markValid(ppn * slotsPerPage, slotsPerPage);
+        this.#liveCount++;
+      } else {
+        if (ppn !== UNMAPPED) this.map.set(lpn, UNMAPPED);
+        this.#freedLater.push({ lpn, operation: 0 });
+      }
+    }
+  }
+}
+
+/** Pages and page numbers set aside. */
+class KvReservation implements PageReservation {
+  readonly #space: SpaceReservation;
+  readonly #giveBack: (count: number) => void;
+
+  constructor(space: SpaceReservation, giveBack: (count: number) => void) {
+    this.#space = space;
+    this.#giveBack = giveBack;
+  }
+
+  get remaining(): number {
+    return this.#space.remaining;
+  }
+
+  take(): void {
+    this.#space.take();
+    this.#giveBack(1);
+  }
+
+  release(): void {
+    this.#giveBack(this.#space.remaining);
+    this.#space.release();
+  }
+}

@@ -1,0 +1,211 @@
+import { oobKinds, SLOT_BYTES, SUPERBLOCK_MAGIC, superblockHeader } from '../../spec/media-format/oob.ts';
+import { blockDeallocation, blockStagedSlot } from '../../spec/media-format/staging.ts';
+import { crc32c } from '../base/crc32c.ts';
+import { DriveError } from '../base/errors.ts';
+import type { MetaReader } from '../meta/contract.ts';
+import { metaNamespaces } from '../meta/namespaces.ts';
+import { oobBytesPerPage } from '../nand/geometry.ts';
+import type { Allocator } from './allocator.ts';
+import type { BlockDevice } from './block-namespace.ts';
+import type { StateRecord } from './checkpoint.ts';
+import type { RecoveredEvent, Lpn } from './contract.ts';
+import { type Flash, isCopy, type OobEntry } from './flash.ts';
+import type { KvPageStore } from './kv-page-store.ts';
+import { UNMAPPED } from './segmented-map.ts';
+import type { StagingFile } from './staging-log.ts';
+import { poolOfCode } from './superblocks.ts';
+
+export interface RecoveryModules {
+  readonly meta: MetaReader;
+  readonly staging: StagingFile;
+  readonly flash: Flash;
+  readonly allocator: Allocator;
+  readonly blocks: BlockDevice;
+  readonly kv: KvPageStore;
+}
+
+export interface Recovered {
+  /** The last transaction's record; undefined: the drive was never started. */
+  readonly state: StateRecord | undefined;
+  /** For the KV room, in operation order. */
+  readonly events: readonly RecoveredEvent[];
+  /** LBAs whose newest bytes are in no page. */
+  readonly staged: ReadonlyMap<number, { readonly operation: number; readonly data: Uint8Array }>;
+  /** Highest operation number seen anywhere. */
+  readonly operation: number;
+  readonly scannedSuperblockCount: number;
+}
+
+interface FoundPage {
+  readonly ppn: number;
+  /** Whole and current entries of its slots; copies left out. */
+  readonly entries: readonly (OobEntry | undefined)[];
+}
+
+/**
+ * Brings the maps to where the last run durably was: the last transaction, then staged records and pages programmed since,
+ * in operation order. Copies that garbage collection made since are ignored: what they were copied from has not been
+ * erased, because no transaction covers the copying.
+ */
+export async function recover(modules: RecoveryModules): Promise<Recovered> {
+  const { meta, staging, flash, blocks, kv } = modules;
+  const state = meta.get(metaNamespaces.drive, ['state']) as StateRecord | undefined;
+  blocks.map.load(meta);
+  kv.map.load(meta);
+  const checkpointOperation = state?.operation ?? 0;
+  let operation = checkpointOperation;
+  await restoreHeaders(modules, (seen) => (operation = Math.max(operation, seen)));
+  const stagedList = new Map((meta.get(metaNamespaces.stagedBlocks, ['list']) ?? []) as [number, number][]);
+  const roll = new RollForward(blocks, checkpointOperation, stagedList);
+  const events: RecoveredEvent[] = [];
+  for (const record of staging.replay(state?.firstSegment ?? 0)) {
+    operation = Math.max(operation, record.operation);
+    if (record.kind === 'kv') events.push({ kind: 'staged', operation: record.operation, payload: record.payload });
+    else roll.addRecord(record);
+  }
+  const scanned = state?.isClean ? [] : superblocksToScan(modules, state);
+  for (const superblock of scanned) {
+    for (const page of await scanSuperblock(flash, superblock)) {
+      const [first] = page.entries;
+      for (const entry of page.entries) operation = Math.max(operation, entry?.operation ?? 0);
+      if (first?.kind !== oobKinds.kv) roll.addPage(page, flash.geometry.slotsPerPage);
+      else if (first.operation > checkpointOperation) {
+        kv.map.set(first.logical, page.ppn);
+        const tag = { ...first, part: first.part as 0 | 1 };
+        events.push({ kind: 'page', operation: first.operation, tag, lpn: first.logical as Lpn });
+      }
+    }
+  }
+  events.sort((a, b) => a.operation - b.operation);
+  const staged = roll.apply();
+  return { state, events, staged, operation, scannedSuperblockCount: scanned.length };
+}
+
+/** Epochs, tags and owners of all superblocks; those of a clean shutdown that were open are open again. */
+async function restoreHeaders(modules: RecoveryModules, seen: (operation: number) => void): Promise<void> {
+  const { flash, meta, allocator } = modules;
+  const { superblocks, array } = flash;
+  const state = meta.get(metaNamespaces.drive, ['state']) as StateRecord | undefined;
+  const open = new Map(state?.isClean ? state.open.map((entry) => [entry.superblock, entry]) : []);
+  const headers = await array.media.readSuperblockHeaders();
+  const checked = superblockHeader.sizeBytes - 4;
+  for (let superblock = 0; superblock < flash.geometry.superblockCount; superblock++) {
+    const at = superblock * superblockHeader.sizeBytes;
+    const header = superblockHeader.decode(headers, at);
+    const isRight = header.magic === SUPERBLOCK_MAGIC && header.crc32c === crc32c(headers.subarray(at, at + checked));
+    const pool = isRight ? poolOfCode(header.pool) : undefined;
+    if (pool === undefined) continue;
+    superblocks.epoch[superblock] = header.epoch;
+    superblocks.openTag[superblock] = header.openTag;
+    superblocks.openedAt[superblock] = header.operation;
+    seen(header.operation);
+    const reopened = open.get(superblock);
+    const isOpen = reopened !== undefined && reopened.pool === pool && allocator.reopen(reopened);
+    superblocks.restore(superblock, isOpen ? 'open' : 'full', pool);
+  }
+}
+
+/** Those opened since the transaction, and those that were open in it. */
+function superblocksToScan(modules: RecoveryModules, state: StateRecord | undefined): number[] {
+  const { superblocks, geometry } = modules.flash;
+  const wasOpen = new Set(state?.open.map(({ superblock }) => superblock));
+  const all = Array.from({ length: geometry.superblockCount }, (_, superblock) => superblock);
+  return all.filter((superblock) => {
+    if (superblocks.epoch[superblock] === 0) return false;
+    return wasOpen.has(superblock) || superblocks.openedAt[superblock]! > (state?.operation ?? 0);
+  });
+}
+
+async function scanSuperblock(flash: Flash, superblock: number): Promise<FoundPage[]> {
+  const { geometry, array } = flash;
+  const oobBytes = oobBytesPerPage(geometry);
+  const oob = new Uint8Array(geometry.pagesPerSuperblock * oobBytes);
+  const firstPpn = superblock * geometry.pagesPerSuperblock;
+  await array.media.readOob(firstPpn, oob);
+  const found: FoundPage[] = [];
+  const page = new Uint8Array(geometry.pageSizeBytes);
+  for (let i = 0; i < geometry.pagesPerSuperblock; i++) {
+    const area = oob.subarray(i * oobBytes, (i + 1) * oobBytes);
+    if (area.every((byte) => byte === 0)) continue;
+    const ppn = firstPpn + i;
+    let entries = Array.from({ length: geometry.slotsPerPage }, (_, slot) => flash.checkedEntry(ppn, area, slot));
+    entries = entries.map((entry) => (entry && isCopy(entry) ? undefined : entry));
+    if (entries.every((entry) => entry === undefined)) continue;
+    await array.media.readCells(ppn * geometry.pageSizeBytes, page);
+    // A page that a power cut tore was not programmed.
+    found.push({ ppn, entries: entries.map((entry, slot) => (entry && isIntact(entry, slot, page) ? entry : undefined)) });
+  }
+  return found;
+}
+
+function isIntact(entry: OobEntry, slot: number, page: Uint8Array): boolean {
+  const bytes = entry.kind === oobKinds.kv ? page : page.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES);
+  return entry.dataCrc32c === crc32c(bytes);
+}
+
+type BlockEvent =
+  | { readonly kind: 'page'; readonly operation: number; readonly lba: number; readonly slot: number }
+  | { readonly kind: 'staged'; readonly operation: number; readonly lba: number; readonly data: Uint8Array }
+  | { readonly kind: 'deallocate'; readonly operation: number; readonly lba: number; readonly lbaCount: number };
+
+/** The block namespace's events since the transaction; the newest of each LBA wins, and a page wins over its record. */
+class RollForward {
+  readonly #blocks: BlockDevice;
+  readonly #checkpointOperation: number;
+  readonly #stagedList: ReadonlyMap<number, number>;
+  readonly #events: BlockEvent[] = [];
+
+  constructor(blocks: BlockDevice, checkpointOperation: number, stagedList: ReadonlyMap<number, number>) {
+    this.#blocks = blocks;
+    this.#checkpointOperation = checkpointOperation;
+    this.#stagedList = stagedList;
+  }
+
+  addRecord({ kind, operation, payload }: { kind: string; operation: number; payload: Uint8Array }): void {
+    if (kind === 'block') {
+      const { lba } = blockStagedSlot.decode(payload);
+      const data = payload.subarray(blockStagedSlot.sizeBytes);
+      if (this.#counts(lba, operation)) this.#events.push({ kind: 'staged', operation, lba, data });
+    } else if (operation > this.#checkpointOperation) {
+      const { lba, lbaCount } = blockDeallocation.decode(payload);
+      this.#events.push({ kind: 'deallocate', operation, lba, lbaCount });
+    }
+  }
+
+  addPage({ ppn, entries }: FoundPage, slotsPerPage: number): void {
+    entries.forEach((entry, index) => {
+      if (entry?.kind !== oobKinds.block || !this.#counts(entry.logical, entry.operation)) return;
+      const slot = ppn * slotsPerPage + index;
+      this.#events.push({ kind: 'page', operation: entry.operation, lba: entry.logical, slot });
+    });
+  }
+
+  /** Newer than the transaction, or what the transaction says is only in the log. */
+  #counts(lba: number, operation: number): boolean {
+    if (lba >= this.#blocks.lbaCount) throw new DriveError('mediaFormat', `LBA ${lba} on the media is out of range`);
+    return operation > this.#checkpointOperation || this.#stagedList.get(lba) === operation;
+  }
+
+  apply(): Map<number, { operation: number; data: Uint8Array }> {
+    const rank = { deallocate: 0, staged: 1, page: 2 };
+    this.#events.sort((a, b) => a.operation - b.operation || rank[a.kind] - rank[b.kind]);
+    const staged = new Map<number, { operation: number; data: Uint8Array }>();
+    const { map, lbaCount } = this.#blocks;
+    for (const event of this.#events) {
+      if (event.kind === 'deallocate') {
+        for (let lba = event.lba; lba < Math.min(event.lba + event.lbaCount, lbaCount); lba++) {
+          if (map.get(lba) !== UNMAPPED) map.set(lba, UNMAPPED);
+          staged.delete(lba);
+        }
+      } else if (event.kind === 'page') {
+        map.set(event.lba, event.slot);
+        staged.delete(event.lba);
+      } else {
+        map.set(event.lba, UNMAPPED);
+        staged.set(event.lba, { operation: event.operation, data: event.data });
+      }
+    }
+    return staged;
+  }
+}
+

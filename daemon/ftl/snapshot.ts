@@ -1,0 +1,77 @@
+import type { FtlCounters, FtlSnapshot, SuperblockSnapshot } from './contract.ts';
+import type { Flash } from './flash.ts';
+import type { Ftl } from './ftl.ts';
+import { superblockStates } from './superblock-state.ts';
+
+/** `lifetime`: what was counted up to the last start. */
+export function takeSnapshot(ftl: Ftl, lifetime: Readonly<Record<string, number>>): FtlSnapshot {
+  const { flash, blocks, kv, durability } = ftl;
+  const { geometry, superblocks } = flash;
+  const superblocksByState: Record<string, number> = Object.fromEntries(superblockStates.map((state) => [state, 0]));
+  let eraseCountMin = Number.POSITIVE_INFINITY;
+  let eraseCountMax = 0;
+  let eraseCountTotal = 0;
+  for (let superblock = 0; superblock < geometry.superblockCount; superblock++) {
+    superblocksByState[superblocks.state(superblock)]!++;
+    const eraseCount = superblocks.epoch[superblock]!;
+    eraseCountMin = Math.min(eraseCountMin, eraseCount);
+    eraseCountMax = Math.max(eraseCountMax, eraseCount);
+    eraseCountTotal += eraseCount;
+  }
+  const sinceStart = countSinceStart(ftl);
+  const counters = Object.fromEntries(
+    Object.entries(sinceStart).map(([name, count]) => [name, count + (lifetime[name] ?? 0)]),
+  ) as unknown as FtlCounters;
+  return {
+    counters,
+    superblocksByState,
+    freeSuperblockCount: superblocksByState['free']!,
+    blockLbaCount: blocks.lbaCount,
+    blockLbasMapped: blocks.mappedCount,
+    kvPageCount: kv.pageCount,
+    kvPagesFree: kv.freePageCount,
+    eraseCountMin,
+    eraseCountMax,
+    eraseCountMean: eraseCountTotal / geometry.superblockCount,
+    operation: ftl.operations.last,
+    checkpointOperation: durability.lastOperation,
+    stagingLogBytes: ftl.stagingFile.segmentBytes,
+  };
+}
+
+function countSinceStart(ftl: Ftl): FtlCounters {
+  const { programs, reads, superblocksErased } = ftl.flash.array.counters;
+  const { stagingFile } = ftl;
+  return {
+    hostBlockPagesProgrammed: programs.block,
+    hostKvPagesProgrammed: programs.kv,
+    gcPagesProgrammed: programs.gc,
+    pagesRead: reads.block + reads.kv + reads.gc + ftl.kv.readsOutside,
+    hostPagesRead: reads.block + reads.kv,
+    attendPagesRead: ftl.kv.readsOutside,
+    gcPagesRead: reads.gc,
+    superblocksErased,
+    gcVictims: ftl.collector.victimCount,
+    checkpoints: ftl.durability.checkpointCount,
+    stagingRecords: stagingFile.recordCount,
+    stagingBytes: stagingFile.byteCount,
+    stagingSyncs: stagingFile.syncCount,
+    mediaSyncs: ftl.durability.mediaSyncCount,
+    hostLbasWritten: ftl.blocks.lbasWritten,
+    hostLbasRead: ftl.blocks.lbasRead,
+    unrecoveredReads: ftl.flash.unrecoveredReadCount,
+  };
+}
+
+export function takeSuperblocks(flash: Flash): SuperblockSnapshot[] {
+  const { geometry, superblocks } = flash;
+  return Array.from({ length: geometry.superblockCount }, (_, superblock) => ({
+    superblock,
+    state: superblocks.state(superblock),
+    pool: superblocks.pool(superblock) ?? 'none',
+    eraseCount: superblocks.epoch[superblock]!,
+    validSlotCount: superblocks.validSlotCount[superblock]!,
+    slotCount: superblocks.slotsPerSuperblock,
+    pinCount: superblocks.pinCount(superblock),
+  }));
+}

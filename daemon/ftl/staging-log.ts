@@ -1,0 +1,258 @@
+import {
+  closeSync, fdatasync, ftruncateSync, mkdirSync, openSync, readdirSync, readFileSync, unlinkSync, writeSync,
+} from 'node:fs';
+import { open } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import {
+  STAGING_MAGIC, STAGING_RECORD_MAGIC, stagingKinds, stagingRecord, stagingSegmentHeader,
+} from '../../spec/media-format/staging.ts';
+import { crc32c } from '../base/crc32c.ts';
+import { DriveError } from '../base/errors.ts';
+import type { OperationCounter } from './contract.ts';
+
+const syncFile = promisify(fdatasync);
+
+export type StagingKind = keyof typeof stagingKinds;
+
+export interface StagedRecord {
+  readonly operation: number;
+  readonly kind: StagingKind;
+  readonly payload: Uint8Array;
+}
+
+/** Segments of the staging log as bytes: files, or memory in tests. */
+export interface StagingStore {
+  /** Numbers of the segments that exist, ascending. */
+  list(): number[];
+  read(segment: number): Uint8Array;
+  create(segment: number): StagingSegment;
+  remove(segment: number): void;
+}
+
+export interface StagingSegment {
+  /** Appends, or leaves the segment as it was and throws DriveError writeFault. */
+  append(bytes: Uint8Array): void;
+  sync(): Promise<void>;
+  close(): void;
+}
+
+export interface StagingWriter {
+  /** Returns the record's operation number: `operation`, or a new one. */
+  append(kind: StagingKind, payload: Uint8Array, operation?: number): number;
+}
+
+/** Appends records to the newest segment; reads them back after a start. */
+export class StagingFile implements StagingWriter {
+  readonly #store: StagingStore;
+  readonly #uuid: Uint8Array;
+  readonly #operations: OperationCounter;
+  #segment: StagingSegment | undefined;
+  /** Segments before it that were not synced since their last record. */
+  #older: StagingSegment[] = [];
+  #segmentNumber = 0;
+  segmentBytes = 0;
+  recordCount = 0;
+  byteCount = 0;
+  syncCount = 0;
+
+  constructor(options: { uuid: Uint8Array }, modules: { store: StagingStore; operations: OperationCounter }) {
+    this.#uuid = options.uuid;
+    this.#store = modules.store;
+    this.#operations = modules.operations;
+  }
+
+  get segmentNumber(): number {
+    return this.#segmentNumber;
+  }
+
+  append(kind: StagingKind, payload: Uint8Array, operation = this.#operations.next()): number {
+    if (!this.#segment) throw new DriveError('writeFault', 'the staging log is closed');
+    const record = new Uint8Array(paddedSize(payload.length));
+    stagingRecord.encode({
+      magic: STAGING_RECORD_MAGIC, kind: stagingKinds[kind], operation,
+      payloadBytes: payload.length, payloadCrc32c: crc32c(payload),
+    }, record);
+    new DataView(record.buffer).setUint32(RECORD_CHECKED, crc32c(record.subarray(0, RECORD_CHECKED)), true);
+    record.set(payload, stagingRecord.sizeBytes);
+    this.#segment.append(record);
+    this.segmentBytes += record.length;
+    this.recordCount++;
+    this.byteCount += record.length;
+    return operation;
+  }
+
+  async sync(): Promise<void> {
+    this.syncCount++;
+    const older = [...this.#older];
+    await Promise.all([...older, ...(this.#segment ? [this.#segment] : [])].map((segment) => segment.sync()));
+    for (const segment of older) {
+      if (!this.#older.includes(segment)) continue;
+      this.#older.splice(this.#older.indexOf(segment), 1);
+      segment.close();
+    }
+  }
+
+  /** Begins a new segment; the old ones stay until `removeBefore`. */
+  rotate(): void {
+    const previous = this.#segment;
+    const next = Math.max(this.#segmentNumber, ...this.#store.list(), 0) + 1;
+    const segment = this.#store.create(next);
+    const header = stagingSegmentHeader.encode({ magic: STAGING_MAGIC, segment: next, uuid: this.#uuid });
+    new DataView(header.buffer).setUint32(SEGMENT_CHECKED, crc32c(header.subarray(0, SEGMENT_CHECKED)), true);
+    segment.append(header);
+    this.#segment = segment;
+    this.#segmentNumber = next;
+    this.segmentBytes = header.length;
+    if (previous) this.#older.push(previous);
+  }
+
+  removeBefore(segment: number): void {
+    for (const old of this.#store.list()) if (old < segment) this.#store.remove(old);
+  }
+
+  /** All whole records from segment `first` on, in the order written. */
+  *replay(first: number): Iterable<StagedRecord> {
+    for (const segment of this.#store.list()) {
+      if (segment < first) continue;
+      yield* readSegment(this.#store.read(segment), segment, this.#uuid);
+    }
+  }
+
+  close(): void {
+    for (const segment of this.#older.splice(0)) segment.close();
+    this.#segment?.close();
+    this.#segment = undefined;
+  }
+}
+
+const RECORD_CHECKED = stagingRecord.sizeBytes - 4;
+const SEGMENT_CHECKED = stagingSegmentHeader.sizeBytes - 4;
+const paddedSize = (payloadBytes: number): number => Math.ceil((stagingRecord.sizeBytes + payloadBytes) / 8) * 8;
+const kindOfCode = new Map<number, StagingKind>(Object.entries(stagingKinds).map(([kind, code]) => [code, kind as StagingKind]));
+
+function* readSegment(bytes: Uint8Array, segment: number, uuid: Uint8Array): Iterable<StagedRecord> {
+  if (bytes.length < stagingSegmentHeader.sizeBytes) return;
+  const header = stagingSegmentHeader.decode(bytes);
+  // A power cut may leave a new segment without its header: nothing of it was ever promised.
+  if (header.crc32c !== crc32c(bytes.subarray(0, SEGMENT_CHECKED))) return;
+  if (header.magic !== STAGING_MAGIC || header.segment !== segment || Buffer.compare(header.uuid, uuid) !== 0) {
+    throw new DriveError('mediaFormat', `staging segment ${segment} belongs to another drive`);
+  }
+  let at = stagingSegmentHeader.sizeBytes;
+  while (at + stagingRecord.sizeBytes <= bytes.length) {
+    const record = stagingRecord.decode(bytes, at);
+    const isHeaderRight =
+      record.magic === STAGING_RECORD_MAGIC && record.crc32c === crc32c(bytes.subarray(at, at + RECORD_CHECKED));
+    if (!isHeaderRight) return;
+    const payload = bytes.slice(at + stagingRecord.sizeBytes, at + stagingRecord.sizeBytes + record.payloadBytes);
+    if (payload.length !== record.payloadBytes || record.payloadCrc32c !== crc32c(payload)) return;
+    const kind = kindOfCode.get(record.kind);
+    if (kind === undefined) throw new DriveError('mediaFormat', `staging segment ${segment}: kind ${record.kind}`);
+    yield { operation: record.operation, kind, payload };
+    at += paddedSize(record.payloadBytes);
+  }
+}
+
+/** Segments as files `NNNNNNNN.log` in a folder. */
+export class StagingFolder implements StagingStore {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  static create(folder: string): StagingFolder {
+    mkdirSync(folder);
+    return new StagingFolder(folder);
+  }
+
+  #path(segment: number): string {
+    return `${this.#folder}/${String(segment).padStart(8, '0')}.log`;
+  }
+
+  list(): number[] {
+    const names = readdirSync(this.#folder).filter((name) => /^\d{8}\.log$/.test(name));
+    return names.map((name) => Number.parseInt(name, 10)).sort((a, b) => a - b);
+  }
+
+  read(segment: number): Uint8Array {
+    return readFileSync(this.#path(segment));
+  }
+
+  create(segment: number): StagingSegment {
+    let descriptor: number;
+    try {
+      descriptor = openSync(this.#path(segment), 'wx', 0o600);
+    } catch (error) {
+      throw new DriveError('writeFault', `staging segment ${segment}: ${(error as Error).message}`, { cause: error });
+    }
+    return new StagingSegmentFile(descriptor, this.#folder);
+  }
+
+  remove(segment: number): void {
+    unlinkSync(this.#path(segment));
+  }
+}
+
+class StagingSegmentFile implements StagingSegment {
+  readonly #descriptor: number;
+  readonly #folder: string;
+  #sizeBytes = 0;
+  #isNameDurable = false;
+  #syncsRunning = 0;
+  #isClosing = false;
+
+  constructor(descriptor: number, folder: string) {
+    this.#descriptor = descriptor;
+    this.#folder = folder;
+  }
+
+  append(bytes: Uint8Array): void {
+    let written = 0;
+    let cause: unknown;
+    try {
+      written = writeSync(this.#descriptor, bytes, 0, bytes.length, this.#sizeBytes);
+    } catch (error) {
+      cause = error;
+    }
+    if (written !== bytes.length) {
+      ftruncateSync(this.#descriptor, this.#sizeBytes);
+      const why = cause === undefined ? 'the disk is full' : (cause as Error).message;
+      throw new DriveError('writeFault', `staging log: ${why}`, { cause });
+    }
+    this.#sizeBytes += bytes.length;
+  }
+
+  async sync(): Promise<void> {
+    this.#syncsRunning++;
+    try {
+      await syncFile(this.#descriptor);
+      if (!this.#isNameDurable) await syncFolder(this.#folder);
+      this.#isNameDurable = true;
+    } catch (error) {
+      throw new DriveError('writeFault', `sync of the staging log: ${(error as Error).message}`, { cause: error });
+    } finally {
+      this.#syncsRunning--;
+      this.#closeIfIdle();
+    }
+  }
+
+  close(): void {
+    this.#isClosing = true;
+    this.#closeIfIdle();
+  }
+
+  #closeIfIdle(): void {
+    if (this.#isClosing && this.#syncsRunning === 0) closeSync(this.#descriptor);
+  }
+}
+
+/** A new file's name is durable once its folder is. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

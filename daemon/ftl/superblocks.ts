@@ -1,0 +1,156 @@
+import { superblockPools } from '../../spec/media-format/oob.ts';
+import { assert } from '../base/assert.ts';
+import type { Geometry } from '../nand/geometry.ts';
+import { type SuperblockState, superblockTransition } from './superblock-state.ts';
+
+export type Pool = 'block' | 'kv';
+export const pools: readonly Pool[] = ['block', 'kv'];
+
+/** One of `superblockPools` by its code. */
+export const poolOfCode = (code: number): Pool | undefined => pools.find((pool) => superblockPools[pool] === code);
+
+/**
+ * Every superblock's state, owner, valid slots and pins. A slot is 4 KiB; a KV page is valid or not as a whole and counts
+ * all of its slots. The address of a slot is ppn * slotsPerPage + slot.
+ */
+export class Superblocks {
+  readonly geometry: Geometry;
+  readonly slotsPerSuperblock: number;
+  readonly epoch: Uint32Array;
+  readonly openTag: Uint32Array;
+  /** Operation number of the opening. */
+  readonly openedAt: Float64Array;
+  /** Operation that took the last valid slot; meaningful where there is none. */
+  readonly emptySince: Float64Array;
+  readonly validSlotCount: Uint32Array;
+  readonly #states: SuperblockState[];
+  readonly #pools: (Pool | undefined)[];
+  readonly #pins: Uint32Array;
+  readonly #used: Record<Pool, number> = { block: 0, kv: 0 };
+  /** One bit per slot. */
+  readonly #valid: Uint8Array;
+  readonly #verified: Uint8Array;
+  #unpinWaiters: (() => void)[] = [];
+
+  constructor(geometry: Geometry) {
+    const { superblockCount, pagesPerSuperblock, slotsPerPage, pageCount } = geometry;
+    this.geometry = geometry;
+    this.slotsPerSuperblock = pagesPerSuperblock * slotsPerPage;
+    this.epoch = new Uint32Array(superblockCount);
+    this.openTag = new Uint32Array(superblockCount);
+    this.openedAt = new Float64Array(superblockCount);
+    this.emptySince = new Float64Array(superblockCount);
+    this.validSlotCount = new Uint32Array(superblockCount);
+    this.#states = new Array<SuperblockState>(superblockCount).fill('free');
+    this.#pools = new Array<Pool | undefined>(superblockCount).fill(undefined);
+    this.#pins = new Uint32Array(superblockCount);
+    this.#valid = new Uint8Array(Math.ceil((pageCount * slotsPerPage) / 8));
+    this.#verified = new Uint8Array(Math.ceil((pageCount * slotsPerPage) / 8));
+  }
+
+  state(superblock: number): SuperblockState {
+    return this.#states[superblock]!;
+  }
+
+  pool(superblock: number): Pool | undefined {
+    return this.#pools[superblock];
+  }
+
+  /** Superblocks of the pool that are not free. */
+  usedCount(pool: Pool): number {
+    return this.#used[pool];
+  }
+
+  setState(superblock: number, to: SuperblockState): void {
+    this.#states[superblock] = superblockTransition(this.state(superblock), to);
+    if (to === 'free') {
+      const pool = this.#pools[superblock];
+      if (pool !== undefined) this.#used[pool]--;
+      this.#pools[superblock] = undefined;
+    }
+  }
+
+  assign(superblock: number, pool: Pool): void {
+    assert(this.#pools[superblock] === undefined, 'a free superblock belongs to nobody');
+    this.#pools[superblock] = pool;
+    this.#used[pool]++;
+  }
+
+  /** While a drive opens: what its last run left. */
+  restore(superblock: number, state: 'open' | 'full', pool: Pool): void {
+    this.#states[superblock] = state;
+    this.assign(superblock, pool);
+  }
+
+  /** The next free superblock after `after`, in a circle, so that erases spread; undefined if none is free. */
+  findFree(after: number): number | undefined {
+    const { superblockCount } = this.geometry;
+    for (let i = 1; i <= superblockCount; i++) {
+      const superblock = (after + i) % superblockCount;
+      if (this.state(superblock) === 'free') return superblock;
+    }
+    return undefined;
+  }
+
+  superblockOfSlot(slot: number): number {
+    return Math.floor(slot / this.slotsPerSuperblock);
+  }
+
+  isValid(slot: number): boolean {
+    return (this.#valid[slot >>> 3]! & (1 << (slot & 7))) !== 0;
+  }
+
+  /** `weight`: slots that it stands for (a KV page is marked by its first slot). */
+  markValid(slot: number, weight: number): void {
+    assert(!this.isValid(slot), `slot ${slot} has one owner`);
+    this.#valid[slot >>> 3]! |= 1 << (slot & 7);
+    const superblock = this.superblockOfSlot(slot);
+    this.validSlotCount[superblock]! += weight;
+    assert(this.validSlotCount[superblock]! <= this.slotsPerSuperblock, 'valid slots fit their superblock');
+  }
+
+  markInvalid(slot: number, weight: number, operation: number): void {
+    assert(this.isValid(slot), `slot ${slot} is valid before it becomes invalid`);
+    this.#valid[slot >>> 3]! &= ~(1 << (slot & 7));
+    const superblock = this.superblockOfSlot(slot);
+    this.validSlotCount[superblock]! -= weight;
+    if (this.validSlotCount[superblock] === 0) this.emptySince[superblock] = operation;
+  }
+
+  isVerified(slot: number): boolean {
+    return (this.#verified[slot >>> 3]! & (1 << (slot & 7))) !== 0;
+  }
+
+  markVerified(slot: number): void {
+    this.#verified[slot >>> 3]! |= 1 << (slot & 7);
+  }
+
+  clearVerified(slot: number): void {
+    this.#verified[slot >>> 3]! &= ~(1 << (slot & 7));
+  }
+
+  pinCount(superblock: number): number {
+    return this.#pins[superblock]!;
+  }
+
+  pin(superblock: number): void {
+    this.#pins[superblock]!++;
+  }
+
+  unpin(superblock: number): void {
+    assert(this.#pins[superblock]! > 0, `superblock ${superblock} is pinned`);
+    if (--this.#pins[superblock]! > 0) return;
+    for (const resolve of this.#unpinWaiters.splice(0)) resolve();
+  }
+
+  /** Resolves when some superblock loses its last pin. */
+  nextUnpin(): Promise<void> {
+    return new Promise((resolve) => this.#unpinWaiters.push(resolve));
+  }
+
+  /** Holds nothing valid and nobody reads it: may be erased once everything up to `emptySince` is durable. */
+  isEmpty(superblock: number): boolean {
+    const state = this.state(superblock);
+    return (state === 'full' || state === 'victim') && this.validSlotCount[superblock] === 0;
+  }
+}

@@ -1,0 +1,163 @@
+import { closeSync, fdatasync, fstatSync, fsyncSync, ftruncateSync, mkdirSync, openSync, read, readSync, writeSync } from 'node:fs';
+import { promisify } from 'node:util';
+import {
+  DRIVE_MAGIC, MEDIA_FORMAT_VERSION, MEDIA_HEADER_BYTES, type MediaFileKind, mediaFileHeader, mediaFileKinds,
+} from '../../spec/media-format/drive-superblock.ts';
+import { superblockHeader } from '../../spec/media-format/oob.ts';
+import { crc32c } from '../base/crc32c.ts';
+import { DriveError } from '../base/errors.ts';
+import { cellOffset, type Geometry, headerOffset, mediaSizes, oobBytesPerPage, oobOffset } from './geometry.ts';
+import type { Media, MediaFiles } from './media.ts';
+
+const syncFile = promisify(fdatasync);
+const CHECKED_BYTES = mediaFileHeader.sizeBytes - 4;
+
+const fileName = (folder: string, kind: MediaFileKind): string => `${folder}/media/${kind}.bin`;
+
+/** Makes the three media files, sparse, and syncs them. They must not exist. */
+export function createMediaFiles(folder: string, geometry: Geometry, uuid: Uint8Array): void {
+  mkdirSync(`${folder}/media`);
+  const sizes = mediaSizes(geometry);
+  for (const kind of Object.keys(mediaFileKinds) as MediaFileKind[]) {
+    const descriptor = openSync(fileName(folder, kind), 'wx', 0o600);
+    try {
+      const header = mediaFileHeader.encode({
+        magic: DRIVE_MAGIC, version: MEDIA_FORMAT_VERSION, kind: mediaFileKinds[kind], uuid, sizeBytes: sizes[kind],
+      });
+      mediaFileHeader.encode({
+        ...mediaFileHeader.decode(header), crc32c: crc32c(header.subarray(0, CHECKED_BYTES)),
+      }, header);
+      writeSync(descriptor, header, 0, header.length, 0);
+      ftruncateSync(descriptor, sizes[kind]);
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+}
+
+/** The cells in files: superpage-major, so that the pages of a superpage lie side by side. */
+export class MediaFile implements Media {
+  readonly #geometry: Geometry;
+  readonly #descriptors: Record<MediaFileKind, number>;
+  readonly files: MediaFiles;
+
+  private constructor(geometry: Geometry, descriptors: Record<MediaFileKind, number>) {
+    this.#geometry = geometry;
+    this.#descriptors = descriptors;
+    this.files = {
+      cellsDescriptor: descriptors.cells,
+      oobDescriptor: descriptors.oob,
+      cellsSizeBytes: mediaSizes(geometry).cells,
+    };
+  }
+
+  /** DriveError mediaFormat if a file is missing, of another drive or format, or not as long as it must be. */
+  static open(folder: string, geometry: Geometry, uuid: Uint8Array): MediaFile {
+    const descriptors: Partial<Record<MediaFileKind, number>> = {};
+    try {
+      for (const kind of Object.keys(mediaFileKinds) as MediaFileKind[]) {
+        descriptors[kind] = openChecked(folder, kind, geometry, uuid);
+      }
+    } catch (error) {
+      for (const descriptor of Object.values(descriptors)) closeSync(descriptor);
+      throw error;
+    }
+    return new MediaFile(geometry, descriptors as Record<MediaFileKind, number>);
+  }
+
+  program(ppn: number, data: Uint8Array, oob: Uint8Array): void {
+    this.#write('cells', data, cellOffset(this.#geometry, ppn));
+    this.#write('oob', oob, oobOffset(this.#geometry, ppn));
+  }
+
+  async readCells(byteOffset: number, target: Uint8Array): Promise<void> {
+    await this.#read('cells', target, MEDIA_HEADER_BYTES + byteOffset);
+  }
+
+  async readOob(ppn: number, target: Uint8Array): Promise<void> {
+    await this.#read('oob', target, MEDIA_HEADER_BYTES + ppn * oobBytesPerPage(this.#geometry));
+  }
+
+  writeSuperblockHeader(superblock: number, header: Uint8Array): void {
+    this.#write('blocks', header, headerOffset(superblock));
+  }
+
+  async readSuperblockHeaders(): Promise<Uint8Array> {
+    const target = new Uint8Array(this.#geometry.superblockCount * superblockHeader.sizeBytes);
+    await this.#read('blocks', target, MEDIA_HEADER_BYTES);
+    return target;
+  }
+
+  async sync(): Promise<void> {
+    try {
+      await Promise.all(Object.values(this.#descriptors).map((descriptor) => syncFile(descriptor)));
+    } catch (error) {
+      throw new DriveError('writeFault', `sync of the media files failed: ${reasonOf(error)}`, { cause: error });
+    }
+  }
+
+  close(): Promise<void> {
+    for (const descriptor of Object.values(this.#descriptors)) closeSync(descriptor);
+    return Promise.resolve();
+  }
+
+  #write(kind: MediaFileKind, bytes: Uint8Array, position: number): void {
+    let written = 0;
+    try {
+      written = writeSync(this.#descriptors[kind], bytes, 0, bytes.length, position);
+    } catch (error) {
+      throw new DriveError('writeFault', `media file ${kind}.bin at ${position}: ${reasonOf(error)}`, { cause: error });
+    }
+    if (written !== bytes.length) {
+      throw new DriveError('writeFault', `media file ${kind}.bin at ${position}: the disk is full`);
+    }
+  }
+
+  #read(kind: MediaFileKind, target: Uint8Array, position: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      read(this.#descriptors[kind], target, 0, target.length, position, (error, byteCount) => {
+        if (error === null && byteCount === target.length) resolve();
+        else {
+          const why = error === null ? `${byteCount} of ${target.length} bytes: the file is too short` : reasonOf(error);
+          reject(new DriveError('unrecoveredRead', `media file ${kind}.bin at ${position}: ${why}`, { cause: error }));
+        }
+      });
+    });
+  }
+}
+
+const reasonOf = (error: unknown): string =>
+  (error as NodeJS.ErrnoException).code === 'ENOSPC' ? 'the disk is full' : String((error as Error).message);
+
+function openChecked(folder: string, kind: MediaFileKind, geometry: Geometry, uuid: Uint8Array): number {
+  const path = fileName(folder, kind);
+  const wrong = (what: string): DriveError => new DriveError('mediaFormat', `${path}: ${what}`);
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, 'r+');
+  } catch (error) {
+    throw wrong(`cannot be opened (${(error as NodeJS.ErrnoException).code}); it is part of the drive`);
+  }
+  try {
+    const header = new Uint8Array(mediaFileHeader.sizeBytes);
+    const isWhole = readSync(descriptor, header, 0, header.length, 0) === header.length;
+    const fields = mediaFileHeader.decode(header);
+    if (!isWhole || fields.magic !== DRIVE_MAGIC) throw wrong(`does not begin with ${DRIVE_MAGIC}: no media file`);
+    if (fields.version !== MEDIA_FORMAT_VERSION) {
+      throw wrong(`format version ${fields.version}; this program reads ${MEDIA_FORMAT_VERSION}`);
+    }
+    if (fields.crc32c !== crc32c(header.subarray(0, CHECKED_BYTES))) throw wrong('header checksum is wrong');
+    if (fields.kind !== mediaFileKinds[kind]) throw wrong(`is a media file of kind ${fields.kind}, not ${kind}`);
+    if (Buffer.compare(fields.uuid, uuid) !== 0) {
+      throw wrong(`belongs to drive ${Buffer.from(fields.uuid).toString('hex')}, not to this one`);
+    }
+    const sizeBytes = mediaSizes(geometry)[kind];
+    const foundBytes = fstatSync(descriptor).size;
+    if (foundBytes !== sizeBytes) throw wrong(`${foundBytes} bytes long; must be ${sizeBytes}`);
+  } catch (error) {
+    closeSync(descriptor);
+    throw error;
+  }
+  return descriptor;
+}

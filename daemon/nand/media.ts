@@ -1,0 +1,26 @@
+/**
+ * The cells of the flash array as bytes: no rules, no logical addresses, no time. Programs are synchronous and reach the
+ * operating system, not the disk; `sync` makes everything before it durable.
+ */
+export interface Media {
+  /** `data` is a whole page, `oob` its whole out-of-band area. DriveError writeFault if the disk refuses. */
+  program(ppn: number, data: Uint8Array, oob: Uint8Array): void;
+  /** Bytes of consecutive pages' cells from a byte offset within the array of cells. DriveError unrecoveredRead. */
+  readCells(byteOffset: number, target: Uint8Array): Promise<void>;
+  /** Out-of-band areas of consecutive pages. */
+  readOob(ppn: number, target: Uint8Array): Promise<void>;
+  writeSuperblockHeader(superblock: number, header: Uint8Array): void;
+  /** All of them, back to back. */
+  readSuperblockHeaders(): Promise<Uint8Array>;
+  sync(): Promise<void>;
+  close(): Promise<void>;
+  /** The files, for threads that read by themselves; undefined if the cells are not in a file. */
+  readonly files: MediaFiles | undefined;
+}
+
+/** Open descriptors; they stay the media's. */
+export interface MediaFiles {
+  readonly cellsDescriptor: number;
+  readonly oobDescriptor: number;
+  readonly cellsSizeBytes: number;
+}

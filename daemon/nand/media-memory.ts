@@ -6,7 +6,7 @@ import type { Media } from './media.ts';
 export type UnsyncedFate = 'kept' | 'lost' | 'torn';
 
 interface Write {
-  readonly area: Uint8Array;
+  readonly area: 'cells' | 'oob' | 'headers';
   readonly offset: number;
   readonly before: Uint8Array;
 }
@@ -34,8 +34,8 @@ export class MediaMemory implements Media {
 
   program(ppn: number, data: Uint8Array, oob: Uint8Array): void {
     this.onStep('program');
-    this.#write(this.cells, ppn * this.#geometry.pageSizeBytes, data);
-    this.#write(this.oob, ppn * oobBytesPerPage(this.#geometry), oob);
+    this.#write('cells', ppn * this.#geometry.pageSizeBytes, data);
+    this.#write('oob', ppn * oobBytesPerPage(this.#geometry), oob);
   }
 
   readCells(byteOffset: number, target: Uint8Array): Promise<void> {
@@ -51,7 +51,7 @@ export class MediaMemory implements Media {
 
   writeSuperblockHeader(superblock: number, header: Uint8Array): void {
     this.onStep('header');
-    this.#write(this.headers, superblock * superblockHeader.sizeBytes, header);
+    this.#write('headers', superblock * superblockHeader.sizeBytes, header);
   }
 
   readSuperblockHeaders(): Promise<Uint8Array> {
@@ -72,15 +72,25 @@ export class MediaMemory implements Media {
 
   /** Takes back what `fateOf` says of each write that was not synced. */
   powerCut(fateOf: () => UnsyncedFate): void {
-    for (const { area, offset, before } of this.#unsynced.splice(0).reverse()) {
+    for (const { area: name, offset, before } of this.#unsynced.splice(0).reverse()) {
+      const area = this[name];
       const fate = fateOf();
       if (fate === 'lost') area.set(before, offset);
       else if (fate === 'torn') area.set(before.subarray(before.length >> 1), offset + (before.length >> 1));
     }
   }
 
-  #write(area: Uint8Array, offset: number, bytes: Uint8Array): void {
-    this.#unsynced.push({ area, offset, before: area.slice(offset, offset + bytes.length) });
+  /** Another media with the same bytes and the same writes not synced. */
+  copyTo(other: MediaMemory): void {
+    other.cells.set(this.cells);
+    other.oob.set(this.oob);
+    other.headers.set(this.headers);
+    other.#unsynced = [...this.#unsynced];
+  }
+
+  #write(name: Write['area'], offset: number, bytes: Uint8Array): void {
+    const area = this[name];
+    this.#unsynced.push({ area: name, offset, before: area.slice(offset, offset + bytes.length) });
     area.set(bytes, offset);
   }
 }

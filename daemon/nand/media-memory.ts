@@ -60,10 +60,10 @@ export class MediaMemory implements Media {
 
   async sync(): Promise<void> {
     this.onStep('sync');
-    const covered = this.#unsynced.length;
+    const covered = new Set(this.#unsynced);
     // Writes made while the sync is on its way are not covered by it.
     await Promise.resolve();
-    this.#unsynced.splice(0, covered);
+    this.#unsynced = this.#unsynced.filter((write) => !covered.has(write));
   }
 
   close(): Promise<void> {

@@ -10,7 +10,7 @@ import type { AttendCounts, AttendOptions, AttendTarget, AttentionEngine } from 
 import { FrameCache } from './frame-cache.ts';
 import { createMappedFrames, type FrameSource, type FrameSourceSnapshot } from './frame-source.ts';
 import { JobRunner } from './job-runner.ts';
-import { type MediaAccess, openPageReader, type PageReader } from './page-reader.ts';
+import { type CellAccess, CellReader } from '../nand/cell-reader.ts';
 import { JOB_PAGES_MAX, planTargets, releasePlan } from './plan.ts';
 import { Pool } from './pool.ts';
 import { Scheduler } from './scheduler.ts';
@@ -28,7 +28,7 @@ export interface AttentionSettings {
   /** Partials, job lists and converted queries of units in progress, in the arena. */
   readonly scratchBytesMax?: number;
   /** The flash, as threads read it. */
-  readonly media: MediaAccess;
+  readonly media: CellAccess;
   /** Tests: job-gate.ts. */
   readonly gate?: SharedArrayBuffer;
 }
@@ -78,7 +78,7 @@ export async function createAttention(settings: AttentionSettings, modules: Atte
 export class Attention implements AttentionEngine {
   readonly #settings: AttentionSettings;
   readonly #modules: AttentionModules;
-  readonly #reader: PageReader;
+  readonly #reader: CellReader;
   readonly #frames: FrameSource & { close?(): void };
   readonly #scheduler: Scheduler;
   readonly #unitModules: UnitModules;
@@ -98,7 +98,7 @@ export class Attention implements AttentionEngine {
     this.#settings = settings;
     this.#modules = modules;
     const { arena, kernels, pages } = modules;
-    this.#reader = openPageReader(settings.media);
+    this.#reader = new CellReader(settings.media);
     this.#frames = kernels.canMapMedia
       ? createMappedFrames((page) => this.#reader.cellOffset(page))
       : new FrameCache({ sizeBytes: settings.frameCacheBytes, frameSizeBytes: pages.pageSizeBytes }, { arena, pages });
@@ -184,7 +184,6 @@ export class Attention implements AttentionEngine {
     await this.#pool?.stop();
     this.#scheduler.abandon(this.#closed);
     this.#frames.close?.();
-    this.#reader.close();
   }
 
   /** Whether running it here costs less than waking a worker, and cannot wait for a disk. */

@@ -10,7 +10,7 @@ import {
   unitRecord,
   wordsOf,
 } from './job-layout.ts';
-import type { PageReader } from './page-reader.ts';
+import type { CellReader } from '../nand/cell-reader.ts';
 
 const commandWords = wordsOf(commandRecord.offsetOf);
 const unitWords = wordsOf(unitRecord.offsetOf);
@@ -22,9 +22,9 @@ export class JobRunner {
   readonly #bytes: Uint8Array;
   readonly #words: Uint32Array;
   readonly #kernels: Kernels;
-  readonly #reader: PageReader;
+  readonly #reader: CellReader;
 
-  constructor(modules: { memory: WebAssembly.Memory; kernels: Kernels; reader: PageReader }) {
+  constructor(modules: { memory: WebAssembly.Memory; kernels: Kernels; reader: CellReader }) {
     this.#bytes = new Uint8Array(modules.memory.buffer);
     this.#words = new Uint32Array(modules.memory.buffer);
     this.#kernels = modules.kernels;

@@ -4,7 +4,7 @@ import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import type { KernelName } from '../kernels/contract.ts';
 import { createJobQueueMemory, JobQueue, type JobQueueShape } from './job-queue.ts';
-import type { MediaAccess } from './page-reader.ts';
+import type { CellAccess } from '../nand/cell-reader.ts';
 import type { WorkerStart } from './worker.ts';
 
 /**
@@ -21,7 +21,7 @@ export interface PoolOptions {
   /** At least 1. */
   readonly workerCount: number;
   readonly kernels: KernelName;
-  readonly media: MediaAccess;
+  readonly media: CellAccess;
   readonly gate?: SharedArrayBuffer | undefined;
 }
 

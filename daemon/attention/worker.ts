@@ -10,7 +10,7 @@ import { loadKernels } from '../kernels/loader.ts';
 import { passGate } from './job-gate.ts';
 import { type JobQueueShape, JobQueueWorker, STOPPED } from './job-queue.ts';
 import { JobRunner } from './job-runner.ts';
-import { type MediaAccess, openPageReader } from './page-reader.ts';
+import { type CellAccess, CellReader } from '../nand/cell-reader.ts';
 
 /** What a worker is started with. */
 export interface WorkerStart {
@@ -20,7 +20,7 @@ export interface WorkerStart {
   readonly index: number;
   readonly spinCount: number;
   readonly kernels: KernelName;
-  readonly media: MediaAccess;
+  readonly media: CellAccess;
   /** Tests: job-gate.ts. */
   readonly gate: SharedArrayBuffer | undefined;
 }
@@ -32,7 +32,7 @@ run(workerData as WorkerStart, () => port.postMessage(undefined));
 function run(start: WorkerStart, signal: () => void): void {
   const { memory, media } = start;
   const kernels = loadKernels(start.kernels, { memory, media: media.cells });
-  const runner = new JobRunner({ memory, kernels, reader: openPageReader(media) });
+  const runner = new JobRunner({ memory, kernels, reader: new CellReader(media) });
   const queue = new JobQueueWorker(start.shape, start.queue, start);
   const words = new Uint32Array(memory.buffer);
   const gate = start.gate && new Int32Array(start.gate);

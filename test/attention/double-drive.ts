@@ -13,7 +13,9 @@ import type { KernelName, Kernels } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { KvStore, LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
 import { type Attention, type AttentionSettings, createAttention } from '../../daemon/attention/attention.ts';
-import type { MediaAccess } from '../../daemon/attention/page-reader.ts';
+import type { CellAccess } from '../../daemon/nand/cell-reader.ts';
+import { oobOffset } from '../../daemon/nand/geometry.ts';
+import { flatGeometry, kvEntry } from './media-layout.ts';
 import { createRandom, type Random } from './random.ts';
 import { randomRows, type StoredRows } from './stored-rows.ts';
 
@@ -40,7 +42,7 @@ export class DoubleDrive {
   readonly random: Random;
   readonly arena: Arena;
   readonly kernels: Kernels;
-  readonly media: MediaAccess;
+  readonly media: CellAccess;
   readonly pages: KvPages;
   readonly pins = new Map<number, number>();
   readonly verified = new Set<number>();
@@ -67,7 +69,7 @@ export class DoubleDrive {
     this.media = {
       cells: { fileDescriptor: this.#cells, sizeBytes },
       oobFileDescriptor: this.#oob,
-      pageSizeBytes: options.pageSizeBytes,
+      geometry: flatGeometry(options.pageSizeBytes, options.pageCount),
     };
     this.arena = createArena(options.arenaBytes ?? 32 * 2 ** 20);
     this.kernels = loadKernels(options.kernels, { memory: this.arena.memory, media: this.media.cells });
@@ -208,8 +210,8 @@ export class DoubleDrive {
     view.set(bytes);
     writeSync(this.#cells, view, 0, view.length, HEADER_BYTES + page * view.length);
     const lpn = this.#placed.push(page) - 1;
-    const entry = Uint32Array.of(this.kernels.crc32c(padded, view.length), lpn);
-    writeSync(this.#oob, new Uint8Array(entry.buffer), 0, 8, page * 8);
+    const entry = kvEntry(lpn, this.kernels.crc32c(padded, view.length));
+    writeSync(this.#oob, entry, 0, entry.length, oobOffset(this.media.geometry, page));
     this.arena.free(padded);
     return lpn;
   }

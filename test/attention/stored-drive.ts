@@ -13,6 +13,7 @@ import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { MemoryDrive, newRemains, seededRandom } from '../kv/memory-drive.ts';
 import type { KnownSequence } from './attend-case.ts';
 import { createRandom, type Random } from './random.ts';
+import { flatGeometry } from './media-layout.ts';
 import { randomRows, type StoredRows } from './stored-rows.ts';
 
 const HEADER_BYTES = 65_536;
@@ -37,7 +38,8 @@ export async function openStoredDrive(
   const pageCount = 2048;
   const sizeBytes = HEADER_BYTES + pageCount * PAGE_BYTES;
   writeSync(cells, new Uint8Array(1), 0, 1, sizeBytes - 1);
-  const media = { cells: { fileDescriptor: cells, sizeBytes }, oobFileDescriptor: oob, pageSizeBytes: PAGE_BYTES };
+  const geometry = flatGeometry(PAGE_BYTES, pageCount);
+  const media = { cells: { fileDescriptor: cells, sizeBytes }, oobFileDescriptor: oob, geometry };
   const arena = createArena(32 * 2 ** 20);
   const kernels = loadKernels(kernelName, { memory: arena.memory, media: media.cells });
   const store = new SequenceStore({ arena, kernels, clock: systemClock });

@@ -1,0 +1,56 @@
+import { readSync } from 'node:fs';
+import { oobEntry, oobKinds } from '../../spec/media-format/oob.ts';
+import { crc32c } from '../base/crc32c.ts';
+import { cellOffset, describePage, type Geometry, oobOffset } from './geometry.ts';
+
+/** The flash's files as any thread of the process can read them: plain data. */
+export interface CellAccess {
+  readonly cells: { readonly fileDescriptor: number; readonly sizeBytes: number };
+  readonly oobFileDescriptor: number;
+  readonly geometry: Geometry;
+}
+
+const CHECKED_BYTES = oobEntry.sizeBytes - 4;
+
+/** Reads pages, blocking, for compute workers. */
+export class CellReader {
+  readonly pageSizeBytes: number;
+  readonly #access: CellAccess;
+  readonly #entry = new Uint8Array(oobEntry.sizeBytes);
+
+  constructor(access: CellAccess) {
+    this.#access = access;
+    this.pageSizeBytes = access.geometry.pageSizeBytes;
+  }
+
+  /** Byte offset of the page in the cells file. */
+  cellOffset(ppn: number): number {
+    return cellOffset(this.#access.geometry, ppn);
+  }
+
+  /** Reads a page's bytes; false if that failed. */
+  read(ppn: number, target: Uint8Array): boolean {
+    return readWhole(this.#access.cells.fileDescriptor, target.subarray(0, this.pageSizeBytes), this.cellOffset(ppn));
+  }
+
+  /** Whether the out-of-band entry is whole, says that KV page `lpn` lies there, and that its bytes have this CRC32C. */
+  matches(ppn: number, lpn: number, dataCrc32c: number): boolean {
+    const bytes = this.#entry;
+    if (!readWhole(this.#access.oobFileDescriptor, bytes, oobOffset(this.#access.geometry, ppn))) return false;
+    const entry = oobEntry.decode(bytes);
+    if (entry.crc32c !== crc32c(bytes.subarray(0, CHECKED_BYTES))) return false;
+    return entry.kind === oobKinds.kv && entry.logical === lpn && entry.dataCrc32c === dataCrc32c >>> 0;
+  }
+
+  describe(ppn: number): string {
+    return describePage(this.#access.geometry, ppn);
+  }
+}
+
+function readWhole(descriptor: number, target: Uint8Array, position: number): boolean {
+  try {
+    return readSync(descriptor, target, 0, target.length, position) === target.length;
+  } catch {
+    return false;
+  }
+}

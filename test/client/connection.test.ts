@@ -307,6 +307,19 @@ for (const [name, misbehave, message] of violations) {
   });
 }
 
+test('a second answer that comes when its place is in use again matches nothing', async () => {
+  const { drive, address } = await startDrive();
+  const client = await connect(address, { queueDepth: 2 });
+  let stale: number | undefined;
+  drive.io = (command) => {
+    stale ??= command.entry.commandId;
+    command.connection.completion(stale, 0, 1);
+  };
+  const first = await client.passThrough({ queue: 'io', opcode: 0 });
+  assert.equal(first.dw0, 1);
+  await assert.rejects(client.passThrough({ queue: 'io', opcode: 0 }), /which is not in flight/);
+});
+
 test('nothing listening, a silent peer, and a peer of another protocol are unreachable drives', async () => {
   const path = join(tmpdir(), `attndrive-none-${process.pid}.sock`);
   await assert.rejects(DriveClient.connect(`unix:${path}`), (error: Error) => {

@@ -83,7 +83,7 @@ export class FakeDrive {
   readonly regions = new Map<number, FakeRegion>();
   readonly connections = new Set<FakeConnection>();
   /** Names and queues of everything that came in, for tests to look at. */
-  readonly log: { opcode: number; queueId: number; cdw10: number; sgl: string; bytes: number }[] = [];
+  readonly log: { opcode: number; queueId: number; cdw10: number; cdw13: number; sgl: string; bytes: number }[] = [];
   /** Takes I/O commands; replaced by tests. */
   io: FakeHandler = (command) => command.fail('invalidOpcode');
   /** May take an admin command before the drive does: returns true if it did. */
@@ -176,6 +176,7 @@ export class FakeDrive {
 
 interface Transfer {
   readonly target: Uint8Array;
+  readonly offset: number;
   received: number;
   readonly done: () => void;
 }
@@ -227,7 +228,7 @@ export class FakeConnection {
     this.write(
       r2t.encode({ type, hlen, plen: hlen, cccid: commandId, ttag: commandId, r2to: offset, r2tl: target.length }),
     );
-    return new Promise((done) => this.#transfers.set(commandId, { target, received: 0, done }));
+    return new Promise((done) => this.#transfers.set(commandId, { target, offset, received: 0, done }));
   }
 
   #takePdus(): void {
@@ -256,6 +257,7 @@ export class FakeConnection {
     if (transfer === undefined || data.length !== header.datal || data.length > this.#drive.options.maxh2cdata) {
       throw new Error(`H2CData of ${data.length} for ${header.ttag}`);
     }
+    if (header.datao !== transfer.offset + transfer.received) throw new Error(`H2CData at ${header.datao}`);
     transfer.target.set(data, transfer.received);
     transfer.received += data.length;
     const last = (header.flags & pduFlags.last) !== 0;
@@ -277,6 +279,7 @@ export class FakeConnection {
       opcode: entry.opcode,
       queueId: this.queueId,
       cdw10: entry.cdw10,
+      cdw13: entry.cdw13,
       sgl: value.kind,
       bytes: length,
     });

@@ -235,8 +235,12 @@ export class FakeKv {
     const header = attendHeader.decode(data);
     const isExchange = command.entry.opcode === kvOpcodes.attendExchange.opcode;
     const exchange = new Uint8Array(isExchange ? command.entry.cdw10 : 0);
-    for (let index = 0; index < header.entryCount; index++) {
-      const entry = attendEntry.decode(data, attendHeader.sizeBytes + index * attendEntry.sizeBytes);
+    const entries = Array.from({ length: header.entryCount }, (_, index) =>
+      attendEntry.decode(data, attendHeader.sizeBytes + index * attendEntry.sizeBytes),
+    );
+    const isTaken = ({ outKind, outKey }: AttendEntry) => outKind === attendOutputs.slot && this.slots.has(outKey);
+    if (entries.some(isTaken)) return command.fail('slotInUse');
+    for (const [index, entry] of entries.entries()) {
       const sequence = this.sequences.get(entry.sequenceId);
       if (sequence === undefined) return command.fail('unknownSequence', index);
       if (entry.appendTokenCount > 0) {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DriveCommandError, type ElementType, fromF32, toF32 } from '../../client/index.ts';
-import { adminOpcodes, kvOpcodes } from '../../spec/index.ts';
-import type { FakeDriveOptions } from './fake-drive.ts';
+import { adminOpcodes, keyedSglDescriptor, kvOpcodes } from '../../spec/index.ts';
+import type { FakeCommand, FakeDriveOptions } from './fake-drive.ts';
 import { randomArray } from './random.ts';
 import { withDrive } from './support.ts';
 
@@ -49,7 +49,12 @@ for (const way of ways) {
       assert.deepEqual(back.keys, keys);
       assert.deepEqual(back.values, values);
       const appends = drive.log.filter(({ opcode, queueId }) => queueId > 0 && opcode === kvOpcodes.append.opcode);
-      assert.equal(appends.length, way.regions ? 1 : Math.ceil(150 / 32), 'whole groups of 16 that fit 16 KiB');
+      const starts = way.regions ? [0] : [0, 32, 64, 96, 128];
+      assert.deepEqual(
+        appends.map(({ cdw13 }) => cdw13),
+        starts,
+        'whole groups of 16, of which two fit 16 KiB',
+      );
     });
   });
 }
@@ -141,6 +146,53 @@ test('rows that fit no whole token, or whose type is not known, are refused here
     assert.equal(await sequence.append(0, 0, bits(72), bits(48), stated), 1);
     await assert.rejects(sequence.readBack({ layer: 0, tokenStart: 3 }), RangeError);
     await assert.rejects(sequence.readBack({ layer: 0, firstHead: 2, headCount: 2 }), RangeError);
+  });
+});
+
+test("an aborted read writes nothing into the caller's arrays any more", async () => {
+  for (const way of ways) {
+    await withDrive(way, async ({ client, drive }) => {
+      const sequence = await client.kv.create({ ...shape, elementTypeK: 'f32' });
+      await sequence.append(0, 0, randomArray(60 * 72, 1), randomArray(60 * 48, 2));
+      const answer = drive.io;
+      const held: (() => unknown)[] = [];
+      drive.io = (command) => void held.push(() => answer(command));
+      const controller = new AbortController();
+      const into = { keys: new Float32Array(60 * 72) };
+      const options = { layer: 0, tokenEnd: 60, part: 'keys', into, signal: controller.signal } as const;
+      const reading = sequence.readBack(options);
+      while (held.length === 0) await new Promise((resolve) => setImmediate(resolve));
+      controller.abort(new Error('enough'));
+      await assert.rejects(reading, /enough/);
+      for (const release of held) release();
+      while (client.inFlightCount > 0) await new Promise((resolve) => setImmediate(resolve));
+      assert.deepEqual(into.keys, new Float32Array(60 * 72));
+    });
+  }
+});
+
+test('region space of an aborted read is not used again before the drive has answered', async () => {
+  await withDrive({ regions: true }, async ({ client, drive }) => {
+    const held: FakeCommand[] = [];
+    drive.io = (command) => void held.push(command);
+    const controller = new AbortController();
+    const first = client.block.read(0, 8, { signal: controller.signal });
+    const place = async (index: number): Promise<number> => {
+      while (held.length <= index) await new Promise((resolve) => setImmediate(resolve));
+      return keyedSglDescriptor.decode(held[index]?.entry.sgl ?? new Uint8Array(16)).offset;
+    };
+    const taken = await place(0);
+    controller.abort(new Error('enough'));
+    await assert.rejects(first, /enough/);
+    const second = client.block.read(0, 8);
+    assert.notEqual(await place(1), taken);
+    held[0]?.give(new Uint8Array(8 * 4096).fill(1));
+    held[1]?.give(new Uint8Array(8 * 4096).fill(2));
+    assert.deepEqual(await second, new Uint8Array(8 * 4096).fill(2));
+    const third = client.block.read(0, 8);
+    assert.equal(await place(2), taken);
+    held[2]?.give(new Uint8Array(8 * 4096));
+    await third;
   });
 });
 

@@ -36,6 +36,10 @@ export interface QueuePort {
   /** The connection is gone. */
   closed(): void;
   readonly inFlightCount: number;
+  /** Entries of the queue; 1 before Connect. */
+  readonly entryCount: number;
+  /** Commands taken since it connected. */
+  readonly commandCount: number;
   /** Once the queue is part of an association. */
   readonly controllerId: number | undefined;
   readonly queueId: number | undefined;
@@ -50,6 +54,8 @@ export interface ConnectionSnapshot {
   readonly receivedBytes: number;
   readonly sentBytes: number;
   readonly pendingBytes: number;
+  readonly entryCount: number;
   readonly inFlightCount: number;
+  readonly commandCount: number;
   readonly connectedAtMs: number;
 }

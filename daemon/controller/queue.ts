@@ -69,6 +69,7 @@ export class Queue implements QueuePort, SlotOwner {
   #identity: QueueIdentity | undefined;
   #entryCount = ENTRIES_BEFORE_CONNECT;
   #sqHead = 0;
+  #commandCount = 0;
   #closed = false;
   readonly #wake = (): void => this.#runWaiting();
 
@@ -80,6 +81,10 @@ export class Queue implements QueuePort, SlotOwner {
 
   get inFlightCount(): number {
     return this.#inFlight.size;
+  }
+
+  get commandCount(): number {
+    return this.#commandCount;
   }
 
   get waitingCount(): number {
@@ -123,6 +128,7 @@ export class Queue implements QueuePort, SlotOwner {
       throw new QueueError(`command beyond the queue's ${this.#entryCount} entries`);
     }
     this.#sqHead = (this.#sqHead + 1) % this.#entryCount;
+    this.#commandCount++;
     this.#identity?.controller.touch();
     const slot = this.#freeSlots.pop() ?? this.#newSlot();
     slot.load(entry, capsule);

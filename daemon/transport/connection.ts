@@ -42,6 +42,10 @@ export interface ConnectionOptions {
   readonly limits: Limits;
 }
 
+/** Why a connection came to nothing. */
+export const refusalReasons = ['limit', 'timeout', 'protocol'] as const;
+export type RefusalReason = (typeof refusalReasons)[number];
+
 export interface ConnectionModules {
   readonly socket: Socket;
   readonly subsystem: Subsystem;
@@ -72,6 +76,8 @@ export class Connection implements QueueLink, PduReceiver {
   #paused = false;
   #halfClosed = false;
   #portClosed = false;
+  /** Why the drive ended the connection before it was part of an association. */
+  #refusal: RefusalReason | undefined;
   /** Transfer that the H2CData PDU being read belongs to. */
   #current: { tag: number; transfer: Transfer; last: boolean } | undefined;
   #watchdog: Timer;
@@ -104,6 +110,10 @@ export class Connection implements QueueLink, PduReceiver {
     return this.#state;
   }
 
+  get refusal(): RefusalReason | undefined {
+    return this.#refusal;
+  }
+
   snapshot(): ConnectionSnapshot {
     return {
       peer: this.peer,
@@ -114,7 +124,9 @@ export class Connection implements QueueLink, PduReceiver {
       receivedBytes: this.#receivedBytes,
       sentBytes: this.#writer.sentBytes,
       pendingBytes: this.#writer.pendingBytes,
+      entryCount: this.#port.entryCount,
       inFlightCount: this.#port.inFlightCount,
+      commandCount: this.#port.commandCount,
       connectedAtMs: this.#acceptedAtMs,
     };
   }
@@ -300,6 +312,7 @@ export class Connection implements QueueLink, PduReceiver {
   };
 
   #fail(error: unknown): void {
+    if (this.#state === 'opening' || this.#state === 'initialized') this.#refusal = 'protocol';
     if (error instanceof PduError) {
       this.#logger.warn({ peer: this.peer, fes: error.fes, fei: error.info, detail: error.message }, 'malformed PDU');
       this.#writer.c2hTermReq(error.fes, error.info, error.header);
@@ -345,6 +358,7 @@ export class Connection implements QueueLink, PduReceiver {
   readonly #watch = (): void => {
     const timeoutMs = this.#limits.handshakeTimeoutMs;
     if (this.#state === 'opening' || this.#state === 'initialized') {
+      this.#refusal = 'timeout';
       this.destroy(`no ICReq and Connect within ${timeoutMs} ms`);
       return;
     }

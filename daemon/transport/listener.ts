@@ -6,7 +6,7 @@ import type { Logger } from '../base/logger.ts';
 import type { Limits } from '../commands/contract.ts';
 import type { ConnectionSnapshot } from '../controller/contract.ts';
 import type { Subsystem } from '../controller/subsystem.ts';
-import { Connection } from './connection.ts';
+import { Connection, type RefusalReason } from './connection.ts';
 
 /** Where hosts connect: a TCP address (port 0: any free one), or the path of a Unix socket and its file mode. */
 export type ListenAddress =
@@ -19,13 +19,20 @@ export interface TransportModules {
   readonly logger: Logger;
 }
 
+export interface TransportSnapshot {
+  readonly connections: readonly ConnectionSnapshot[];
+  readonly acceptedConnectionCount: number;
+  /** Connections that were never part of an association, by reason. */
+  readonly refusedCounts: Readonly<Record<RefusalReason, number>>;
+}
+
 /** All sockets that speak NVMe/TCP, on any number of addresses. */
 export class Transport {
   readonly #limits: Limits;
   readonly #modules: TransportModules;
   readonly #servers: Server[] = [];
   readonly #connections = new Set<Connection>();
-  #refusedConnectionCount = 0;
+  readonly #refusedCounts: Record<RefusalReason, number> = { limit: 0, timeout: 0, protocol: 0 };
   #acceptedConnectionCount = 0;
   #closedBytes = { received: 0, sent: 0 };
 
@@ -66,18 +73,18 @@ export class Transport {
     await Promise.all(stopped);
   }
 
-  snapshot(): { connections: ConnectionSnapshot[]; acceptedConnectionCount: number; refusedConnectionCount: number } {
+  snapshot(): TransportSnapshot {
     return {
       connections: [...this.#connections].map((connection) => connection.snapshot()),
       acceptedConnectionCount: this.#acceptedConnectionCount,
-      refusedConnectionCount: this.#refusedConnectionCount,
+      refusedCounts: { ...this.#refusedCounts },
     };
   }
 
   #accept(socket: Socket, transport: 'unix' | 'tcp'): void {
     const peer = transport === 'unix' ? 'unix' : `${socket.remoteAddress}:${socket.remotePort}`;
     if (this.#connections.size >= this.#limits.connectionCountMax) {
-      this.#refusedConnectionCount++;
+      this.#refusedCounts.limit++;
       this.#modules.logger.warn({ peer, connectionCount: this.#connections.size }, 'connection refused: limit reached');
       socket.destroy();
       return;
@@ -88,6 +95,7 @@ export class Transport {
       const { receivedBytes, sentBytes } = connection.snapshot();
       this.#closedBytes.received += receivedBytes;
       this.#closedBytes.sent += sentBytes;
+      if (connection.refusal !== undefined) this.#refusedCounts[connection.refusal]++;
       this.#connections.delete(connection);
     };
     const options = { transport, peer, limits: this.#limits };

@@ -69,7 +69,7 @@ describe('listening', () => {
     const second = await rig.host();
     const third = await RawHost.open(rig.tcp);
     await third.untilClosed();
-    assert.equal(rig.transport.snapshot().refusedConnectionCount, 1);
+    assert.equal(rig.transport.snapshot().refusedCounts.limit, 1);
     assert.equal(host.closed || second.closed, false);
   });
 

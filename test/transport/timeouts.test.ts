@@ -39,6 +39,8 @@ describe('a connection that does not get on', () => {
     const host = await rig.host();
     rig.clock.advance(rig.limits.handshakeTimeoutMs);
     await host.untilClosed();
+    await connectionCount(rig, 0);
+    assert.deepEqual(rig.transport.snapshot().refusedCounts, { limit: 0, timeout: 1, protocol: 0 });
   });
 
   test('trickles: bytes do not count, PDUs do', async (t) => {

@@ -66,12 +66,12 @@ export const errorTable = {
   attendMode: row('attention mode not supported', 1, 0xce, 400),
   unsupportedVersion: row('descriptor version not supported', 1, 0xcf, 400),
   leaseExpired: row('sequence lease expired', 1, 0xd0, 404),
-  mediaFormat: row('not a drive of this format', 0, 0x06, 500),
-  folderInUse: row('drive folder in use', 0, 0x06, 409, true),
   writeFault: row('write fault', 2, 0x80, 500),
   unrecoveredRead: row('unrecovered read error', 2, 0x81, 500),
   // Vendor specific: errors that no NVMe command meets.
   addressInUse: row('address in use', 7, 0x01, 409),
+  mediaFormat: row('not a drive of this format', 7, 0x02, 500),
+  folderInUse: row('drive folder in use', 7, 0x03, 409, true),
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof errorTable;

@@ -48,7 +48,7 @@ export class AdminServer {
     return this.#httpAddress && { host: this.#httpAddress.address, port: this.#httpAddress.port };
   }
 
-  /** Listens. DriveError invalidField if the port or the path cannot be had. */
+  /** Listens. DriveError addressInUse; invalidField if it cannot listen there for another reason. */
   async start(): Promise<void> {
     const { socketPath, socketMode = 0o600, http } = this.#options;
     await removeStaleSocket(socketPath);
@@ -72,8 +72,10 @@ export class AdminServer {
     } catch (error) {
       await app.close();
       const { code } = error as NodeJS.ErrnoException;
-      const why = code === 'EADDRINUSE' ? 'address in use' : String(code ?? error);
-      throw new DriveError('invalidField', `cannot listen for HTTP on ${name}: ${why}`, { cause: error });
+      if (code === 'EADDRINUSE') throw new DriveError('addressInUse', `HTTP on ${name}`, { cause: error });
+      throw new DriveError('invalidField', `cannot listen for HTTP on ${name}: ${code ?? String(error)}`, {
+        cause: error,
+      });
     }
     this.#apps.push(app);
     return app;

@@ -217,7 +217,7 @@ test('a port in use and a file in place of the socket are named errors', async (
   const modules = { view, clock: systemClock, logger: silentLogger };
   const port = server.httpAddress?.port ?? 0;
   const second = new AdminServer({ socketPath: join(folder, 'b.sock'), http: { host: '127.0.0.1', port } }, modules);
-  await assert.rejects(second.start(), new RegExp(`127.0.0.1:${port}: address in use`));
+  await assert.rejects(second.start(), { code: 'addressInUse', message: `address in use: HTTP on 127.0.0.1:${port}` });
   await second.close();
   await writeFile(join(folder, 'file'), 'precious');
   await assert.rejects(new AdminServer({ socketPath: join(folder, 'file') }, modules).start(), /is not a socket/);

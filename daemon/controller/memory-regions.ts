@@ -3,6 +3,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
+import type { Random } from '../base/random.ts';
 import type { FrontCounters, Limits, MemoryRegion } from '../commands/contract.ts';
 
 /**
@@ -15,11 +16,6 @@ const NAME_BYTES = 16;
 /** Random keys that happen to be taken or 0 are drawn again; this often is not chance any more. */
 const KEY_DRAWS_MAX = 64;
 
-export interface RandomSource {
-  /** Fills with bytes that no client can guess. */
-  fill(target: Uint8Array): void;
-}
-
 export interface RegionFolderOptions {
   /** On tmpfs; made if missing. */
   readonly folder: string;
@@ -30,9 +26,9 @@ export interface RegionFolderOptions {
 /** The folder of region files of a drive. Whatever lies in it when the drive starts is from a daemon that is gone. */
 export class RegionFolder {
   readonly #options: RegionFolderOptions;
-  readonly #random: RandomSource;
+  readonly #random: Random;
 
-  constructor(options: RegionFolderOptions, modules: { random: RandomSource }) {
+  constructor(options: RegionFolderOptions, modules: { random: Random }) {
     this.#options = options;
     this.#random = modules.random;
     mkdirSync(options.folder, { recursive: true, mode: options.fileMode === 0o600 ? 0o700 : 0o770 });
@@ -41,18 +37,14 @@ export class RegionFolder {
     }
   }
 
-  randomU32(): number {
-    const bytes = new Uint8Array(4);
-    this.#random.fill(bytes);
-    return new DataView(bytes.buffer).getUint32(0, true);
+  randomKey(): number {
+    return this.#random.nextUint32();
   }
 
   /** DriveError regionLimit if the file system has no room. */
   async create(key: number, sizeBytes: number, counters: FrontCounters): Promise<RegionFile> {
     const { folder, fileMode } = this.#options;
-    const name = new Uint8Array(NAME_BYTES);
-    this.#random.fill(name);
-    const path = join(folder, `${FILE_PREFIX}${Buffer.from(name).toString('hex')}`);
+    const path = join(folder, `${FILE_PREFIX}${Buffer.from(this.#random.bytes(NAME_BYTES)).toString('hex')}`);
     const { bavail, bsize } = await fs.promises.statfs(folder);
     if (bavail * bsize < sizeBytes) {
       throw new DriveError('regionLimit', `${sizeBytes} bytes asked for, ${bavail * bsize} free in ${folder}`);
@@ -252,7 +244,7 @@ export class AssociationRegions {
 
   #newKey(): number {
     for (let draw = 0; draw < KEY_DRAWS_MAX; draw++) {
-      const key = this.#folder.randomU32();
+      const key = this.#folder.randomKey();
       if (key !== 0 && !this.#regions.has(key)) return key;
     }
     assert(false, `${KEY_DRAWS_MAX} random keys in a row were taken`);

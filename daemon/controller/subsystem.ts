@@ -4,6 +4,7 @@ import { assert } from '../base/assert.ts';
 import type { AttentionEngine } from '../attention/contract.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/logger.ts';
+import type { Random } from '../base/random.ts';
 import {
   createFrontCounters,
   type DriveStatus,
@@ -26,7 +27,7 @@ import {
   parseConnect,
   type ConnectRequest,
 } from './fabrics-commands.ts';
-import { type RandomSource, RegionFolder, type RegionFolderOptions } from './memory-regions.ts';
+import { RegionFolder, type RegionFolderOptions } from './memory-regions.ts';
 import { Queue, type QueueHost } from './queue.ts';
 import { TransferBudget } from './transfer-budget.ts';
 
@@ -47,7 +48,7 @@ export interface SubsystemModules {
   readonly attention: AttentionEngine;
   readonly status: DriveStatus;
   readonly clock: Clock;
-  readonly random: RandomSource;
+  readonly random: Random;
   readonly logger: Logger;
   /**
    * Told of every error that is no answer to bad input and no known condition of the environment. The command got an

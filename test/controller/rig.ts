@@ -7,6 +7,7 @@ import { limits as specLimits } from '../../spec/limits.ts';
 import type { Arena } from '../../daemon/base/arena.ts';
 import type { Clock, Timer } from '../../daemon/base/clock.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
+import { createSeededRandom } from '../../daemon/base/random.ts';
 import type { Limits, SubsystemIdentity } from '../../daemon/commands/contract.ts';
 import { createSubsystem, type Subsystem, type SubsystemModules } from '../../daemon/controller/subsystem.ts';
 import { Transport } from '../../daemon/transport/listener.ts';
@@ -120,7 +121,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
         blockUsedLbaCount: () => 3,
       },
       clock,
-      random: { fill: countingRandom() },
+      random: createSeededRandom(1),
       logger: silentLogger,
       onFatal: (error) => void fatals.push(error),
       ...options.modules,
@@ -187,14 +188,3 @@ export const identityOf = (pageSizeBytes: number): SubsystemIdentity => ({
   kernelIsa: 'js',
   computeWorkerCount: 0,
 });
-
-/** Bytes that repeat from run to run. */
-function countingRandom(): (target: Uint8Array) => void {
-  let state = 1;
-  return (target) => {
-    for (let i = 0; i < target.length; i++) {
-      state = (state * 1_103_515_245 + 12_345) & 0x7fff_ffff;
-      target[i] = state >>> 16;
-    }
-  };
-}

@@ -1,0 +1,122 @@
+/** Every room of a drive, in a temporary folder, as the composition root puts them together; no workers, slow kernels. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { limits } from '../../spec/limits.ts';
+import { subsystemNqn } from '../../spec/fabrics.ts';
+import { createAttention } from '../../daemon/attention/attention.ts';
+import { createArena } from '../../daemon/base/arena.ts';
+import { systemClock } from '../../daemon/base/clock.ts';
+import { silentLogger } from '../../daemon/base/logger.ts';
+import { createSeededRandom } from '../../daemon/base/random.ts';
+import { createSubsystem } from '../../daemon/controller/subsystem.ts';
+import { formatDrive } from '../../daemon/ftl/format.ts';
+import { Ftl, openFolder } from '../../daemon/ftl/ftl.ts';
+import { loadKernels } from '../../daemon/kernels/loader.ts';
+import { SequenceStore } from '../../daemon/kv/kv-store.ts';
+import { Transport } from '../../daemon/transport/listener.ts';
+import { RawHost } from './raw-host.ts';
+import { CC_ENABLED, identityOf, PROPERTY_CC, SERIAL } from './rig.ts';
+
+const MIB = 2 ** 20;
+const PAGE_BYTES = 4096;
+
+export interface WholeDrive {
+  readonly ftl: Ftl;
+  readonly kv: SequenceStore;
+  readonly fatals: unknown[];
+  readonly lbaCount: number;
+  /** An admin and an I/O queue. */
+  connect(): Promise<{ admin: RawHost; io: RawHost }>;
+  close(): Promise<void>;
+}
+
+export function formatFolder(test: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'whole-'));
+  test.after(() => rmSync(folder, { recursive: true, force: true }));
+  const request = {
+    blockCapacityBytes: 4 * MIB,
+    kvCapacityBytes: 8 * MIB,
+    pageSizeBytes: PAGE_BYTES,
+    channelCount: 4,
+    diesPerChannel: 1,
+    overProvisioning: 0.25,
+    force: false,
+  };
+  formatDrive(folder, request, createSeededRandom(1));
+  return folder;
+}
+
+export async function openWholeDrive(folder: string): Promise<WholeDrive> {
+  const arena = createArena(96 * MIB);
+  const kernels = loadKernels('reference', { memory: arena.memory });
+  const clock = systemClock;
+  const logger = silentLogger;
+  const random = createSeededRandom(2);
+  const fatals: unknown[] = [];
+  const onFatal = (error: unknown): void => void fatals.push(error);
+  const kv = new SequenceStore({ arena, kernels, clock });
+  const ftl = await Ftl.open(openFolder(folder), { arena, kernels, clock, random, logger, kvRecovery: kv });
+  ftl.registerParticipant(kv);
+  const { cellsDescriptor, oobDescriptor, cellsSizeBytes } = ftl.mediaFiles!;
+  const cells = { fileDescriptor: cellsDescriptor, sizeBytes: cellsSizeBytes };
+  const attention = await createAttention(
+    {
+      workerCount: 0,
+      frameCacheBytes: 4 * MIB,
+      media: { cells, oobFileDescriptor: oobDescriptor, geometry: ftl.geometry },
+    },
+    { arena, kv, pages: ftl.kv, kernels, clock, logger, onFatal },
+  );
+  const { blocks, durability } = ftl;
+  const subsystem = createSubsystem(
+    { identity: identityOf(PAGE_BYTES), limits, regions: { folder: join(folder, 'regions'), fileMode: 0o600 } },
+    {
+      arena,
+      kv,
+      blocks,
+      durability,
+      attention,
+      status: {
+        health: () => ({}),
+        statistics: () => ({}),
+        kvNamespace: () => ({}),
+        blockUsedLbaCount: () => 0,
+      },
+      clock,
+      random,
+      logger,
+      onFatal,
+    },
+  );
+  const transport = new Transport({ limits }, { subsystem, clock, logger });
+  const address = await transport.listen({ kind: 'unix', path: join(folder, 'nvme.sock'), mode: 0o600 });
+  const open = async (): Promise<RawHost> => {
+    const host = await RawHost.open(address);
+    await host.initialize();
+    return host;
+  };
+  return {
+    ftl,
+    kv,
+    fatals,
+    lbaCount: blocks.lbaCount,
+    async connect() {
+      const subnqn = subsystemNqn(SERIAL);
+      const admin = await open();
+      const { dw0: cntlid } = await admin.connect({}, { subnqn });
+      await admin.propertySet(PROPERTY_CC, CC_ENABLED);
+      const io = await open();
+      await io.connect({ qid: 1, sqsize: 127 }, { subnqn, cntlid });
+      return { admin, io };
+    },
+    async close() {
+      await subsystem.close();
+      await transport.close();
+      await attention.close();
+      kv.close();
+      await ftl.close();
+    },
+  };
+}

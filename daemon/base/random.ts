@@ -3,6 +3,7 @@ export interface Random {
   /** 0 to 2^32 - 1. */
   nextUint32(): number;
   bytes(count: number): Uint8Array;
+  fill(target: Uint8Array): void;
 }
 
 /** SplitMix32. */
@@ -15,10 +16,18 @@ export function createSeededRandom(seed: number): Random {
     z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
     return (z ^ (z >>> 15)) >>> 0;
   };
-  return { nextUint32, bytes: (count) => Uint8Array.from({ length: count }, () => nextUint32() & 0xff) };
+  const fill = (target: Uint8Array): void => target.forEach((_, i) => (target[i] = nextUint32() & 0xff));
+  return { nextUint32, fill, bytes: (count) => filled(count, fill) };
 }
 
 export const systemRandom: Random = {
   nextUint32: () => crypto.getRandomValues(new Uint32Array(1))[0]!,
-  bytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
+  fill: (target) => void crypto.getRandomValues(target as Uint8Array<ArrayBuffer>),
+  bytes: (count) => filled(count, systemRandom.fill),
 };
+
+function filled(count: number, fill: (target: Uint8Array) => void): Uint8Array {
+  const target = new Uint8Array(count);
+  fill(target);
+  return target;
+}

@@ -1,0 +1,216 @@
+import type {
+  BlockSummary,
+  ConnectionStatus,
+  DriveStatus,
+  Health,
+  NamespaceStatus,
+  SequenceDetail,
+  SequenceStatus,
+  SuperblockState,
+  SuperblockStatus,
+} from '../spec/admin-api.ts';
+import { BLOCK_NSID, KV_CACHE_CSI, KV_CACHE_NSID } from '../spec/kv-commands.ts';
+import { limits } from '../spec/limits.ts';
+import type { MetricsSnapshot } from '../spec/metrics.ts';
+import type { DriveView } from './admin/drive-view.ts';
+import { type Drive, MODEL_NUMBER } from './drive.ts';
+import type { SuperblockSnapshot } from './ftl/contract.ts';
+import type { SequenceSummary } from './kv/contract.ts';
+import { takeMetrics } from './metrics-view.ts';
+import { channelOf } from './nand/geometry.ts';
+
+/** What the control plane knows: the rooms' snapshots, put together when it asks. */
+export class ControlView implements DriveView {
+  readonly #drive: Drive;
+
+  constructor(drive: Drive) {
+    this.#drive = drive;
+  }
+
+  health(): Health {
+    const { state } = this.#drive;
+    return { state, live: true, ready: state === 'ready', detail: '' };
+  }
+
+  drive(): DriveStatus {
+    const { options, listeners, modules, readyAtNs } = this.#drive;
+    const ftl = this.#drive.room('ftl');
+    const { geometry, identity } = ftl;
+    const kernels = this.#drive.room('kernels');
+    const configuration = Object.entries(options.config).map(([name, value]) => [name, JSON.stringify(value) ?? '']);
+    return {
+      serial: identity.serial,
+      model: MODEL_NUMBER,
+      firmware: options.version,
+      subsystemNqn: `nqn.2026-11.dev.attndrive:${identity.serial}`,
+      uuid: identity.uuid,
+      folder: options.folder,
+      processId: process.pid,
+      version: options.version,
+      uptimeSeconds: (modules.clock.nowNs() - readyAtNs) / 1e9,
+      geometry: {
+        channelCount: geometry.channelCount,
+        dieCount: geometry.diesPerChannel,
+        planeCount: 1,
+        superblockCount: geometry.superblockCount,
+        pagesPerBlock: geometry.pagesPerBlock,
+        pageSizeBytes: geometry.pageSizeBytes,
+        rawBytes: geometry.pageCount * geometry.pageSizeBytes,
+      },
+      kernels: { name: kernels.name, isa: kernels.isa, workerCount: options.config.workers },
+      listeners: [...listeners],
+      configuration: Object.fromEntries(configuration) as Record<string, string>,
+    };
+  }
+
+  namespaces(): readonly NamespaceStatus[] {
+    const snapshot = this.#drive.room('ftl').snapshot();
+    const { pageSizeBytes, blockCapacityBytes, kvCapacityBytes } = this.#drive.room('ftl').geometry;
+    return [
+      {
+        namespaceId: BLOCK_NSID,
+        commandSet: 'nvm',
+        commandSetId: 0,
+        capacityBytes: blockCapacityBytes,
+        usedBytes: snapshot.blockLbasMapped * limits.lbaSizeBytes,
+        blockSizeBytes: limits.lbaSizeBytes,
+      },
+      {
+        namespaceId: KV_CACHE_NSID,
+        commandSet: 'kv-cache',
+        commandSetId: KV_CACHE_CSI,
+        capacityBytes: kvCapacityBytes,
+        usedBytes: (snapshot.kvPageCount - snapshot.kvPagesFree) * pageSizeBytes,
+        blockSizeBytes: pageSizeBytes,
+      },
+    ];
+  }
+
+  sequences(after: bigint, countMax: number): readonly SequenceStatus[] {
+    const sequences = this.#drive.room('sequences');
+    return sequences.list(after, countMax).map((id) => sequenceStatus(sequences.inspect(id)));
+  }
+
+  sequence(id: bigint): SequenceDetail {
+    const summary = this.#drive.room('sequences').inspect(id);
+    const { shape, lengths } = summary;
+    const groupCount = lengths.reduce((sum, length) => sum + Math.floor(length / shape.groupTokens), 0);
+    const { paddingBytesPerPageK, paddingBytesPerPageV } = summary;
+    return {
+      ...sequenceStatus(summary),
+      lengths: [...lengths],
+      blockTable: {
+        groupCount,
+        pagesPerChannel: this.#pagesPerChannel(id, summary),
+        paddingBytesPerPageK,
+        paddingBytesPerPageV,
+        paddingBytes: groupCount * shape.kvHeadCount * (paddingBytesPerPageK + paddingBytesPerPageV),
+      },
+    };
+  }
+
+  #pagesPerChannel(id: bigint, { shape, lengths }: SequenceSummary): number[] {
+    const { kv, geometry } = this.#drive.room('ftl');
+    const pages = new Array<number>(geometry.channelCount).fill(0);
+    for (let layer = 0; layer < lengths.length; layer++) {
+      const view = this.#drive.room('sequences').view(id, layer);
+      const groupCount = view.flashTokenCount / shape.groupTokens;
+      for (let group = 0; group < groupCount; group++) {
+        for (let stream = 0; stream < 2 * shape.kvHeadCount; stream++) {
+          const ppn = kv.pin(view.page(group, stream >> 1, (stream & 1) as 0 | 1));
+          pages[channelOf(geometry, ppn % geometry.unitCount)]!++;
+          kv.unpin(ppn);
+        }
+      }
+      view.release();
+    }
+    return pages;
+  }
+
+  connections(): readonly ConnectionStatus[] {
+    const { connections } = this.#drive.room('transport').snapshot();
+    const { associations } = this.#drive.room('subsystem').snapshot();
+    const nowMs = this.#drive.modules.clock.wallMs();
+    return connections.map((connection) => {
+      const association = associations.find(({ controllerId }) => controllerId === connection.controllerId);
+      const queue = association?.queues.find(({ id }) => id === connection.queueId);
+      return {
+        controllerId: connection.controllerId ?? 0,
+        queueId: connection.queueId ?? 0,
+        transport: connection.transport,
+        peer: connection.transport === 'unix' ? '' : connection.peer,
+        hostNqn: association?.hostNqn ?? '',
+        queueEntryCount: queue?.entryCount ?? 0,
+        inFlightCount: connection.inFlightCount,
+        commandCount: connection.commandCount,
+        connectedSeconds: Math.max(0, (nowMs - connection.connectedAtMs) / 1000),
+        regionCount: association?.regionCount ?? 0,
+        regionBytes: association?.regionBytes ?? 0,
+      };
+    });
+  }
+
+  blockSummary(): BlockSummary {
+    const ftl = this.#drive.room('ftl');
+    const snapshot = ftl.snapshot();
+    const { geometry } = ftl;
+    const validSlots = ftl.superblocks().reduce((sum, { validSlotCount }) => sum + validSlotCount, 0);
+    return {
+      superblockCount: geometry.superblockCount,
+      pagesPerSuperblock: geometry.pagesPerSuperblock,
+      byState: { ...snapshot.superblocksByState },
+      eraseCountMin: snapshot.eraseCountMin,
+      eraseCountMax: snapshot.eraseCountMax,
+      eraseCountMean: snapshot.eraseCountMean,
+      validPageCount: Math.ceil(validSlots / geometry.slotsPerPage),
+    };
+  }
+
+  superblocks(after: number, countMax: number, state: SuperblockState | undefined): readonly SuperblockStatus[] {
+    const ftl = this.#drive.room('ftl');
+    const { slotsPerPage, pagesPerSuperblock } = ftl.geometry;
+    const status = (row: SuperblockSnapshot): SuperblockStatus => ({
+      index: row.superblock,
+      state: row.state as SuperblockState,
+      use: row.pool === 'none' ? '' : row.pool,
+      eraseCount: row.eraseCount,
+      validPageCount: Math.ceil(row.validSlotCount / slotsPerPage),
+      writtenPageCount: row.state === 'free' ? 0 : pagesPerSuperblock - ftl.flash.array.freePages(row.superblock),
+    });
+    const rows = ftl.superblocks().filter((row) => row.superblock > after && (state ?? row.state) === row.state);
+    return rows.slice(0, countMax).map(status);
+  }
+
+  faults(): readonly [] {
+    return [];
+  }
+
+  statistics(): MetricsSnapshot {
+    return takeMetrics(this.#drive);
+  }
+
+  flush(): Promise<void> {
+    return this.#drive.room('ftl').durability.flush();
+  }
+
+  reclaim(id: bigint): Promise<void> {
+    return this.#drive.room('sequences').reclaim(id);
+  }
+}
+
+function sequenceStatus(summary: SequenceSummary): SequenceStatus {
+  const { id, parentId, label, owner, leaseSeconds, shape, lengths } = summary;
+  return {
+    id: String(id),
+    parentId: String(parentId),
+    label,
+    owner: String(owner),
+    leaseSeconds,
+    shape: { ...shape },
+    tokenCountMin: Math.min(...lengths),
+    tokenCountMax: Math.max(...lengths),
+    pageCount: summary.pageCount,
+    sharedPageCount: summary.sharedPageCount,
+    bufferedTokenCount: summary.bufferedTokenCount,
+  };
+}

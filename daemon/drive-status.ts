@@ -1,0 +1,110 @@
+import { elementTypes } from '../spec/element-type.ts';
+import { limits } from '../spec/limits.ts';
+import type { DriveStatus } from './commands/contract.ts';
+import type { Drive } from './drive.ts';
+
+const KELVIN_OF_A_PROCESS = 273 + 25;
+const NS_PER_HOUR = 3.6e12;
+/** SMART counts data in thousands of 512 bytes, rounded up. */
+const DATA_UNIT_BYTES = 512_000;
+const SPARE_THRESHOLD_PERCENT = 10;
+
+/** Joins the rooms' snapshots into what Identify and Get Log Page say. */
+export class RoomStatus implements DriveStatus {
+  readonly #drive: Drive;
+
+  constructor(drive: Drive) {
+    this.#drive = drive;
+  }
+
+  health(): ReturnType<DriveStatus['health']> {
+    const ftl = this.#drive.room('ftl');
+    const { counters } = ftl.snapshot();
+    const front = this.#drive.room('subsystem').snapshot().counters;
+    const units = (bytes: number): number => Math.ceil(bytes / DATA_UNIT_BYTES);
+    return {
+      temperature: KELVIN_OF_A_PROCESS,
+      availSpare: 100,
+      spareThresh: SPARE_THRESHOLD_PERCENT,
+      dataUnitsRead: units(counters.hostLbasRead * limits.lbaSizeBytes),
+      dataUnitsWritten: units(counters.hostLbasWritten * limits.lbaSizeBytes),
+      hostReadCommands: front.blockReadCommands,
+      hostWriteCommands: front.blockWriteCommands,
+      powerCycles: ftl.startCount,
+      powerOnHours: Math.floor((this.#drive.modules.clock.nowNs() - this.#drive.readyAtNs) / NS_PER_HOUR),
+      unsafeShutdowns: ftl.unsafeShutdownCount,
+      mediaErrors: counters.unrecoveredReads,
+    };
+  }
+
+  statistics(): ReturnType<DriveStatus['statistics']> {
+    const ftl = this.#drive.room('ftl');
+    const snapshot = ftl.snapshot();
+    const { counters } = snapshot;
+    const kv = this.#drive.room('sequences').snapshot();
+    return {
+      uptimeSeconds: this.#uptimeSeconds(),
+      hostPagesProgrammed: counters.hostBlockPagesProgrammed + counters.hostKvPagesProgrammed,
+      gcPagesProgrammed: counters.gcPagesProgrammed,
+      hostPagesRead: counters.hostPagesRead,
+      attendPagesRead: counters.attendPagesRead,
+      gcPagesRead: counters.gcPagesRead,
+      blocksErased: counters.superblocksErased,
+      paddingBytesProgrammed: kv.programmedPaddingBytes,
+      freeSuperblocks: snapshot.freeSuperblockCount,
+      stagingRecords: counters.stagingRecords,
+      stagingBytes: counters.stagingBytes,
+      stagingSyncs: counters.stagingSyncs,
+      checkpoints: counters.checkpoints,
+      attendBytesKept: this.#drive.room('attention').snapshot().pagesWalked * ftl.geometry.pageSizeBytes,
+      sequenceCount: kv.sequenceCount,
+      sequencesCreated: kv.createdCount + kv.forkedCount,
+      sequencesReclaimed: kv.reclaimedCount,
+      kvPagesInUse: snapshot.kvPageCount - snapshot.kvPagesFree,
+      kvPagesTotal: snapshot.kvPageCount,
+      bufferedTokens: this.bufferedTokenCount(),
+      unrecoveredReads: counters.unrecoveredReads,
+    };
+  }
+
+  kvNamespace(): ReturnType<DriveStatus['kvNamespace']> {
+    const { kv, geometry } = this.#drive.room('ftl');
+    const arena = this.#drive.room('arena');
+    return {
+      state: 1,
+      pageSizeBytes: kv.pageSizeBytes,
+      pageCount: kv.pageCount,
+      freePageCount: kv.freePageCount,
+      capacityBytes: kv.pageCount * kv.pageSizeBytes,
+      channelCount: geometry.channelCount,
+      dieCountPerChannel: geometry.diesPerChannel,
+      headDimMin: limits.headDimMin,
+      headDimMax: limits.headDimMax,
+      layerCountMax: limits.layerCountMax,
+      kvHeadCountMax: limits.kvHeadCountMax,
+      elementTypeMask: Object.values(elementTypes).reduce((mask, { code }) => mask | (1 << code), 0),
+      sequenceTokensMax: limits.sequenceTokensMax,
+      sequenceCountMax: limits.sequenceCountMax,
+      sequenceCount: this.#drive.room('sequences').snapshot().sequenceCount,
+      labelBytesMax: limits.labelBytesMax,
+      groupTokensMin: 1,
+      bufferBytes: arena.sizeBytes,
+      bufferFreeBytes: arena.freeBytes,
+    };
+  }
+
+  blockUsedLbaCount(): number {
+    return this.#drive.room('ftl').blocks.mappedCount;
+  }
+
+  /** Over all sequences and layers. */
+  bufferedTokenCount(): number {
+    const sequences = this.#drive.room('sequences');
+    const ids = sequences.list(0n, limits.sequenceCountMax);
+    return ids.reduce((sum, id) => sum + sequences.inspect(id).bufferedTokenCount, 0);
+  }
+
+  #uptimeSeconds(): number {
+    return Math.floor((this.#drive.modules.clock.nowNs() - this.#drive.readyAtNs) / 1e9);
+  }
+}

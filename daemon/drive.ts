@@ -1,0 +1,323 @@
+import type { DaemonConfig } from './config.ts';
+import { type Attention, createAttention } from './attention/attention.ts';
+import { AdminServer } from './admin/admin-server.ts';
+import { type Arena, createArena } from './base/arena.ts';
+import { InvariantError } from './base/assert.ts';
+import type { Clock, Timer } from './base/clock.ts';
+import { DriveError } from './base/errors.ts';
+import type { Logger } from './base/logger.ts';
+import type { Random } from './base/random.ts';
+import { type Step, Steps } from './base/steps.ts';
+import { ControlView } from './control-view.ts';
+import { createSubsystem, type Subsystem } from './controller/subsystem.ts';
+import { type DriveState, driveTransition } from './drive-state.ts';
+import { RoomStatus } from './drive-status.ts';
+import { type FtlStores, Ftl, openFolder } from './ftl/ftl.ts';
+import type { Kernels } from './kernels/contract.ts';
+import { loadKernels, resolveKernels } from './kernels/loader.ts';
+import { SequenceStore } from './kv/kv-store.ts';
+import { type RunningFile, RuntimeFolder } from './runtime-folder.ts';
+import { Transport } from './transport/listener.ts';
+import { limits } from '../spec/limits.ts';
+
+export const MODEL_NUMBER = 'attndrive computational storage drive';
+
+export interface DriveModules {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** A broken invariant of ours: the process must end, and the next start recovers. */
+  readonly onFatal: (error: unknown) => void;
+}
+
+export interface DriveOptions {
+  readonly folder: string;
+  readonly config: DaemonConfig;
+  /** Of the program. */
+  readonly version: string;
+}
+
+/** The rooms of a running drive. Set by the start-up steps in order; each may use those before it. */
+export interface Rooms {
+  stores: FtlStores;
+  arena: Arena;
+  kernels: Kernels;
+  sequences: SequenceStore;
+  ftl: Ftl;
+  attention: Attention;
+  runtime: RuntimeFolder;
+  status: RoomStatus;
+  subsystem: Subsystem;
+  transport: Transport;
+  admin: AdminServer;
+}
+
+/** The composition root: the one place that knows every room. */
+export class Drive {
+  readonly options: DriveOptions;
+  readonly modules: DriveModules;
+  readonly #steps: Steps;
+  readonly #rooms: Partial<Rooms> = {};
+  #state: DriveState = 'stopped';
+  #timer: Timer | undefined;
+  #isFailed = false;
+  readyAtNs = 0;
+  listeners: string[] = [];
+
+  constructor(options: DriveOptions, modules: DriveModules) {
+    this.options = options;
+    this.modules = modules;
+    this.#steps = new Steps(this.#plan(), {
+      clock: modules.clock,
+      listen: (name, phase, durationNs) =>
+        modules.logger.debug({ step: name, phase, milliseconds: durationNs / 1e6 }, 'step'),
+    });
+  }
+
+  get state(): DriveState {
+    return this.#state;
+  }
+
+  /** DriveError namespaceNotReady until the room is there. */
+  room<K extends keyof Rooms>(name: K): Rooms[K] {
+    const room = this.#rooms[name];
+    if (room === undefined) throw new DriveError('namespaceNotReady', `the drive is ${this.#state}`);
+    return room;
+  }
+
+  /** Opens, recovers and serves the drive. What a failing step threw; everything before it is undone. */
+  async start(): Promise<void> {
+    this.#state = driveTransition(this.#state, 'opening');
+    try {
+      await this.#steps.start();
+    } catch (error) {
+      this.#state = driveTransition(this.#state, 'stopped');
+      throw error;
+    }
+    this.readyAtNs = this.modules.clock.nowNs();
+    this.#state = driveTransition(this.#state, 'ready');
+  }
+
+  /** Clean shutdown: no new commands, running ones end, a last checkpoint. */
+  async stop(): Promise<void> {
+    this.#state = driveTransition(this.#state, 'stopping');
+    await this.#steps.stop();
+    this.#state = driveTransition(this.#state, 'stopped');
+  }
+
+  #plan(): Step[] {
+    return [this.#storesStep(), this.#memoryStep(), this.#flashStep(), ...this.#servingSteps()];
+  }
+
+  #storesStep(): Step {
+    const rooms = this.#rooms;
+    return { name: 'open files', start: () => void (rooms.stores = openFolder(this.options.folder)) };
+  }
+
+  #memoryStep(): Step {
+    const rooms = this.#rooms;
+    return {
+      name: 'load kernels',
+      start: () => {
+        const { config } = this.options;
+        const name = resolveKernels(config.kernels);
+        // Kernels that map the media need no room for page frames.
+        const frameBytes = name === 'native' ? 0 : config.cacheBytes;
+        rooms.arena = createArena(config.bufferBytes + frameBytes);
+        const files = this.room('stores').media.files;
+        const media = files && { fileDescriptor: files.cellsDescriptor, sizeBytes: files.cellsSizeBytes };
+        rooms.kernels = loadKernels(name, { memory: rooms.arena.memory, ...(media && { media }) });
+      },
+    };
+  }
+
+  /** From here on the flash translation layer owns the files, and closes them. */
+  #flashStep(): Step {
+    const rooms = this.#rooms;
+    return {
+      name: 'recover',
+      start: async () => {
+        const { clock, random, logger } = this.modules;
+        const arena = this.room('arena');
+        const kernels = this.room('kernels');
+        rooms.sequences = new SequenceStore({ arena, kernels, clock });
+        const kvRecovery = rooms.sequences;
+        const ftlLogger = logger.child({ room: 'ftl' });
+        rooms.ftl = await Ftl.open(this.room('stores'), { arena, kernels, clock, random, logger: ftlLogger, kvRecovery });
+        this.#scheduleCheckpoint();
+      },
+      stop: async () => {
+        this.#timer?.cancel();
+        this.room('sequences').close();
+        await (this.#isFailed ? this.room('ftl').abandon() : this.room('ftl').close());
+      },
+    };
+  }
+
+  #servingSteps(): Step[] {
+    const rooms = this.#rooms;
+    return [
+      {
+        name: 'start compute workers',
+        start: async () => void (rooms.attention = await this.#createAttention()),
+        stop: () => this.room('attention').close(),
+      },
+      {
+        name: 'make the runtime folder',
+        start: () => {
+          const { folder, config } = this.options;
+          const { serial } = this.room('ftl').identity;
+          rooms.runtime = RuntimeFolder.create({ parent: config.runtimeFolder, serial, folder, group: config.group });
+        },
+        stop: () => this.room('runtime').remove(),
+      },
+      {
+        name: 'make the subsystem',
+        start: () => void (rooms.subsystem = this.#createSubsystem()),
+        stop: () => this.room('subsystem').close(),
+      },
+      {
+        name: 'listen for hosts',
+        start: () => this.#listen(),
+        stop: () => this.room('transport').close(),
+      },
+      {
+        name: 'listen for the control plane',
+        start: async () => {
+          const { adminSocket: socketPath, socketMode } = this.room('runtime');
+          const { clock, logger } = this.modules;
+          const options = { socketPath, socketMode, http: this.options.config.http };
+          const view = new ControlView(this);
+          rooms.admin = new AdminServer(options, { view, clock, logger: logger.child({ room: 'admin' }) });
+          await rooms.admin.start();
+        },
+        stop: () => this.room('admin').close(),
+      },
+      { name: 'announce', start: () => this.room('runtime').announce(this.running()) },
+    ];
+  }
+
+  async #createAttention(): Promise<Attention> {
+    const { config } = this.options;
+    const { clock, logger } = this.modules;
+    const ftl = this.room('ftl');
+    const files = ftl.mediaFiles;
+    if (files === undefined) throw new DriveError('invalidField', 'the media is not in files');
+    return createAttention(
+      {
+        workerCount: config.workers,
+        frameCacheBytes: config.cacheBytes,
+        media: {
+          cells: { fileDescriptor: files.cellsDescriptor, sizeBytes: files.cellsSizeBytes },
+          oobFileDescriptor: files.oobDescriptor,
+          geometry: ftl.geometry,
+        },
+      },
+      {
+        arena: this.room('arena'),
+        kv: this.room('sequences'),
+        pages: ftl.kv,
+        kernels: this.room('kernels'),
+        clock,
+        logger: logger.child({ room: 'attention' }),
+        onFatal: (cause) => this.#fail(cause),
+      },
+    );
+  }
+
+  #createSubsystem(): Subsystem {
+    const { clock, random, logger } = this.modules;
+    const { config, version } = this.options;
+    const ftl = this.room('ftl');
+    const kernels = this.room('kernels');
+    this.#rooms.status = new RoomStatus(this);
+    const { regions: folder, regionMode: fileMode } = this.room('runtime');
+    return createSubsystem(
+      {
+        identity: {
+          serial: ftl.identity.serial,
+          model: MODEL_NUMBER,
+          firmware: version.slice(0, 8),
+          subsystemNqn: `nqn.2026-11.dev.attndrive:${ftl.identity.serial}`,
+          uuid: Buffer.from(ftl.identity.uuid, 'hex'),
+          build: `attndrive ${version}`,
+          pageSizeBytes: ftl.geometry.pageSizeBytes,
+          kernelSet: kernels.name,
+          kernelIsa: kernels.isa,
+          computeWorkerCount: config.workers,
+        },
+        limits,
+        regions: { folder, fileMode },
+      },
+      {
+        arena: this.room('arena'),
+        kv: this.room('sequences'),
+        blocks: ftl.blocks,
+        durability: ftl.durability,
+        attention: this.room('attention'),
+        status: this.room('status'),
+        clock,
+        random,
+        logger: logger.child({ room: 'controller' }),
+        onFatal: (error) => {
+          if (error instanceof InvariantError) this.#fail(error);
+        },
+      },
+    );
+  }
+
+  async #listen(): Promise<void> {
+    const { clock, logger } = this.modules;
+    const subsystem = this.room('subsystem');
+    const transport = new Transport({ limits }, { subsystem, clock, logger: logger.child({ room: 'transport' }) });
+    this.#rooms.transport = transport;
+    const { nvmeSocket: path, socketMode: mode } = this.room('runtime');
+    const { tcp } = this.options.config;
+    try {
+      this.listeners = [await transport.listen({ kind: 'unix', path, mode })];
+      if (tcp) this.listeners.push(await transport.listen({ kind: 'tcp', ...tcp }));
+    } catch (error) {
+      await transport.close();
+      throw error;
+    }
+  }
+
+  /** What changed and was not flushed becomes durable after at most this long. */
+  #scheduleCheckpoint(): void {
+    this.#timer = this.modules.clock.setTimer(this.options.config.checkpointIntervalMs, () => void this.#checkpoint());
+  }
+
+  async #checkpoint(): Promise<void> {
+    const ftl = this.room('ftl');
+    try {
+      if (ftl.operations.last !== ftl.durability.lastOperation) await ftl.durability.flush();
+    } catch (error) {
+      this.modules.logger.error({ err: error }, 'background checkpoint failed');
+      if (error instanceof InvariantError) this.#fail(error);
+    }
+    if (this.#state === 'ready' || this.#state === 'opening') this.#scheduleCheckpoint();
+  }
+
+  /** Our own bug: nothing more is written, the process ends, and the next start recovers what is durable. */
+  #fail(error: unknown): void {
+    if (this.#isFailed) return;
+    this.#isFailed = true;
+    this.#state = 'failed';
+    this.modules.onFatal(error);
+  }
+
+  running(): RunningFile {
+    const { nvmeSocket, adminSocket } = this.room('runtime');
+    const http = this.#rooms.admin?.httpAddress;
+    const tcp = this.listeners.find((listener) => listener.startsWith('tcp:'))?.slice('tcp:'.length) ?? '';
+    return {
+      pid: process.pid,
+      folder: this.options.folder,
+      serial: this.room('ftl').identity.serial,
+      nvmeSocket,
+      adminSocket,
+      tcp,
+      http: http ? `${http.host.includes(':') ? `[${http.host}]` : http.host}:${http.port}` : '',
+    };
+  }
+}

@@ -1,0 +1,120 @@
+import type { MetricsSnapshot } from '../spec/metrics.ts';
+import type { Drive } from './drive.ts';
+
+/** Everything a scrape shows, from the rooms' snapshots; before the drive is ready, only that it isn't. */
+export function takeMetrics(drive: Drive): MetricsSnapshot {
+  if (drive.state !== 'ready') return { ready: 0 };
+  return { ...driveMetrics(drive), ...hostMetrics(drive), ...kvMetrics(drive), ...flashMetrics(drive) };
+}
+
+function driveMetrics(drive: Drive): MetricsSnapshot {
+  const kernels = drive.room('kernels');
+  const arena = drive.room('arena');
+  const labels = {
+    version: drive.options.version,
+    kernels: kernels.name,
+    isa: kernels.isa,
+    serial: drive.room('ftl').identity.serial,
+  };
+  return {
+    info: [{ labels, value: 1 }],
+    ready: 1,
+    uptimeSeconds: (drive.modules.clock.nowNs() - drive.readyAtNs) / 1e9,
+    workers: drive.options.config.workers,
+    bufferBytes: [
+      { labels: { state: 'used' }, value: arena.sizeBytes - arena.freeBytes },
+      { labels: { state: 'free' }, value: arena.freeBytes },
+    ],
+  };
+}
+
+function hostMetrics(drive: Drive): MetricsSnapshot {
+  const subsystem = drive.room('subsystem').snapshot();
+  const transport = drive.room('transport').snapshot();
+  const { associations, hostBytes, counters } = subsystem;
+  const queues = associations.flatMap((association) => association.queues);
+  const byKind = (count: (queue: (typeof queues)[number]) => number) =>
+    (['admin', 'io'] as const).map((kind) => ({
+      labels: { queue: kind },
+      value: queues.filter(({ id }) => (id === 0) === (kind === 'admin')).reduce((sum, queue) => sum + count(queue), 0),
+    }));
+  const bytes = (direction: 'in' | 'out', path: string, value: number) => ({ labels: { direction, path }, value });
+  return {
+    commands: subsystem.commands.map(({ queue, opcode, status, count }) => ({
+      labels: { queue, opcode, status },
+      value: count,
+    })),
+    commandLatency: subsystem.latencies.map(({ queue, opcode, counts, sumSeconds }) => ({
+      labels: { queue, opcode },
+      counts,
+      sum: sumSeconds,
+    })),
+    commandsInFlight: byKind((queue) => queue.inFlightCount),
+    queueEntries: byKind((queue) => queue.entryCount),
+    connections: (['unix', 'tcp'] as const).map((kind) => ({
+      labels: { transport: kind },
+      value: transport.connections.filter((connection) => connection.transport === kind).length,
+    })),
+    associations: associations.length,
+    connectionsRefused: [{ labels: { reason: 'limit' }, value: transport.refusedConnectionCount }],
+    hostBytes: [
+      bytes('in', 'capsule', hostBytes.inCapsule),
+      bytes('in', 'pdu', hostBytes.inPdu),
+      bytes('out', 'pdu', hostBytes.outPdu),
+      bytes('in', 'region', counters.regionReadBytes),
+      bytes('out', 'region', counters.regionWrittenBytes),
+      bytes('out', 'slot', counters.slotWrittenBytes),
+    ],
+    regions: associations.reduce((sum, { regionCount }) => sum + regionCount, 0),
+    regionBytes: associations.reduce((sum, { regionBytes }) => sum + regionBytes, 0),
+    attendEntries: counters.attendEntries,
+  };
+}
+
+function kvMetrics(drive: Drive): MetricsSnapshot {
+  const kv = drive.room('sequences').snapshot();
+  const ftl = drive.room('ftl').snapshot();
+  const attention = drive.room('attention').snapshot();
+  return {
+    attendTokens: [
+      { labels: { source: 'flash' }, value: attention.flashTokens },
+      { labels: { source: 'buffer' }, value: attention.bufferedTokens },
+    ],
+    attendPages: attention.pagesWalked,
+    attendBytes: attention.pagesWalked * drive.room('ftl').geometry.pageSizeBytes,
+    attendJobsQueued: attention.jobsOut,
+    sequences: kv.sequenceCount,
+    kvTokensAppended: kv.appendedTokenCount,
+    kvTokensBuffered: drive.room('status').bufferedTokenCount(),
+    kvPages: [
+      { labels: { state: 'used' }, value: ftl.kvPageCount - ftl.kvPagesFree },
+      { labels: { state: 'free' }, value: ftl.kvPagesFree },
+    ],
+    kvPaddingBytes: kv.heldPaddingBytes,
+  };
+}
+
+function flashMetrics(drive: Drive): MetricsSnapshot {
+  const { counters, superblocksByState, stagingLogBytes } = drive.room('ftl').snapshot();
+  const hostPages = counters.hostBlockPagesProgrammed + counters.hostKvPagesProgrammed;
+  const cause = (name: string, value: number) => ({ labels: { cause: name }, value });
+  return {
+    nandPagesProgrammed: [
+      cause('block', counters.hostBlockPagesProgrammed),
+      cause('kv', counters.hostKvPagesProgrammed),
+      cause('gc', counters.gcPagesProgrammed),
+    ],
+    nandPagesRead: [
+      cause('host', counters.hostPagesRead),
+      cause('attend', counters.attendPagesRead),
+      cause('gc', counters.gcPagesRead),
+    ],
+    nandBlocksErased: counters.superblocksErased,
+    superblocks: Object.entries(superblocksByState).map(([state, value]) => ({ labels: { state }, value })),
+    writeAmplification: hostPages === 0 ? 1 : (hostPages + counters.gcPagesProgrammed) / hostPages,
+    mediaErrors: counters.unrecoveredReads,
+    stagingBytes: stagingLogBytes,
+    stagingBytesWritten: counters.stagingBytes,
+    checkpoints: counters.checkpoints,
+  };
+}

@@ -56,7 +56,7 @@ function hostMetrics(drive: Drive): MetricsSnapshot {
       value: transport.connections.filter((connection) => connection.transport === kind).length,
     })),
     associations: associations.length,
-    connectionsRefused: [{ labels: { reason: 'limit' }, value: transport.refusedConnectionCount }],
+    connectionsRefused: Object.entries(transport.refusedCounts).map(([reason, value]) => ({ labels: { reason }, value })),
     hostBytes: [
       bytes('in', 'capsule', hostBytes.inCapsule),
       bytes('in', 'pdu', hostBytes.inPdu),

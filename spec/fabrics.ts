@@ -101,6 +101,8 @@ export const properties = {
   vs: { offset: 0x08, sizeBytes: 4, writable: false, name: 'Version' },
   cc: { offset: 0x14, sizeBytes: 4, writable: true, name: 'Controller Configuration' },
   csts: { offset: 0x1c, sizeBytes: 4, writable: false, name: 'Controller Status' },
+  /** Bits 15:0: longest wait for RDY with media, as CAP.TO; read by hosts that see CAP.CRMS. */
+  crto: { offset: 0x68, sizeBytes: 4, writable: false, name: 'Controller Ready Timeouts' },
 } as const;
 
 export type PropertyName = keyof typeof properties;

@@ -8,7 +8,7 @@ import type { Durability } from '../ftl/contract.ts';
 import { type ControllerState, transition } from './controller-state.ts';
 import { KeepAlive } from './keep-alive.ts';
 import { AssociationRegions, type RegionFolder } from './memory-regions.ts';
-import { capabilities, readConfiguration, status } from './properties.ts';
+import { capabilities, READY_TIMEOUT_HALF_SECONDS, readConfiguration, status } from './properties.ts';
 import type { Queue } from './queue.ts';
 import { AssociationSlots } from './result-slots.ts';
 
@@ -141,6 +141,8 @@ export class Controller implements Association {
         return BigInt(this.#configuration);
       case 'csts':
         return BigInt(status(this.#state));
+      case 'crto':
+        return BigInt(READY_TIMEOUT_HALF_SECONDS);
     }
   }
 

@@ -3,7 +3,8 @@ import { capBits, ccBits, commandSetSelections, cstsBits, shutdownStates } from 
 import type { Limits } from '../commands/contract.ts';
 import type { ControllerState } from './controller-state.ts';
 
-const READY_TIMEOUT_HALF_SECONDS = 20;
+/** CAP.TO and CRTO: the drive is ready before it listens, so this is generous. */
+export const READY_TIMEOUT_HALF_SECONDS = 20;
 const SUBMISSION_ENTRY_EXPONENT = 6;
 const COMPLETION_ENTRY_EXPONENT = 4;
 

@@ -35,6 +35,8 @@ describe('properties', () => {
     assert.equal(cap.cssIocs, 1);
     assert.equal(cap.dstrd, 0);
     assert.equal((await host.propertyGet(8)).dw0, NVME_VERSION);
+    assert.equal(cap.crms, 1);
+    assert.equal((await host.propertyGet(0x68)).dw0, cap.to, 'hosts that see CRMS read CRTO');
   });
 
   test('unknown offset, wrong size, read-only property, reserved bits', async (t) => {

@@ -196,7 +196,8 @@ test('region files of a daemon that was killed are removed at the start, other f
   t.after(() => rmSync(folder, { recursive: true }));
   mkdirSync(join(folder, 'kept'));
   writeFileSync(join(folder, 'region-0123'), 'old');
-  const random = { nextUint32: () => 9, bytes: (count: number) => new Uint8Array(count).fill(9) };
+  const fill = (target: Uint8Array): void => void target.fill(9);
+  const random = { fill, nextUint32: () => 9, bytes: (count: number) => new Uint8Array(count).fill(9) };
   const regions = new RegionFolder({ folder, fileMode: 0o660 }, { random });
   assert.deepEqual(readdirSync(folder), ['kept']);
   const region = await regions.create(1, 100, createFrontCounters());

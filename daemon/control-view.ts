@@ -13,7 +13,7 @@ import { BLOCK_NSID, KV_CACHE_CSI, KV_CACHE_NSID } from '../spec/kv-commands.ts'
 import { limits } from '../spec/limits.ts';
 import type { MetricsSnapshot } from '../spec/metrics.ts';
 import type { DriveView } from './admin/drive-view.ts';
-import { type Drive, MODEL_NUMBER } from './drive.ts';
+import { MODEL_NUMBER, type RunningDrive } from './rooms.ts';
 import type { SuperblockSnapshot } from './ftl/contract.ts';
 import type { SequenceSummary } from './kv/contract.ts';
 import { takeMetrics } from './metrics-view.ts';
@@ -21,9 +21,9 @@ import { channelOf } from './nand/geometry.ts';
 
 /** What the control plane knows: the rooms' snapshots, put together when it asks. */
 export class ControlView implements DriveView {
-  readonly #drive: Drive;
+  readonly #drive: RunningDrive;
 
-  constructor(drive: Drive) {
+  constructor(drive: RunningDrive) {
     this.#drive = drive;
   }
 

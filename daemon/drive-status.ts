@@ -1,7 +1,7 @@
 import { elementTypes } from '../spec/element-type.ts';
 import { limits } from '../spec/limits.ts';
 import type { DriveStatus } from './commands/contract.ts';
-import type { Drive } from './drive.ts';
+import type { RunningDrive } from './rooms.ts';
 
 const KELVIN_OF_A_PROCESS = 273 + 25;
 const NS_PER_HOUR = 3.6e12;
@@ -11,9 +11,9 @@ const SPARE_THRESHOLD_PERCENT = 10;
 
 /** Joins the rooms' snapshots into what Identify and Get Log Page say. */
 export class RoomStatus implements DriveStatus {
-  readonly #drive: Drive;
+  readonly #drive: RunningDrive;
 
-  constructor(drive: Drive) {
+  constructor(drive: RunningDrive) {
     this.#drive = drive;
   }
 
@@ -62,7 +62,7 @@ export class RoomStatus implements DriveStatus {
       sequencesReclaimed: kv.reclaimedCount,
       kvPagesInUse: snapshot.kvPageCount - snapshot.kvPagesFree,
       kvPagesTotal: snapshot.kvPageCount,
-      bufferedTokens: this.bufferedTokenCount(),
+      bufferedTokens: bufferedTokenCount(this.#drive),
       unrecoveredReads: counters.unrecoveredReads,
     };
   }
@@ -97,14 +97,14 @@ export class RoomStatus implements DriveStatus {
     return this.#drive.room('ftl').blocks.mappedCount;
   }
 
-  /** Over all sequences and layers. */
-  bufferedTokenCount(): number {
-    const sequences = this.#drive.room('sequences');
-    const ids = sequences.list(0n, limits.sequenceCountMax);
-    return ids.reduce((sum, id) => sum + sequences.inspect(id).bufferedTokenCount, 0);
-  }
-
   #uptimeSeconds(): number {
     return Math.floor((this.#drive.modules.clock.nowNs() - this.#drive.readyAtNs) / 1e9);
   }
+}
+
+/** Tokens in the tail buffer, over all sequences and layers. */
+export function bufferedTokenCount(drive: RunningDrive): number {
+  const sequences = drive.room('sequences');
+  const ids = sequences.list(0n, limits.sequenceCountMax);
+  return ids.reduce((sum, id) => sum + sequences.inspect(id).bufferedTokenCount, 0);
 }

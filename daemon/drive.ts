@@ -1,59 +1,24 @@
-import type { DaemonConfig } from './config.ts';
 import { type Attention, createAttention } from './attention/attention.ts';
 import { AdminServer } from './admin/admin-server.ts';
-import { type Arena, createArena } from './base/arena.ts';
+import { createArena } from './base/arena.ts';
 import { InvariantError } from './base/assert.ts';
-import type { Clock, Timer } from './base/clock.ts';
+import type { Timer } from './base/clock.ts';
 import { DriveError } from './base/errors.ts';
-import type { Logger } from './base/logger.ts';
-import type { Random } from './base/random.ts';
 import { type Step, Steps } from './base/steps.ts';
 import { ControlView } from './control-view.ts';
 import { createSubsystem, type Subsystem } from './controller/subsystem.ts';
 import { type DriveState, driveTransition } from './drive-state.ts';
 import { RoomStatus } from './drive-status.ts';
-import { type FtlStores, Ftl, openFolder } from './ftl/ftl.ts';
-import type { Kernels } from './kernels/contract.ts';
+import { Ftl, openFolder } from './ftl/ftl.ts';
 import { loadKernels, resolveKernels } from './kernels/loader.ts';
 import { SequenceStore } from './kv/kv-store.ts';
+import { type DriveModules, type DriveOptions, MODEL_NUMBER, type Rooms, type RunningDrive } from './rooms.ts';
 import { type RunningFile, RuntimeFolder } from './runtime-folder.ts';
 import { Transport } from './transport/listener.ts';
 import { limits } from '../spec/limits.ts';
 
-export const MODEL_NUMBER = 'attndrive computational storage drive';
-
-export interface DriveModules {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly logger: Logger;
-  /** A broken invariant of ours: the process must end, and the next start recovers. */
-  readonly onFatal: (error: unknown) => void;
-}
-
-export interface DriveOptions {
-  readonly folder: string;
-  readonly config: DaemonConfig;
-  /** Of the program. */
-  readonly version: string;
-}
-
-/** The rooms of a running drive. Set by the start-up steps in order; each may use those before it. */
-export interface Rooms {
-  stores: FtlStores;
-  arena: Arena;
-  kernels: Kernels;
-  sequences: SequenceStore;
-  ftl: Ftl;
-  attention: Attention;
-  runtime: RuntimeFolder;
-  status: RoomStatus;
-  subsystem: Subsystem;
-  transport: Transport;
-  admin: AdminServer;
-}
-
 /** The composition root: the one place that knows every room. */
-export class Drive {
+export class Drive implements RunningDrive {
   readonly options: DriveOptions;
   readonly modules: DriveModules;
   readonly #steps: Steps;
@@ -143,7 +108,14 @@ export class Drive {
         rooms.sequences = new SequenceStore({ arena, kernels, clock });
         const kvRecovery = rooms.sequences;
         const ftlLogger = logger.child({ room: 'ftl' });
-        rooms.ftl = await Ftl.open(this.room('stores'), { arena, kernels, clock, random, logger: ftlLogger, kvRecovery });
+        rooms.ftl = await Ftl.open(this.room('stores'), {
+          arena,
+          kernels,
+          clock,
+          random,
+          logger: ftlLogger,
+          kvRecovery,
+        });
         this.#scheduleCheckpoint();
       },
       stop: async () => {

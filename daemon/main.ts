@@ -33,7 +33,9 @@ export async function runDaemon(folder: string, options: DaemonOptions): Promise
   const { serial, nvmeSocket, adminSocket, tcp, http } = drive.running();
   const places = [`unix:${nvmeSocket}`, tcp && `tcp:${tcp}`, `http+unix:${adminSocket}`, http && `http://${http}`];
   const { name, isa } = drive.room('kernels');
-  process.stdout.write(`attndrive ready: serial ${serial}, kernels ${name} (${isa}), ${places.filter(Boolean).join(' ')}\n`);
+  process.stdout.write(
+    `attndrive ready: serial ${serial}, kernels ${name} (${isa}), ${places.filter(Boolean).join(' ')}\n`,
+  );
   const signal = await stopSignal();
   logger.info({ signal }, 'stopping');
   // A second signal while it stops ends it at once, as a crash would.
@@ -46,4 +48,3 @@ function stopSignal(): Promise<NodeJS.Signals> {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => done(signal));
   });
 }
-

@@ -1,13 +1,14 @@
 import type { MetricsSnapshot } from '../spec/metrics.ts';
-import type { Drive } from './drive.ts';
+import { bufferedTokenCount } from './drive-status.ts';
+import type { RunningDrive } from './rooms.ts';
 
 /** Everything a scrape shows, from the rooms' snapshots; before the drive is ready, only that it isn't. */
-export function takeMetrics(drive: Drive): MetricsSnapshot {
+export function takeMetrics(drive: RunningDrive): MetricsSnapshot {
   if (drive.state !== 'ready') return { ready: 0 };
   return { ...driveMetrics(drive), ...hostMetrics(drive), ...kvMetrics(drive), ...flashMetrics(drive) };
 }
 
-function driveMetrics(drive: Drive): MetricsSnapshot {
+function driveMetrics(drive: RunningDrive): MetricsSnapshot {
   const kernels = drive.room('kernels');
   const arena = drive.room('arena');
   const labels = {
@@ -28,7 +29,7 @@ function driveMetrics(drive: Drive): MetricsSnapshot {
   };
 }
 
-function hostMetrics(drive: Drive): MetricsSnapshot {
+function hostMetrics(drive: RunningDrive): MetricsSnapshot {
   const subsystem = drive.room('subsystem').snapshot();
   const transport = drive.room('transport').snapshot();
   const { associations, hostBytes, counters } = subsystem;
@@ -56,7 +57,10 @@ function hostMetrics(drive: Drive): MetricsSnapshot {
       value: transport.connections.filter((connection) => connection.transport === kind).length,
     })),
     associations: associations.length,
-    connectionsRefused: Object.entries(transport.refusedCounts).map(([reason, value]) => ({ labels: { reason }, value })),
+    connectionsRefused: Object.entries(transport.refusedCounts).map(([reason, value]) => ({
+      labels: { reason },
+      value,
+    })),
     hostBytes: [
       bytes('in', 'capsule', hostBytes.inCapsule),
       bytes('in', 'pdu', hostBytes.inPdu),
@@ -71,7 +75,7 @@ function hostMetrics(drive: Drive): MetricsSnapshot {
   };
 }
 
-function kvMetrics(drive: Drive): MetricsSnapshot {
+function kvMetrics(drive: RunningDrive): MetricsSnapshot {
   const kv = drive.room('sequences').snapshot();
   const ftl = drive.room('ftl').snapshot();
   const attention = drive.room('attention').snapshot();
@@ -85,7 +89,7 @@ function kvMetrics(drive: Drive): MetricsSnapshot {
     attendJobsQueued: attention.jobsOut,
     sequences: kv.sequenceCount,
     kvTokensAppended: kv.appendedTokenCount,
-    kvTokensBuffered: drive.room('status').bufferedTokenCount(),
+    kvTokensBuffered: bufferedTokenCount(drive),
     kvPages: [
       { labels: { state: 'used' }, value: ftl.kvPageCount - ftl.kvPagesFree },
       { labels: { state: 'free' }, value: ftl.kvPagesFree },
@@ -94,7 +98,7 @@ function kvMetrics(drive: Drive): MetricsSnapshot {
   };
 }
 
-function flashMetrics(drive: Drive): MetricsSnapshot {
+function flashMetrics(drive: RunningDrive): MetricsSnapshot {
   const { counters, superblocksByState, stagingLogBytes } = drive.room('ftl').snapshot();
   const hostPages = counters.hostBlockPagesProgrammed + counters.hostKvPagesProgrammed;
   const cause = (name: string, value: number) => ({ labels: { cause: name }, value });

@@ -87,6 +87,7 @@ function groupId(name: string): number {
     .split('\n')
     .find((row) => row.startsWith(`${name}:`));
   const id = Number(line?.split(':')[2]);
-  if (line === undefined || !Number.isInteger(id)) throw new DriveError('invalidField', `group ${name} is not known here`);
+  if (line === undefined || !Number.isInteger(id))
+    throw new DriveError('invalidField', `group ${name} is not known here`);
   return id;
 }

@@ -4,19 +4,21 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { subsystemNqn } from '../../spec/fabrics.ts';
 import { limits as specLimits } from '../../spec/limits.ts';
-import type { Arena } from '../../daemon/base/arena.ts';
+import { type Arena, ARENA_RESERVED_BYTES, createArena } from '../../daemon/base/arena.ts';
 import type { Clock, Timer } from '../../daemon/base/clock.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
 import type { Limits, SubsystemIdentity } from '../../daemon/commands/contract.ts';
 import { createSubsystem, type Subsystem, type SubsystemModules } from '../../daemon/controller/subsystem.ts';
 import { Transport } from '../../daemon/transport/listener.ts';
-import type { SequenceStore } from '../../daemon/kv/kv-store.ts';
-import { openDrive } from '../kv/fixture.ts';
+import { SequenceStore } from '../../daemon/kv/kv-store.ts';
+import { loadKernels } from '../../daemon/kernels/loader.ts';
+import { ManualClock as LeaseClock, smallDrive } from '../kv/fixture.ts';
+import { MemoryDrive, newRemains, seededRandom } from '../kv/memory-drive.ts';
 import { FakeAttention, FakeBlocks, FakeDurability } from './fake-rooms.ts';
 import { RawHost } from './raw-host.ts';
 
-const MIB = 1 << 20;
+const ARENA_BYTES = 64 * 2 ** 20;
 export const SERIAL = 'TEST0001';
 
 /** Time that moves only when told. */
@@ -96,7 +98,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
   const folder = mkdtempSync(join(tmpdir(), 'front-'));
   const limits: Limits = { ...specLimits, ...options.limits };
   const clock = new ManualClock();
-  const { arena, store: kv } = await openDrive(undefined, { arenaBytes: 128 * MIB });
+  const { arena, kv } = await openSequences();
   const blocks = new FakeBlocks(4096);
   const durability = new FakeDurability();
   const attention = new FakeAttention(arena, kv);
@@ -174,6 +176,27 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
       return host;
     },
   };
+}
+
+let sharedArena: Arena | undefined;
+
+/** Nobody may count on memory being zero. */
+function createDirtyArena(): Arena {
+  const arena = createArena(ARENA_BYTES);
+  arena.bytes.fill(0xa5, ARENA_RESERVED_BYTES);
+  return arena;
+}
+
+/**
+ * Sequences over a drive in memory. All rigs of a test file have one arena: each shared memory reserves gigabytes of
+ * address space, and after some dozens of them the engine collects garbage before every further one.
+ */
+async function openSequences(): Promise<{ arena: Arena; kv: SequenceStore }> {
+  const arena = (sharedArena ??= createDirtyArena());
+  const kernels = loadKernels('reference', { memory: arena.memory });
+  const kv = new SequenceStore({ arena, kernels, clock: new LeaseClock() });
+  await MemoryDrive.open(newRemains(smallDrive), kv, { arena, random: seededRandom(1) });
+  return { arena, kv };
 }
 
 export const identityOf = (pageSizeBytes: number): SubsystemIdentity => ({

@@ -46,12 +46,14 @@ export const pageFlags = {
   check: 2,
 } as const;
 
-/** A page that a job must load, check, or both. 16 bytes. */
-export const pageRecord = defineStruct('attention page', 16, {
+/** A page that a job must load, check, or both. 32 bytes. */
+export const pageRecord = defineStruct('attention page', 32, {
   page: u32(0, 'physical page'),
   logicalPage: u32(4, 'logical page that should lie there'),
-  frame: u32(8, 'offset of its frame in the arena; not used for frames in the media mapping'),
-  flags: u32(12, 'pageFlags'),
+  eraseCount: u32(8, 'how often its block was erased'),
+  frame: u32(12, 'offset of its frame in the arena; 0: it lies in the media mapping'),
+  flags: u32(16, 'pageFlags'),
+  reserved0: reserved(20, 12),
 });
 
 /** Word offset of a field from the start of its record. */

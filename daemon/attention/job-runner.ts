@@ -88,7 +88,8 @@ export class JobRunner {
           frame === 0
             ? this.#kernels.crc32cMedia(this.#reader.cellOffset(page), pageSizeBytes)
             : this.#kernels.crc32c(frame, pageSizeBytes);
-        if (!this.#reader.matches(page, words[record + pageWords.logicalPage]!, sum)) {
+        const expected = { lpn: words[record + pageWords.logicalPage]!, epoch: words[record + pageWords.eraseCount]! };
+        if (!this.#reader.matches(page, { ...expected, dataCrc32c: sum })) {
           words[at + jobWords.failedPage] = page;
           return jobStates.checkFailed;
         }

@@ -34,7 +34,7 @@ export interface UnitModules {
   readonly floats: Float32Array;
   readonly kernels: Pick<Kernels, 'convert'>;
   readonly frames: FrameSource;
-  readonly pages: Pick<KvPages, 'isVerified' | 'markVerified'>;
+  readonly pages: Pick<KvPages, 'isVerified' | 'markVerified' | 'eraseCount'>;
 }
 
 /** A job that was written to the arena and not yet settled. */
@@ -367,6 +367,7 @@ export class Unit {
     const at = (this.#base + this.#scratch.pages + this.#page * pageRecord.sizeBytes) >>> 2;
     words[at + pageWords.page] = page;
     words[at + pageWords.logicalPage] = this.plan.logicalPages[index]!;
+    words[at + pageWords.eraseCount] = pages.eraseCount(page);
     words[at + pageWords.frame] = frames.arenaCode === frameArenas.memory ? frames.offset(handle) : 0;
     words[at + pageWords.flags] = flags;
     this.#page++;

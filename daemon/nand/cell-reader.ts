@@ -33,13 +33,21 @@ export class CellReader {
     return readWhole(this.#access.cells.fileDescriptor, target.subarray(0, this.pageSizeBytes), this.cellOffset(ppn));
   }
 
-  /** Whether the out-of-band entry is whole, says that KV page `lpn` lies there, and that its bytes have this CRC32C. */
-  matches(ppn: number, lpn: number, dataCrc32c: number): boolean {
+  /**
+   * Whether the out-of-band entry is whole, was written in this epoch of its superblock, says that KV page `lpn` lies
+   * there, and that its bytes have this CRC32C.
+   */
+  matches(ppn: number, expected: { lpn: number; epoch: number; dataCrc32c: number }): boolean {
     const bytes = this.#entry;
     if (!readWhole(this.#access.oobFileDescriptor, bytes, oobOffset(this.#access.geometry, ppn))) return false;
     const entry = oobEntry.decode(bytes);
     if (entry.crc32c !== crc32c(bytes.subarray(0, CHECKED_BYTES))) return false;
-    return entry.kind === oobKinds.kv && entry.logical === lpn && entry.dataCrc32c === dataCrc32c >>> 0;
+    return (
+      entry.kind === oobKinds.kv &&
+      entry.epoch === expected.epoch &&
+      entry.logical === expected.lpn &&
+      entry.dataCrc32c === expected.dataCrc32c >>> 0
+    );
   }
 
   describe(ppn: number): string {

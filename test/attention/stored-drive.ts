@@ -1,30 +1,34 @@
-/** Real sequences, over pages that also lie in a media file, and an engine over both. */
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+/** Real sequences on a real flash in a temporary folder, and an engine over both. */
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Attention, type AttentionSettings, createAttention } from '../../daemon/attention/attention.ts';
 import { type Arena, createArena } from '../../daemon/base/arena.ts';
 import { systemClock } from '../../daemon/base/clock.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
+import { createSeededRandom } from '../../daemon/base/random.ts';
+import { formatDrive } from '../../daemon/ftl/format.ts';
+import { Ftl, openFolder } from '../../daemon/ftl/ftl.ts';
 import type { KernelName, Kernels } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { SequenceShape } from '../../daemon/kv/contract.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
-import { MemoryDrive, newRemains, seededRandom } from '../kv/memory-drive.ts';
+import { cellOffset } from '../../daemon/nand/geometry.ts';
 import type { KnownSequence } from './attend-case.ts';
 import { createRandom, type Random } from './random.ts';
-import { flatGeometry } from './media-layout.ts';
 import { randomRows, type StoredRows } from './stored-rows.ts';
 
-const HEADER_BYTES = 65_536;
-const PAGE_BYTES = 4096;
+const MIB = 2 ** 20;
 
 export interface StoredDrive {
   readonly arena: Arena;
   readonly kernels: Kernels;
   readonly random: Random;
   readonly store: SequenceStore;
+  readonly ftl: Ftl;
   readonly engine: Attention;
+  /** Flips a bit of a physical page in the media file. */
+  flipBit(page: number, bit: number): void;
   close(): Promise<void>;
 }
 
@@ -33,30 +37,40 @@ export async function openStoredDrive(
   settings: Partial<AttentionSettings> & { workerCount: number },
 ): Promise<StoredDrive> {
   const folder = mkdtempSync(join(tmpdir(), 'attention-'));
-  const cells = openSync(join(folder, 'cells.bin'), 'w+');
-  const oob = openSync(join(folder, 'oob.bin'), 'w+');
-  const pageCount = 2048;
-  const sizeBytes = HEADER_BYTES + pageCount * PAGE_BYTES;
-  writeSync(cells, new Uint8Array(1), 0, 1, sizeBytes - 1);
-  const geometry = flatGeometry(PAGE_BYTES, pageCount);
-  const media = { cells: { fileDescriptor: cells, sizeBytes }, oobFileDescriptor: oob, geometry };
-  const arena = createArena(32 * 2 ** 20);
+  const request = {
+    blockCapacityBytes: 2 * MIB,
+    kvCapacityBytes: 4 * MIB,
+    pageSizeBytes: 4096,
+    channelCount: 2,
+    diesPerChannel: 1,
+    overProvisioning: 0.25,
+    force: false,
+  };
+  formatDrive(folder, request, createSeededRandom(1));
+  const stores = openFolder(folder);
+  const arena = createArena(32 * MIB);
+  const files = stores.media.files!;
+  const media = {
+    cells: { fileDescriptor: files.cellsDescriptor, sizeBytes: files.cellsSizeBytes },
+    oobFileDescriptor: files.oobDescriptor,
+    geometry: stores.geometry,
+  };
   const kernels = loadKernels(kernelName, { memory: arena.memory, media: media.cells });
   const store = new SequenceStore({ arena, kernels, clock: systemClock });
-  const options = { pageSizeBytes: PAGE_BYTES, channelCount: 4, pageCount };
-  const drive = await MemoryDrive.open(newRemains(options), store, { arena, random: seededRandom(3) });
-  const program = drive.program.bind(drive);
-  drive.program = (reservation, tag, pageOffset, channel, placement) => {
-    const lpn = program(reservation, tag, pageOffset, channel, placement);
-    writeSync(cells, arena.view(pageOffset, PAGE_BYTES), 0, PAGE_BYTES, HEADER_BYTES + lpn * PAGE_BYTES);
-    return lpn;
-  };
+  const ftl = await Ftl.open(stores, {
+    arena,
+    kernels,
+    clock: systemClock,
+    random: createSeededRandom(2),
+    logger: silentLogger,
+    kvRecovery: store,
+  });
   const engine = await createAttention(
-    { frameCacheBytes: 2 ** 20, media, ...settings },
+    { frameCacheBytes: MIB, media, ...settings },
     {
       arena,
       kv: store,
-      pages: drive,
+      pages: ftl.kv,
       kernels,
       clock: systemClock,
       logger: silentLogger,
@@ -70,12 +84,21 @@ export async function openStoredDrive(
     kernels,
     random: createRandom(9),
     store,
+    ftl,
     engine,
+    flipBit(page, bit) {
+      const file = openSync(join(folder, 'media', 'cells.bin'), 'r+');
+      const at = cellOffset(ftl.geometry, page) + (bit >>> 3);
+      const byte = new Uint8Array(1);
+      readSync(file, byte, 0, 1, at);
+      byte[0]! ^= 1 << (bit & 7);
+      writeSync(file, byte, 0, 1, at);
+      closeSync(file);
+    },
     async close() {
       await engine.close();
       store.close();
-      closeSync(cells);
-      closeSync(oob);
+      await ftl.close();
       rmSync(folder, { recursive: true });
     },
   };
@@ -85,14 +108,16 @@ export async function openStoredDrive(
 export class GrownSequence implements KnownSequence {
   readonly id: bigint;
   readonly shape: SequenceShape;
-  readonly k: StoredRows[];
-  readonly v: StoredRows[];
+  readonly k: readonly StoredRows[];
+  readonly v: readonly StoredRows[];
   readonly lengths: number[];
   readonly #drive: StoredDrive;
+  readonly #capacity: number;
 
-  /** Rows for `capacity` tokens are made up front; `append` stores the next of them. */
+  /** Rows for `capacity` tokens are made up front; `append` stores the next of them. A fork shares its parent's. */
   constructor(drive: StoredDrive, shape: SequenceShape, capacity: number, fork?: { id: bigint; of: GrownSequence }) {
     this.#drive = drive;
+    this.#capacity = capacity;
     this.shape = shape;
     this.id = fork?.id ?? drive.store.create({ shape, id: 0n, label: 'test', leaseSeconds: 0, owner: 1n });
     const rows = (dim: number, type: SequenceShape['elementTypeK']): StoredRows[] =>
@@ -106,18 +131,15 @@ export class GrownSequence implements KnownSequence {
 
   async append(layer: number, tokenCount: number): Promise<void> {
     const position = this.lengths[layer]!;
-    const slice = (rows: StoredRows, rowBytes: number): Uint8Array =>
-      rows.bytes.subarray(position * rowBytes, (position + tokenCount) * rowBytes);
-    const capacityOf = (rows: StoredRows, dim: number): number => rows.values.length / dim / this.shape.kvHeadCount;
-    const capacity = capacityOf(this.k[layer]!, this.shape.headDimK);
-    const parts = [this.k[layer]!, this.v[layer]!].map((rows) => slice(rows, rows.bytes.length / capacity));
-    const data = Buffer.concat(parts);
-    const offset = this.#drive.arena.allocate(data.length);
-    this.#drive.arena.bytes.set(data, offset);
-    this.lengths[layer] = await this.#drive.store.append(this.id, layer, position, tokenCount, {
-      offset,
-      headMajor: false,
-    });
-    this.#drive.arena.free(offset);
+    const rowsOf = ({ bytes }: StoredRows): Uint8Array => {
+      const tokenBytes = bytes.length / this.#capacity;
+      return bytes.subarray(position * tokenBytes, (position + tokenCount) * tokenBytes);
+    };
+    const data = Buffer.concat([rowsOf(this.k[layer]!), rowsOf(this.v[layer]!)]);
+    const { arena, store } = this.#drive;
+    const offset = arena.allocate(data.length);
+    arena.bytes.set(data, offset);
+    this.lengths[layer] = await store.append(this.id, layer, position, tokenCount, { offset, headMajor: false });
+    arena.free(offset);
   }
 }

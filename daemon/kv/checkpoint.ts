@@ -74,7 +74,10 @@ export function stageBuffered(room: KvRoom, log: StagingLog): void {
   }
 }
 
-/** Gives a checkpoint everything that changed since the last one. `live`: all sequences. */
+/**
+ * Gives a checkpoint everything that changed since the last one. `live`: all sequences. Staging, which the disk may
+ * refuse, comes before the first change of state; the checkpoint after a failed one stages everything again.
+ */
 export function checkpointSequences(
   room: KvRoom,
   sink: CheckpointSink,

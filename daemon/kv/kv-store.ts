@@ -98,9 +98,8 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
   // --- Durability
 
   checkpoint(sink: CheckpointSink): void {
-    const removed = this.#removed;
+    checkpointSequences(this.#room, sink, this.#live(), this.#removed, this.#nextId);
     this.#removed = [];
-    checkpointSequences(this.#room, sink, this.#live(), removed, this.#nextId);
   }
 
   stageBuffered(log: StagingLog): void {

@@ -104,8 +104,12 @@ export async function readBackRows(
       }
     }
   }
-  for (const { page } of held) room.pages.retain(page);
+  let holdCount = 0;
   try {
+    for (const { page } of held) {
+      room.pages.retain(page);
+      holdCount++;
+    }
     await readConcurrently(held.length, async (index) => {
       const entry = held[index];
       assert(entry !== undefined, 'index is in range');
@@ -118,7 +122,7 @@ export async function readBackRows(
       }
     });
   } finally {
-    for (const { page } of held) room.pages.release(page);
+    for (const { page } of held.slice(0, holdCount)) room.pages.release(page);
   }
   room.counters.readBackBytes += readBackSize(sequence, request);
 }

@@ -34,7 +34,7 @@ test('tokens appended one by one and many at a time read back as they were, in b
     assert.equal(view.length, 75);
     assert.equal(view.flashTokenCount, 72);
     const k = rowsOf(plainShape, 1, tokenRange(0, 75), { headMajor: true, firstHead: 1, headCount: 1, part: 1 });
-    assertEqualBytes(rowsOfView(opened, view, 1, 0), k, 'view of head 1');
+    assertEqualBytes(await rowsOfView(opened, view, 1, 0), k, 'view of head 1');
     view.release();
   }
 });
@@ -142,7 +142,7 @@ test('head dimensions that are no powers of two, and page sizes', async () => {
         headCount: 1,
         part: 2,
       });
-      assertEqualBytes(rowsOfView(opened, view, 1, 1), expected, 'view, padding checked');
+      assertEqualBytes(await rowsOfView(opened, view, 1, 1), expected, 'view, padding checked');
       view.release();
     }
   }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { ARENA_RESERVED_BYTES, createArena, type Arena } from '../../daemon/base/arena.ts';
 import type { Clock, Timer } from '../../daemon/base/clock.ts';
-import type { RecoveredEvent } from '../../daemon/ftl/contract.ts';
+import type { Lpn, RecoveredEvent } from '../../daemon/ftl/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
@@ -51,15 +51,20 @@ export const smallDrive: MemoryDriveOptions = { pageSizeBytes: 4096, channelCoun
 
 export interface Opened {
   readonly arena: Arena;
-  readonly drive: MemoryDrive;
   readonly store: SequenceStore;
+  /** A page's bytes as they lie on the media. */
+  readPage(lpn: Lpn): Promise<Uint8Array>;
+}
+
+export interface OpenedMemory extends Opened {
+  readonly drive: MemoryDrive;
   readonly clock: ManualClock;
 }
 
 export async function openDrive(
   remains: DriveRemains = newRemains(smallDrive),
   options: { arenaBytes?: number; random?: Random; moreEvents?: RecoveredEvent[] } = {},
-): Promise<Opened> {
+): Promise<OpenedMemory> {
   const arena = createArena(options.arenaBytes ?? 8 * 1024 * 1024);
   new Float64Array(arena.buffer, ARENA_RESERVED_BYTES).fill(-1e150);
   const clock = new ManualClock();
@@ -67,7 +72,7 @@ export async function openDrive(
   const store = new SequenceStore({ arena, kernels, clock });
   const modules = { arena, random: options.random ?? seededRandom(1) };
   const drive = await MemoryDrive.open(remains, store, modules, options.moreEvents);
-  return { arena, drive, store, clock };
+  return { arena, drive, store, clock, readPage: async (lpn) => drive.pages.get(lpn)!.bytes };
 }
 
 /** Small numbers, which every element type holds exactly. */
@@ -194,7 +199,12 @@ export async function assertTokens(
 }
 
 /** Rows of a view, gathered the way an attention plan does: pages from the drive, the tail from the arena. */
-export function rowsOfView({ arena, drive }: Opened, view: LayerView, head: number, part: 0 | 1): Uint8Array {
+export async function rowsOfView(
+  { arena, readPage }: Opened,
+  view: LayerView,
+  head: number,
+  part: 0 | 1,
+): Promise<Uint8Array> {
   const { shape } = view;
   const rowBytes =
     part === 0
@@ -202,7 +212,7 @@ export function rowsOfView({ arena, drive }: Opened, view: LayerView, head: numb
       : shape.headDimV * elementSizeBytes(shape.elementTypeV);
   const chunks: Uint8Array[] = [];
   for (let group = 0; group * shape.groupTokens < view.flashTokenCount; group++) {
-    const { bytes } = drive.pages.get(view.page(group, head, part))!;
+    const bytes = await readPage(view.page(group, head, part));
     chunks.push(bytes.subarray(0, shape.groupTokens * rowBytes));
     assert.ok(
       bytes.subarray(shape.groupTokens * rowBytes).every((byte) => byte === 0),

@@ -96,6 +96,8 @@ export class MemoryDrive implements KvPages, StagingLog {
   readonly reads: Lpn[] = [];
   /** Programs that still succeed; then writeFault, once. */
   programsUntilFault = Number.POSITIVE_INFINITY;
+  /** Operation number of the last log record. */
+  recordOperation = 0;
   /** Reads wait for it. */
   gate: Promise<void> = Promise.resolve();
   readonly #options: MemoryDriveOptions;
@@ -270,6 +272,7 @@ export class MemoryDrive implements KvPages, StagingLog {
   append(owner: StagingOwner, payload: Uint8Array): number {
     assert.equal(owner, stagingOwners.kv);
     this.#log.push({ operation: ++this.#operation, payload: payload.slice() });
+    this.recordOperation = this.#operation;
     return this.#operation;
   }
 

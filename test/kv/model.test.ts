@@ -1,324 +1,59 @@
-/** Random histories of sequences against a plain model, with checkpoints, killed processes and power cuts. */
-import assert from 'node:assert/strict';
+/** Random histories on the drive in memory, with killed processes and power cuts. */
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
-import { elementSizeBytes, elementTypeNames } from '../../spec/element-type.ts';
-import { failsWith } from './assertions.ts';
-import {
-  appendRows,
-  assertEqualBytes,
-  assertTokens,
-  createSequence,
-  openDrive,
-  readRows,
-  rowsOf,
-  rowsOfTail,
-  rowsOfView,
-  type Opened,
-} from './fixture.ts';
+import { openDrive, type OpenedMemory } from './fixture.ts';
 import { newRemains, seededRandom, type DriveRemains, type Random } from './memory-drive.ts';
-import { SequenceModel, type ModelSequence } from './sequence-model.ts';
+import { PAGE_SIZE_BYTES, playHistory, type Crash, type World } from './sequence-history.ts';
 
 const SEED = 20_261;
 const ARENA_BYTES = 2 * 1024 * 1024;
-const drive = { pageSizeBytes: 4096, channelCount: 3, pageCount: 20_000 };
 
-interface HeldView {
-  readonly view: LayerView;
-  readonly layer: number;
-  readonly tailTokens: readonly number[];
-}
-
-class History {
+class MemoryWorld implements World {
   readonly #random: Random;
-  #opened: Opened;
-  #model = new SequenceModel();
-  #views: HeldView[] = [];
-  #nextToken = 0;
-  readonly log: string[] = [];
+  opened: OpenedMemory;
 
-  constructor(opened: Opened, random: Random) {
-    this.#opened = opened;
+  private constructor(opened: OpenedMemory, random: Random) {
+    this.opened = opened;
     this.#random = random;
   }
 
-  #below(end: number): number {
-    return Math.floor(this.#random() * end);
+  static async open(random: Random): Promise<MemoryWorld> {
+    const remains = newRemains({ pageSizeBytes: PAGE_SIZE_BYTES, channelCount: 3, pageCount: 3000 });
+    return new MemoryWorld(await openDrive(remains, { random, arenaBytes: ARENA_BYTES }), random);
   }
 
-  #pick<T>(items: readonly T[]): T {
-    return items[this.#below(items.length)] as T;
+  get recordOperation(): number {
+    return this.opened.drive.recordOperation;
   }
 
-  #shape(): SequenceShape {
-    const dims = [8, 9, 16, 33, 64, 100, 256];
-    const shape = {
-      layerCount: 1 + this.#below(2),
-      kvHeadCount: 1 + this.#below(3),
-      headDimK: this.#pick(dims),
-      headDimV: this.#pick(dims),
-      elementTypeK: this.#pick(elementTypeNames),
-      elementTypeV: this.#pick(elementTypeNames),
-      groupTokens: 0,
-    };
-    const widest = Math.max(
-      shape.headDimK * elementSizeBytes(shape.elementTypeK),
-      shape.headDimV * elementSizeBytes(shape.elementTypeV),
-    );
-    const groupTokensMax = Math.floor(drive.pageSizeBytes / widest);
-    return { ...shape, groupTokens: this.#random() < 0.3 ? 0 : 1 + this.#below(Math.min(groupTokensMax, 9)) };
+  failAfterPrograms(count: number): void {
+    this.opened.drive.programsUntilFault = count;
   }
 
-  async step(): Promise<void> {
-    const { live } = this.#model;
-    const roll = this.#random();
-    if (live.length === 0 || (live.length < 5 && roll < 0.08)) return this.#create();
-    const sequence = this.#pick(live);
-    if (roll < 0.5) return this.#append(sequence);
-    if (roll < 0.57) return this.#repeat(sequence);
-    if (roll < 0.65) return live.length < 7 ? this.#fork(sequence) : this.#reclaim(sequence);
-    if (roll < 0.76) return this.#truncate(sequence);
-    if (roll < 0.79) return this.#reclaim(sequence);
-    if (roll < 0.84) return this.#check(sequence);
-    if (roll < 0.89) return this.#view(sequence);
-    if (roll < 0.93) return this.#makeDurable();
-    return this.#crash();
+  async makeDurable(how: 'flush' | 'fua'): Promise<void> {
+    if (how === 'fua') this.opened.drive.syncStaging();
+    else this.opened.drive.checkpoint(this.#random() < 0.3);
   }
 
-  #create(): void {
-    // Few different ids, so that reclaimed ones are asked for again.
-    const wanted = BigInt(1 + this.#below(12));
-    const isTaken = this.#model.live.some(({ id }) => id === wanted);
-    const id = createSequence(this.#opened, this.#shape(), this.#random() < 0.5 && !isTaken ? wanted : 0n);
-    this.log.push(`create ${id}`);
-    this.#model.create(id, this.#opened.store.shape(id), this.#opened.drive.operation);
-  }
-
-  async #append(sequence: ModelSequence): Promise<void> {
-    const layer = this.#below(sequence.layers.length);
-    const tokens = SequenceModel.tokens(sequence, layer);
-    const { groupTokens } = sequence.shape;
-    const count = this.#random() < 0.5 ? 1 + this.#below(3) : 1 + this.#below(Math.min(3 * groupTokens, 60));
-    const repeated = this.#random() < 0.2 ? Math.min(tokens.length, this.#below(count)) : 0;
-    const fresh = Array.from({ length: count - repeated }, () => this.#nextToken++);
-    const position = tokens.length - repeated;
-    const carried = [...tokens.slice(position), ...fresh];
-    const options = { elementType: this.#pick([undefined, ...elementTypeNames]), headMajor: this.#random() < 0.5 };
-    this.log.push(`append ${sequence.id}.${layer} at ${position}: ${carried.length}`);
-    const { drive: flash } = this.#opened;
-    if (this.#random() < 0.05) flash.programsUntilFault = this.#below(8);
-    try {
-      const length = await appendRows(this.#opened, sequence.id, layer, position, carried, options);
-      tokens.push(...fresh);
-      assert.equal(length, tokens.length);
-    } catch (error) {
-      failsWith('writeFault', /planted/)(error);
-      this.log.push('failed');
-      // If the record that abandons the generation is lost, groups that it did program may turn up.
-      tokens.push(...fresh);
-      this.#model.truncate(sequence, layer, tokens.length - fresh.length, flash.operation);
-    }
-    flash.programsUntilFault = Number.POSITIVE_INFINITY;
-  }
-
-  async #repeat(sequence: ModelSequence): Promise<void> {
-    const layer = this.#below(sequence.layers.length);
-    const tokens = SequenceModel.tokens(sequence, layer);
-    if (tokens.length === 0) return;
-    const position = this.#below(tokens.length);
-    const carried = tokens.slice(position, position + 1 + this.#below(tokens.length - position));
-    const headMajor = this.#random() < 0.5;
-    this.log.push(`repeat ${sequence.id}.${layer} at ${position}: ${carried.length}`);
-    assert.equal(await appendRows(this.#opened, sequence.id, layer, position, carried, { headMajor }), tokens.length);
-    const at = this.#below(carried.length);
-    carried[at] = 2 ** 30 + this.#nextToken++;
-    await assert.rejects(
-      appendRows(this.#opened, sequence.id, layer, position, carried, { headMajor }),
-      failsWith('appendConflict', /differs/, position + at),
-    );
-  }
-
-  async #fork(sequence: ModelSequence): Promise<void> {
-    const longest = Math.max(...sequence.layers.map((_, layer) => SequenceModel.tokens(sequence, layer).length));
-    const tokenCount = this.#below(longest + 2);
-    const request = { id: 0n, label: 'fork', leaseSeconds: 0, owner: 1n };
-    const id = await this.#opened.store.fork(sequence.id, tokenCount, request);
-    this.log.push(`fork ${sequence.id} at ${tokenCount}: ${id}`);
-    this.#model.fork(sequence, id, tokenCount, this.#opened.drive.operation);
-  }
-
-  async #truncate(sequence: ModelSequence): Promise<void> {
-    const lengths = sequence.layers.map((_, layer) => SequenceModel.tokens(sequence, layer).length);
-    const layer = this.#random() < 0.5 ? undefined : this.#below(lengths.length);
-    const limit = layer === undefined ? Math.min(...lengths) : (lengths[layer] as number);
-    const length = this.#random() < 0.5 ? this.#below(limit + 1) : Math.max(0, limit - this.#below(4));
-    const before = this.#opened.drive.operation;
-    this.log.push(`truncate ${sequence.id}.${layer ?? 'all'} to ${length}`);
-    await this.#opened.store.truncate(sequence.id, layer, length);
-    const { operation } = this.#opened.drive;
-    if (operation > before) this.#model.truncate(sequence, layer, length, operation);
-  }
-
-  async #reclaim(sequence: ModelSequence): Promise<void> {
-    this.log.push(`reclaim ${sequence.id}`);
-    await this.#opened.store.reclaim(sequence.id);
-    sequence.diedOperation = this.#opened.drive.operation;
-  }
-
-  async #check(sequence: ModelSequence): Promise<void> {
-    const layer = this.#below(sequence.layers.length);
-    const tokens = SequenceModel.tokens(sequence, layer);
-    await assertTokens(this.#opened, sequence.id, layer, tokens);
-    if (tokens.length === 0) return;
-    const start = this.#below(tokens.length);
-    const some = tokens.slice(start, start + 1 + this.#below(tokens.length - start));
-    const firstHead = this.#below(sequence.shape.kvHeadCount);
-    const options = {
-      elementType: this.#pick([undefined, ...elementTypeNames]),
-      headMajor: this.#random() < 0.5,
-      firstHead,
-      headCount: 1 + this.#below(sequence.shape.kvHeadCount - firstHead),
-      part: this.#pick([1, 2, 3] as const),
-    };
-    const found = await readRows(this.#opened, sequence.id, layer, start, some.length, options);
-    assertEqualBytes(found, rowsOf(sequence.shape, layer, some, options), `part of ${sequence.id}.${layer}`);
-  }
-
-  #view(sequence: ModelSequence): void {
-    const layer = this.#below(sequence.layers.length);
-    const tokens = SequenceModel.tokens(sequence, layer);
-    const view = this.#opened.store.view(sequence.id, layer);
-    assert.equal(view.length, tokens.length);
-    for (let head = 0; head < sequence.shape.kvHeadCount; head++) {
-      for (const part of [0, 1] as const) {
-        const expected = rowsOf(sequence.shape, layer, tokens, {
-          firstHead: head,
-          headCount: 1,
-          part: part === 0 ? 1 : 2,
-        });
-        assertEqualBytes(rowsOfView(this.#opened, view, head, part), expected, `view of ${sequence.id}.${layer}`);
-      }
-    }
-    this.#views.push({ view, layer, tailTokens: tokens.slice(view.flashTokenCount) });
-    if (this.#views.length > 4) this.#releaseViews(2);
-  }
-
-  #releaseViews(count: number): void {
-    for (const { view, layer, tailTokens } of this.#views.splice(0, count)) {
-      const { shape } = view;
-      for (let head = 0; head < shape.kvHeadCount; head++) {
-        for (const part of [0, 1] as const) {
-          const options = { firstHead: head, headCount: 1, part: part === 0 ? 1 : 2 } as const;
-          const expected = rowsOf(shape, layer, tailTokens, options);
-          const rowBytes = tailTokens.length === 0 ? 0 : expected.byteLength / tailTokens.length;
-          const found = rowsOfTail(this.#opened.arena, view, head, part, rowBytes);
-          assertEqualBytes(found, expected, 'tail of a held view');
-        }
-      }
-      view.release();
-    }
-  }
-
-  #makeDurable(): void {
-    const fua = this.#random() < 0.4;
-    this.log.push(fua ? 'syncStaging' : 'checkpoint');
-    if (fua) this.#opened.drive.syncStaging();
-    else this.#opened.drive.checkpoint(this.#random() < 0.3);
-    this.#model.markDurable();
-    if (!fua) this.#assertCounters();
-  }
-
-  #assertCounters(): void {
-    const {
-      store,
-      drive: { heldPageCount, holderCount },
-    } = this.#opened;
-    const { live } = this.#model;
-    let tokenCount = 0;
-    let pageCount = 0;
-    for (const { shape, layers } of live) {
-      for (const generations of layers) {
-        const { length } = generations.at(-1)!.tokens;
-        tokenCount += length;
-        pageCount += Math.floor(length / shape.groupTokens) * shape.kvHeadCount * 2;
-      }
-    }
-    const snapshot = store.snapshot();
-    assert.equal(snapshot.tokenCount, tokenCount);
-    assert.equal(snapshot.heldPageCount, pageCount);
-    assert.equal(holderCount, pageCount, 'holders of pages');
-    assert.ok(heldPageCount <= pageCount);
-    assert.equal(snapshot.sequenceCount, live.length);
-  }
-
-  async #crash(): Promise<void> {
-    this.#releaseViews(this.#views.length);
-    const { drive: old } = this.#opened;
-    let remains: DriveRemains;
-    let wholeGroups = false;
-    if (this.#random() < 0.4) {
-      this.log.push('kill');
-      remains = old.kill();
-      wholeGroups = true;
-    } else {
-      const records = this.#below(old.unsyncedRecordCount + 1);
-      const share = this.#pick([0, 0.3, 0.9, 1]);
-      this.log.push(`power cut, ${records} of ${old.unsyncedRecordCount} records, ${share} of pages`);
-      remains = old.powerCut(records, () => this.#random() < share);
-    }
-    this.#opened.store.close();
-    this.#opened = await openDrive(remains, { random: this.#random, arenaBytes: ARENA_BYTES });
-    await this.#adopt(Math.max(remains.checkpointOperation, remains.log.at(-1)?.operation ?? 0), wholeGroups);
-  }
-
-  /** Checks what was found against what may be found, and goes on from there. */
-  async #adopt(operation: number, wholeGroups: boolean): Promise<void> {
-    const survivors = this.#model.survivors(operation);
-    const { store } = this.#opened;
-    assert.deepEqual(
-      store.list(0n, 100),
-      survivors.map(({ id }) => id).sort((a, b) => (a < b ? -1 : 1)),
-    );
-    const found = [];
-    for (const sequence of survivors) {
-      const { lengths } = store.summary(sequence.id);
-      const tokens: number[][] = [];
-      for (const [layer, length] of lengths.entries()) {
-        const surviving = SequenceModel.surviving(sequence, layer, operation);
-        const { groupTokens } = sequence.shape;
-        const inPages = wholeGroups ? surviving.tokens.length - (surviving.tokens.length % groupTokens) : 0;
-        const lengthMin = Math.max(surviving.lengthMin, inPages);
-        assert.ok(length >= lengthMin, `${sequence.id}.${layer} has ${length}, at least ${lengthMin} were durable`);
-        assert.ok(
-          length <= surviving.tokens.length,
-          `${sequence.id}.${layer} has ${length} > ${surviving.tokens.length}`,
-        );
-        tokens.push(surviving.tokens.slice(0, length));
-        await assertTokens(this.#opened, sequence.id, layer, tokens[layer] as number[]);
-      }
-      found.push({ id: sequence.id, shape: sequence.shape, tokens });
-    }
-    assert.equal(store.snapshot().recovery.lostTokenCount, 0);
-    this.#model = SequenceModel.found(found);
-    this.#assertCounters();
-  }
-
-  async finish(): Promise<void> {
-    for (const sequence of this.#model.live) {
-      for (const layer of sequence.layers.keys()) {
-        await assertTokens(this.#opened, sequence.id, layer, SequenceModel.tokens(sequence, layer));
-      }
-      await this.#reclaim(sequence);
-    }
-    this.#releaseViews(this.#views.length);
-    const {
-      store,
-      drive: { holderCount },
-    } = this.#opened;
-    assert.equal(holderCount, 0, 'every page is let go of');
-    assert.equal(store.snapshot().tailBytes, 0, 'every tail is let go of');
+  async crash(): Promise<Crash> {
+    const { drive: old, store } = this.opened;
+    const isWhole = this.#random() < 0.4;
+    const share = isWhole ? 1 : ([0, 0.3, 0.9, 1][Math.floor(this.#random() * 4)] as number);
+    const recordCount = isWhole ? old.unsyncedRecordCount : Math.floor(this.#random() * (old.unsyncedRecordCount + 1));
+    const what = `crash: kept ${recordCount} of ${old.unsyncedRecordCount} records, ${share} of pages`;
+    const remains: DriveRemains = old.powerCut(recordCount, () => this.#random() < share);
     store.close();
+    this.opened = await openDrive(remains, { random: this.#random, arenaBytes: ARENA_BYTES });
+    const survivedOperation = Math.max(remains.checkpointOperation, remains.log.at(-1)?.operation ?? 0);
+    return { what, survivedOperation, isWhole };
+  }
+
+  holderCount(): number {
+    return this.opened.drive.holderCount;
+  }
+
+  async close(): Promise<void> {
+    this.opened.store.close();
   }
 }
 
@@ -326,15 +61,7 @@ test('histories of sequences agree with the model, across crashes', async () => 
   await fc.assert(
     fc.asyncProperty(fc.integer({ min: 1, max: 2 ** 31 }), fc.integer({ min: 20, max: 160 }), async (seed, steps) => {
       const random = seededRandom(seed);
-      const history = new History(await openDrive(newRemains(drive), { random, arenaBytes: ARENA_BYTES }), random);
-      try {
-        for (let i = 0; i < steps; i++) await history.step();
-        await history.finish();
-      } catch (error) {
-        assert.ok(error instanceof Error);
-        error.message += `\nhistory ${seed}, ${steps}:\n${history.log.join('\n')}`;
-        throw error;
-      }
+      await playHistory(await MemoryWorld.open(random), random, steps, String(seed));
     }),
     { seed: SEED, numRuns: Number(process.env['ATTNDRIVE_TEST_RUNS'] ?? 50) },
   );

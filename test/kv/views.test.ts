@@ -78,7 +78,7 @@ test('tokens of a view are those at the call, and pages are what the view names 
   await appendRows(opened, id, 0, 0, tokenRange(0, 16));
   const view = opened.store.view(id, 0);
   const expected = rowsOf(plainShape, 0, tokenRange(0, 16), { headMajor: true, firstHead: 0, headCount: 1, part: 1 });
-  assertEqualBytes(rowsOfView(opened, view, 0, 0), expected, 'two whole groups');
+  assertEqualBytes(await rowsOfView(opened, view, 0, 0), expected, 'two whole groups');
   assert.throws(() => view.tail(0, 0), /tail rows/);
   assert.throws(() => view.page(2, 0, 0), /group 2/);
   view.release();

@@ -23,6 +23,14 @@ export class ArenaScope {
   release(): void {
     for (const offset of this.#offsets.splice(0)) this.#arena.free(offset);
   }
+
+  /** Leaves the buffers to somebody who calls what is returned when they are no longer needed. */
+  detach(): () => void {
+    const offsets = this.#offsets.splice(0);
+    return () => {
+      for (const offset of offsets) this.#arena.free(offset);
+    };
+  }
 }
 
 /** Runs `work` with buffers that are given back when it settles. */

@@ -169,8 +169,12 @@ export interface CommandData {
    * offsets must ascend (hosts that can't seek in their data refuse anything else), so read the data in one call.
    */
   read(target: Uint8Array, offset?: number): Promise<void> | void;
-  /** Gives data to the host, once per command. `source` may be changed when it returns or resolves. */
-  write(source: Uint8Array): Promise<void> | void;
+  /**
+   * Gives data to the host, once per command. When it returns or resolves, the command may complete. Without `onTaken`
+   * `source` may be changed then; with it, `source` must stay as it is until `onTaken` is called, which happens exactly
+   * once, also where the connection ends: a completion then need not wait until a slow socket has taken the data.
+   */
+  write(source: Uint8Array, onTaken?: () => void): Promise<void> | void;
 }
 
 export interface CommandContext {

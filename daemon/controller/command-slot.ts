@@ -29,6 +29,8 @@ const SGL_TYPE_AT = at.sgl + 15;
 export interface SlotOwner {
   finished(slot: CommandSlot, result: CommandResult): void;
   failed(slot: CommandSlot, error: unknown): void;
+  /** What the command has taken of the budget is given back by calling this, not when the command completes. */
+  detachBudget(slot: CommandSlot): () => void;
 }
 
 export interface SlotModules {
@@ -46,6 +48,7 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
   readonly bytes = new Uint8Array(submissionEntry.sizeBytes);
   readonly #view = new DataView(this.bytes.buffer);
   readonly #link: QueueLink;
+  readonly #owner: SlotOwner;
   readonly #counters: HostByteCounters;
   readonly signal: AbortSignal;
   readonly entry: SubmissionEntry = this;
@@ -83,6 +86,7 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
 
   constructor(modules: SlotModules) {
     this.#link = modules.link;
+    this.#owner = modules.owner;
     this.#counters = modules.bytes;
     this.signal = modules.signal;
     this.onFinished = (result) => modules.owner.finished(this, result);
@@ -237,18 +241,42 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
     }
   }
 
-  write(source: Uint8Array): Promise<void> | void {
+  write(source: Uint8Array, onTaken?: () => void): Promise<void> | void {
     const direction = directionOf(this.opcode);
     assert(direction >= DIRECTION_IN, `opcode ${this.opcode} gives the host no data`);
     assert(!this.#written, 'a command gives its data once');
     this.#written = true;
-    if (source.length === 0) return;
-    if (direction === DIRECTION_BOTH || this.#kind === 'transport') {
-      assert(direction === DIRECTION_BOTH || source.length <= this.lengthBytes, 'more data than the host asked for');
-      this.#counters.outPdu += source.length;
-      return this.#link.send(this.commandId, source);
+    if (source.length === 0) return onTaken?.();
+    const overSocket = direction === DIRECTION_BOTH || this.#kind === 'transport';
+    assert(direction === DIRECTION_BOTH || source.length <= this.lengthBytes, 'more data than the host asked for');
+    if (overSocket) return this.#send(source, onTaken);
+    return this.#writeRegion(source, onTaken);
+  }
+
+  #writeRegion(source: Uint8Array, onTaken: (() => void) | undefined): Promise<void> | void {
+    let written: Promise<void> | void;
+    try {
+      written = (this.#region as MemoryRegion).write(this.#offset, source);
+    } catch (error) {
+      onTaken?.();
+      throw error;
     }
-    assert(source.length <= this.lengthBytes, 'more data than the host asked for');
-    return (this.#region as MemoryRegion).write(this.#offset, source);
+    if (written === undefined) return onTaken?.();
+    return onTaken === undefined ? written : written.finally(onTaken);
+  }
+
+  /** The completion follows the data on the same socket, so it need not wait until the socket has taken the data. */
+  #send(source: Uint8Array, onTaken: (() => void) | undefined): Promise<void> | void {
+    this.#counters.outPdu += source.length;
+    const sent = this.#link.send(this.commandId, source);
+    if (sent === undefined) return onTaken?.();
+    if (onTaken === undefined) return sent;
+    const releaseBudget = this.#owner.detachBudget(this);
+    const taken = (): void => {
+      onTaken();
+      releaseBudget();
+    };
+    // If it fails the connection is gone, and the completion with it.
+    sent.then(taken, taken);
   }
 }

@@ -271,6 +271,13 @@ export class Queue implements QueuePort, SlotOwner {
     this.#modules.subsystem.reportFatal(error);
   }
 
+  detachBudget(slot: CommandSlot): () => void {
+    if (!slot.hasBudget) return () => undefined;
+    slot.hasBudget = false;
+    const { lengthBytes } = slot;
+    return () => this.#modules.budget.release(this.#share, lengthBytes);
+  }
+
   #fail(slot: CommandSlot, code: ErrorCode): void {
     this.#complete(slot, code, 0, 0);
   }

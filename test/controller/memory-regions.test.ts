@@ -139,6 +139,22 @@ describe('a memory region', () => {
     assert.equal((await host.run({ opcode: adminOpcodes.regionDelete.opcode, cdw10: key })).status, 0);
   });
 
+  for (const lbaCount of [1, 64]) {
+    test(`deleted before ${lbaCount} blocks are put into it: a status, and no buffer is lost`, async (t) => {
+      const rig = await createRig(t);
+      const { host, cntlid } = await rig.admin();
+      const io = await rig.io(cntlid);
+      const { key } = await createRegion(host, lbaCount * LBA);
+      rig.blocks.gate.shut();
+      io.send({ ...read, cdw12: lbaCount - 1, sgl: keyed(key, 0, lbaCount * LBA) });
+      while (rig.blocks.gate.waitingCount === 0) await new Promise((resolve) => setImmediate(resolve));
+      await host.run({ opcode: adminOpcodes.regionDelete.opcode, cdw10: key });
+      rig.blocks.gate.open();
+      assert.equal((await io.completion()).status, statusOf('sglDataBlock'));
+      assert.equal(rig.arena.sizeBytes - rig.arena.freeBytes, rig.arenaUsedBytes);
+    });
+  }
+
   test('deleted under a running transfer: the transfer ends, the descriptor is closed after it', async (t) => {
     const rig = await createRig(t);
     const { host, cntlid } = await rig.admin();

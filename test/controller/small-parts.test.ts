@@ -17,7 +17,7 @@ describe('the SGL of a command', () => {
   const association = { region: () => region } as unknown as Association;
   const slot = new CommandSlot({
     link: {} as QueueLink,
-    owner: { finished: () => undefined, failed: () => undefined },
+    owner: { finished: () => undefined, failed: () => undefined, detachBudget: () => () => undefined },
     signal: new AbortController().signal,
     bytes: { inCapsule: 0, inPdu: 0, outPdu: 0 },
   });

@@ -85,6 +85,7 @@ describe('R2T', () => {
     assert.equal(c2h.flags, pduFlags.last);
     assert.deepEqual(c2h.data, data);
     assert.equal((await host.completion()).status, 0);
+    while (rig.subsystem.snapshot().runningBytes > 0) await new Promise((resolve) => setImmediate(resolve));
     assert.equal(rig.arena.freeBytes, rig.arena.sizeBytes - rig.arenaUsedBytes);
   });
 

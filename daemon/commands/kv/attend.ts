@@ -63,7 +63,7 @@ function run(
     try {
       const command = new AttendCommand(plan, { scope, modules, slots: association.slots, dataOffset, exchangeBytes });
       const counts = await command.run();
-      if (exchangeBytes !== undefined) await data.write(command.exchange());
+      if (exchangeBytes !== undefined) await data.write(command.exchange(), scope.detach());
       for (const slot of slots) association.slots.commit(slot);
       return count(plan, counts, modules);
     } catch (error) {

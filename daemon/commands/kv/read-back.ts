@@ -43,7 +43,7 @@ async function readBack(
     const offset = scope.allocate(lengthBytes);
     await kv.readBack(request, offset);
     counters.kvReadBackBytes += lengthBytes;
-    await data.write(scope.view(offset, lengthBytes));
+    await data.write(scope.view(offset, lengthBytes), scope.detach());
     return SUCCESS;
   });
 }

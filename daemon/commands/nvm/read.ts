@@ -35,7 +35,7 @@ async function read(
     await blocks.read(range.lba, range.lbaCount, target);
     counters.blockReadCommands++;
     counters.blockReadBytes += lengthBytes;
-    await data.write(target);
+    await data.write(target, scope.detach());
     return SUCCESS;
   });
 }

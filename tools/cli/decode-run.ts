@@ -1,5 +1,5 @@
 /** What `decode` does: runs the text, and tells afterwards what it took. */
-import type { DriveClient } from '../../client/index.ts';
+import type { DriveClient, DriveCommandError } from '../../client/index.ts';
 import type { ElementType } from '../../spec/element-type.ts';
 import { type Comparison, comparisonText, compareTokens, decodeInMemory as referenceTokens } from '../model/comparison.ts';
 import { createCpuBackend } from '../model/cpu-backend.ts';
@@ -101,9 +101,17 @@ async function decodeWith(client: DriveClient, loaded: LoadedModel, options: Dec
 
 /** The cause, and how to go on: what the sequence held at the last flush is still there. */
 function stoppedError(error: unknown, writer: TextWriter, id: bigint, options: DecodeCommandOptions): CliError {
-  const cause = error instanceof Error ? error.message : String(error);
+  const cause = describeFailure(error);
   const going = `sequence ${id} keeps what is durable; go on with: ${continueCommand(id, options)}`;
   return new CliError(`stopped after ${writer.tokens.length} tokens: ${cause}; ${going}`);
+}
+
+/** A media error's page is the number beside the status. */
+function describeFailure(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { code, dw0, dw1 } = error as Partial<DriveCommandError>;
+  if (code !== 'unrecoveredRead') return error.message;
+  return `${error.message}: flash page ${(dw1 ?? 0) * 2 ** 32 + (dw0 ?? 0)}`;
 }
 
 function continueCommand(id: bigint, options: DecodeCommandOptions): string {

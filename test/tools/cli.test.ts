@@ -63,7 +63,15 @@ test('files that are no model or not its tokenizer are named', () => {
 });
 
 test('decode in memory prints the text and one line break, the rest goes to standard error', () => {
-  const { status, stdout, stderr } = attndrive(['decode', '--attention', 'memory', '--prompt', 'the drive', '--tokens', '24']);
+  const { status, stdout, stderr } = attndrive([
+    'decode',
+    '--attention',
+    'memory',
+    '--prompt',
+    'the drive',
+    '--tokens',
+    '24',
+  ]);
   assert.equal(stdout, 'the drive noshe she fuvi thi ni lunepa zu nai sho koshu te\n');
   assert.match(stderr, /24 tokens in .* tokens\/s\), attention in memory, f32/);
   assert.equal(status, 0);
@@ -80,7 +88,18 @@ test('a prompt that is no UTF-8 reaches the model as it was given', () => {
 });
 
 test('bf16 says where its text leaves that of f32', () => {
-  const args = ['decode', '--attention', 'memory', '--prompt', 'the drive', '--tokens', '200', '--kv-dtype', 'bf16', '--json'];
+  const args = [
+    'decode',
+    '--attention',
+    'memory',
+    '--prompt',
+    'the drive',
+    '--tokens',
+    '200',
+    '--kv-dtype',
+    'bf16',
+    '--json',
+  ];
   const summary = JSON.parse(attndrive(args).stderr) as { comparisons: { firstDifference: { position: number } }[] };
   const position = summary.comparisons[0]?.firstDifference.position ?? 0;
   assert.ok(position > 1 && position < 200, `first difference at ${position}`);

@@ -26,5 +26,8 @@ export function attndrive(args: readonly string[], environment: NodeJS.ProcessEn
 }
 
 export function startAttndrive(args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
-  return spawn(process.execPath, [launcher, ...args], { env: environmentOf(environment), stdio: ['ignore', 'pipe', 'pipe'] });
+  return spawn(process.execPath, [launcher, ...args], {
+    env: environmentOf(environment),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
 }

@@ -44,13 +44,17 @@ async function withDaemon(work: (daemon: DaemonProcess) => Promise<void>): Promi
 }
 
 for (const kernels of ['native', 'wasm', 'reference']) {
-  const missing = kernels === 'native' && !existsSync(native) ? 'SKIPPED: native kernels are not built (no compiler?)' : false;
+  const missing =
+    kernels === 'native' && !existsSync(native) ? 'SKIPPED: native kernels are not built (no compiler?)' : false;
   test(`decoded through flash, ${kernels} kernels: same text, and it really was flash`, { skip: missing }, async () => {
     await withDaemon(async (daemon) => {
       await daemon.start(['--kernels', kernels]);
       const { text, summary } = decode(daemon, [...builtIn, '--tokens', '200']);
       assert.equal(text, inMemory(200));
-      assert.deepEqual(summary.comparisons.map(({ firstDifference }) => firstDifference), [null]);
+      assert.deepEqual(
+        summary.comparisons.map(({ firstDifference }) => firstDifference),
+        [null],
+      );
       checkFlash(summary, createBuiltInModel().model.shape);
       if (skipPublished === false) {
         const stories = decode(daemon, [...published, '--tokens', '200']);
@@ -74,14 +78,14 @@ function checkFlash(summary: Summary, shape: { readonly layerCount: number; read
 }
 
 for (const elementType of ['f16', 'bf16']) {
-  test(`${elementType} in the drive is ${elementType} in memory, and the first token that f32 has otherwise is told`, async () => {
+  test(`${elementType} in the drive is ${elementType} in memory; where f32 leaves it is told`, async () => {
     await withDaemon(async (daemon) => {
       await daemon.start();
       const { summary } = decode(daemon, [...builtIn, '--tokens', '200', '--kv-dtype', elementType]);
-      assert.deepEqual(summary.comparisons.map(({ against }) => against), [
-        'attention in memory, f32',
-        `attention in memory, ${elementType}`,
-      ]);
+      assert.deepEqual(
+        summary.comparisons.map(({ against }) => against),
+        ['attention in memory, f32', `attention in memory, ${elementType}`],
+      );
       assert.equal(summary.comparisons[1]?.firstDifference, null);
       if (elementType === 'bf16') assert.notEqual(summary.comparisons[0]?.firstDifference, null);
     });
@@ -134,7 +138,16 @@ test('a bit flipped in a programmed page is a media error that names the page, n
     await daemon.end('SIGTERM');
     flipBit(join(daemon.folder, 'media/cells.bin'));
     await daemon.start();
-    const args = ['decode', '--drive', daemon.folder, ...builtIn, '--tokens', '200', '--sequence', String(summary.sequence)];
+    const args = [
+      'decode',
+      '--drive',
+      daemon.folder,
+      ...builtIn,
+      '--tokens',
+      '200',
+      '--sequence',
+      String(summary.sequence),
+    ];
     const { status, stdout, stderr } = attndrive(args);
     assert.equal(status, 1);
     assert.match(stderr, /unrecovered read error.*: flash page \d+/);

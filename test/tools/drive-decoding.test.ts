@@ -27,7 +27,7 @@ async function decode({ client }: Bench, changes: Partial<DriveDecodingOptions> 
 }
 
 for (const regions of [true, false]) {
-  test(`a text decoded with attention in the drive is the text of memory, regions ${regions ? 'on' : 'off'}`, async () => {
+  test(`decoded with attention in the drive, the text is that of memory, regions ${regions ? 'on' : 'off'}`, async () => {
     await withDrive({ regions, inCapsuleBytes: 8192 }, async (bench) => {
       const { tokens, decoding } = await decode(bench);
       assert.deepEqual(tokens, await inMemory(40));

@@ -4,7 +4,9 @@ import type { Model } from '../../tools/model/checkpoint.ts';
 type Rows = number[][];
 
 const times = (matrix: Float32Array, rowCount: number, x: readonly number[]): number[] =>
-  Array.from({ length: rowCount }, (_, row) => x.reduce((sum, value, i) => sum + matrix[row * x.length + i]! * value, 0));
+  Array.from({ length: rowCount }, (_, row) =>
+    x.reduce((sum, value, i) => sum + matrix[row * x.length + i]! * value, 0),
+  );
 
 function rmsNorm(x: readonly number[], weights: Float32Array): number[] {
   const scale = 1 / Math.sqrt(x.reduce((sum, value) => sum + value * value, 0) / x.length + 1e-5);
@@ -31,7 +33,8 @@ function attend(query: readonly number[], keys: Rows, values: Rows, headDim: num
     });
     const sum = scores.reduce((a, b) => a + b, 0);
     return Array.from({ length: headDim }, (_row, i) =>
-      values.reduce((total, value, t) => total + (scores[t]! / sum) * value[kvStart + i]!, 0));
+      values.reduce((total, value, t) => total + (scores[t]! / sum) * value[kvStart + i]!, 0),
+    );
   });
 }
 

@@ -48,7 +48,7 @@ for (const ownClassifier of [false, true]) {
   });
 }
 
-test('steps are counted as the reference program does: the prompt\'s too, 0 and too many mean the whole context', async () => {
+test("steps count the prompt's tokens too; 0 and too many mean the whole context", async () => {
   const model = parseCheckpoint(checkpointBytes(tinyHeader, 5), 'tiny');
   const tokenizer = tinyTokenizer();
   assert.equal(stepCountOf(model, 0), 32);
@@ -90,7 +90,8 @@ test('files that are no model are refused, with the value and what is allowed', 
   const good = checkpointBytes(tinyHeader, 1);
   const refused = (bytes: Uint8Array<ArrayBuffer>, message: RegExp) =>
     assert.throws(() => parseCheckpoint(bytes, 'm.bin'), { name: 'ModelError', message });
-  const withHeader = (change: Partial<typeof tinyHeader>) => joined(headerBytes({ ...tinyHeader, ...change }), good.subarray(28));
+  const withHeader = (change: Partial<typeof tinyHeader>) =>
+    joined(headerBytes({ ...tinyHeader, ...change }), good.subarray(28));
   refused(good.slice(0, 20), /model m.bin: truncated: 20 bytes, the header alone has 28/);
   refused(good.slice(0, good.length - 4), /truncated: \d+ bytes, its header .* asks for \d+/);
   refused(joined(good, Uint8Array.of(0, 0, 0, 0)), /too long/);

@@ -28,34 +28,19 @@ for (const elementType of ['f32', 'f16', 'bf16'] as const) {
 
 // What the reference program prints for these prompts in 48 steps.
 const others: [string, string][] = [
-  [
-    'h€llo 🙂',
-    'h€llo . He lived to eat space. He had a big bag of candy. He was very happy. He wanted to see wh',
-  ],
+  ['h€llo 🙂', 'h€llo . He lived to eat space. He had a big bag of candy. He was very happy. He wanted to see wh'],
   [
     'Once upon a time',
     'Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. She wanted to',
   ],
-  [
-    '  two  spaces',
-    '  two  spaceship. Anna was very excited. She wanted to see what was inside. She wanted to',
-  ],
-  [
-    '日本語',
-    's. Every day, Jack was very excited to go to the park. He was very excited to go',
-  ],
+  ['  two  spaces', '  two  spaceship. Anna was very excited. She wanted to see what was inside. She wanted to'],
+  ['日本語', 's. Every day, Jack was very excited to go to the park. He was very excited to go'],
   [
     'tab\tnew\nline',
-    'tab\tnew\nline was a little boy named Timmy. Timmy loved to play with his toys and run around. One day, Timmy\'s mom told h',
+    "tab\tnew\nline was a little boy named Timmy. Timmy loved to play with his toys and run around. One day, Timmy's mom told h",
   ],
-  [
-    '<0x41>',
-    '<0x41>. Anna was very pretty. She liked to see all the animals. She had a big box and a s',
-  ],
-  [
-    'naïve café',
-    'nave cafés. It was a big, red castle. It was a big, red castle. It was a big, red cast',
-  ],
+  ['<0x41>', '<0x41>. Anna was very pretty. She liked to see all the animals. She had a big box and a s'],
+  ['naïve café', 'nave cafés. It was a big, red castle. It was a big, red castle. It was a big, red cast'],
 ];
 
 for (const [prompt, text] of others) {

@@ -77,12 +77,19 @@ export interface TinyPiece {
 
 /** Specials and byte tokens, then `pieces`: token 259 on. */
 export function tokenizerBytes(pieces: readonly TinyPiece[]): Uint8Array<ArrayBuffer> {
-  const bytePieces = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`);
+  const bytePieces = Array.from(
+    { length: 256 },
+    (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`,
+  );
   const all = ['<unk>', '\n<s>\n', '\n</s>\n', ...bytePieces].map((text): TinyPiece => ({ text, score: 0 }));
   const parts: Uint8Array[] = [new Uint8Array(Int32Array.of(16).buffer)];
   for (const { text, score } of [...all, ...pieces]) {
     const encoded = new TextEncoder().encode(text);
-    parts.push(new Uint8Array(Float32Array.of(score).buffer), new Uint8Array(Int32Array.of(encoded.length).buffer), encoded);
+    parts.push(
+      new Uint8Array(Float32Array.of(score).buffer),
+      new Uint8Array(Int32Array.of(encoded.length).buffer),
+      encoded,
+    );
   }
   return joined(...parts);
 }

@@ -23,7 +23,8 @@ function tiny(): Tokenizer {
   return parseTokenizer(tokenizerBytes(pieces), FIRST + pieces.length, 'tiny');
 }
 const encode = (text: string): number[] => tiny().encode(new TextEncoder().encode(text));
-const decode = (previous: number, token: number): string => Buffer.from(tiny().decode(previous, token)).toString('latin1');
+const decode = (previous: number, token: number): string =>
+  Buffer.from(tiny().decode(previous, token)).toString('latin1');
 
 test('an empty text is BOS alone; others begin with a space', () => {
   assert.deepEqual(encode(''), [1]);
@@ -46,7 +47,13 @@ test('bytes that are not UTF-8 become byte tokens, at most four bytes at a time'
   const stray = Uint8Array.of(0x80, 0x81, 0x82, 0x83, 0x84, 0x62);
   const expected = [0x80, 0x81, 0x82, 0x83, 0x84].map(byteToken);
   assert.deepEqual(tiny().encode(stray), [1, id(' '), ...expected, id('b')]);
-  assert.deepEqual(tiny().encode(Uint8Array.of(0xc3, 0xa9, 0xa9)), [1, id(' '), byteToken(0xc3), byteToken(0xa9), byteToken(0xa9)]);
+  assert.deepEqual(tiny().encode(Uint8Array.of(0xc3, 0xa9, 0xa9)), [
+    1,
+    id(' '),
+    byteToken(0xc3),
+    byteToken(0xa9),
+    byteToken(0xa9),
+  ]);
 });
 
 test('a text ends at its first zero byte', () => {
@@ -67,7 +74,7 @@ test('joining a long text takes no more than its square in cheap steps', () => {
   assert.equal(tokens.length, 3002);
 });
 
-test('files that are not this model\'s tokenizer are refused, with the value', () => {
+test("files that are not this model's tokenizer are refused, with the value", () => {
   const good = tokenizerBytes(pieces);
   const count = FIRST + pieces.length;
   const refused = (bytes: Uint8Array, message: RegExp) =>
@@ -83,7 +90,9 @@ test('files that are not this model\'s tokenizer are refused, with the value', (
 test('a vocabulary without a space or without byte tokens says so when it needs them', () => {
   const bare = joined(
     new Uint8Array(4),
-    ...['u', 's', 'e'].map((text) => joined(new Uint8Array(4), Uint8Array.of(1, 0, 0, 0), new TextEncoder().encode(text))),
+    ...['u', 's', 'e'].map((text) =>
+      joined(new Uint8Array(4), Uint8Array.of(1, 0, 0, 0), new TextEncoder().encode(text)),
+    ),
   );
   const tokenizer = parseTokenizer(bare, 3, 'bare');
   assert.deepEqual(tokenizer.encode(new Uint8Array(0)), [1]);

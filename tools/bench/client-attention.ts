@@ -1,6 +1,13 @@
-/** Attention in the client over K and V that it holds, with the drive's own kernels: what a host without ATTN would do. */
+/** Attention in the client, over K and V that it holds, with the drive's kernels: what a host without ATTN would do. */
 import type { Arena } from '../../daemon/base/arena.ts';
-import { attendJob, boundsStruct, frameArenas, frameStruct, mergeJob, partialSizeBytes } from '../../daemon/kernels/contract.ts';
+import {
+  attendJob,
+  boundsStruct,
+  frameArenas,
+  frameStruct,
+  mergeJob,
+  partialSizeBytes,
+} from '../../daemon/kernels/contract.ts';
 import { elementTypes } from '../../spec/element-type.ts';
 import type { ComputePool } from './compute-pool.ts';
 import { type BenchShape, layerBytes } from './shapes.ts';
@@ -87,11 +94,14 @@ export class ClientAttention {
   /** Attends with every query head; heads are shared out over the threads. */
   async run(): Promise<void> {
     const threads = this.#pool.threadCount;
-    const share = (jobs: readonly number[], thread: number): number[] => jobs.filter((_, head) => head % threads === thread);
-    await this.#pool.run(Array.from({ length: threads }, (_, thread) => ({
-      kind: 'attend',
-      attend: share(this.#attend, thread),
-      merge: share(this.#merge, thread),
-    })));
+    const share = (jobs: readonly number[], thread: number): number[] =>
+      jobs.filter((_, head) => head % threads === thread);
+    await this.#pool.run(
+      Array.from({ length: threads }, (_, thread) => ({
+        kind: 'attend',
+        attend: share(this.#attend, thread),
+        merge: share(this.#merge, thread),
+      })),
+    );
   }
 }

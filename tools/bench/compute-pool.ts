@@ -9,8 +9,10 @@ export class ComputePool {
   readonly #workers: readonly Worker[];
 
   constructor(threadCount: number, setup: WorkerSetup) {
-    this.#workers = Array.from({ length: threadCount }, () =>
-      new Worker(new URL('./compute-worker.js', import.meta.url), { workerData: setup }));
+    this.#workers = Array.from(
+      { length: threadCount },
+      () => new Worker(new URL('./compute-worker.js', import.meta.url), { workerData: setup }),
+    );
   }
 
   get threadCount(): number {
@@ -19,13 +21,15 @@ export class ComputePool {
 
   /** One task per thread; resolves when all are done. */
   async run(tasks: readonly WorkerTask[]): Promise<void> {
-    await Promise.all(tasks.map(async (task, i) => {
-      const worker = this.#workers[i];
-      if (worker === undefined) throw new RangeError(`task ${i} of ${this.#workers.length} threads`);
-      const answer = once(worker, 'message');
-      worker.postMessage(task);
-      await answer;
-    }));
+    await Promise.all(
+      tasks.map(async (task, i) => {
+        const worker = this.#workers[i];
+        if (worker === undefined) throw new RangeError(`task ${i} of ${this.#workers.length} threads`);
+        const answer = once(worker, 'message');
+        worker.postMessage(task);
+        await answer;
+      }),
+    );
   }
 
   /** Reads all of [offset, offset + sizeBytes) once, every thread its share. */

@@ -44,7 +44,11 @@ export async function fillSequence(
 }
 
 /** One query token over a whole layer; the layer is set before each post. */
-export async function prepareQuery(client: DriveClient, sequence: Sequence, shape: BenchShape): Promise<PreparedAttend> {
+export async function prepareQuery(
+  client: DriveClient,
+  sequence: Sequence,
+  shape: BenchShape,
+): Promise<PreparedAttend> {
   const queryHeadsPerKvHead = shape.queryHeadCount / shape.kvHeadCount;
   const request = await client.prepareAttend([{ sequence, layer: 0, queryHeadsPerKvHead }], {});
   const { queries } = request.entries[0]!;

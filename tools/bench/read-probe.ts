@@ -37,7 +37,14 @@ function sumBody(): number[] {
 function moduleBytes(memoryPages: number): Uint8Array<ArrayBuffer> {
   const body = sumBody();
   return Uint8Array.from([
-    0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
+    0x00,
+    0x61,
+    0x73,
+    0x6d,
+    1,
+    0,
+    0,
+    0,
     ...section(1, [1, 0x60, 2, I32, I32, 1, I64]),
     ...section(2, [1, ...name('probe'), ...name('memory'), 0x02, 0x03, ...unsigned(1), ...unsigned(memoryPages)]),
     ...section(3, [1, 0]),
@@ -54,7 +61,8 @@ export function createReadSum(memory: WebAssembly.Memory): ReadSum {
   const instance = new WebAssembly.Instance(new WebAssembly.Module(moduleBytes(pages)), { probe: { memory } });
   const sum = instance.exports['sum'] as (start: number, end: number) => bigint;
   return (offset, sizeBytes) => {
-    if (sizeBytes <= 0 || sizeBytes % STEP_BYTES !== 0) throw new RangeError(`${sizeBytes} bytes: a multiple of ${STEP_BYTES}`);
+    if (sizeBytes <= 0 || sizeBytes % STEP_BYTES !== 0)
+      throw new RangeError(`${sizeBytes} bytes: a multiple of ${STEP_BYTES}`);
     return sum(offset | 0, (offset + sizeBytes) | 0);
   };
 }

@@ -19,15 +19,19 @@ export interface BenchOutput {
   end(): void;
 }
 
-export const compare = (
+export function compare(
   line: Omit<BenchLine, 'ratio' | 'baseline' | 'baselineValue'>,
   baseline?: { readonly name: string; readonly value: number },
-): BenchLine => ({
-  ...line,
-  baseline: baseline?.name ?? null,
-  baselineValue: baseline?.value ?? null,
-  ratio: baseline ? line.value / baseline.value : null,
-});
+): BenchLine {
+  const { samples, ...rest } = line;
+  return {
+    ...rest,
+    baseline: baseline?.name ?? null,
+    baselineValue: baseline?.value ?? null,
+    ratio: baseline ? line.value / baseline.value : null,
+    samples,
+  };
+}
 
 export const jsonOutput: BenchOutput = {
   line: (line) => process.stdout.write(`${JSON.stringify(line, (_key, value: unknown) => rounded(value))}\n`),

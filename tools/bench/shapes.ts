@@ -31,5 +31,6 @@ export function benchShapes(quick: boolean): BenchShape[] {
       const base = { queryHeadCount, kvHeadCount, headDim: HEAD_DIM, tokenCount };
       const layerCount = Math.ceil((quick ? QUICK_CYCLE_BYTES : CYCLE_BYTES) / layerBytes(base));
       return { ...base, layerCount, name: `${queryHeadCount}/${kvHeadCount} heads, ${tokenCount} tokens, f16` };
-    }));
+    }),
+  );
 }

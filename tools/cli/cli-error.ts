@@ -1,4 +1,4 @@
-/** Something to tell the person at the keyboard in one line. Exit status 1; 2 where the command line itself is wrong. */
+/** What the person at the keyboard is told in one line. Exit status 1; 2 where the command line itself is wrong. */
 export class CliError extends Error {
   override readonly name = 'CliError';
   readonly exitCode: 1 | 2;

@@ -28,7 +28,10 @@ const NVME_SOCKET = /nvme\.sock$/;
  * As withDrive, for the control plane; undefined where it is not known where that listens (a drive on another machine,
  * named by its NVMe address).
  */
-export async function withAdmin<T>(options: DriveOption, work: (admin: AdminClient) => Promise<T>): Promise<T | undefined> {
+export async function withAdmin<T>(
+  options: DriveOption,
+  work: (admin: AdminClient) => Promise<T>,
+): Promise<T | undefined> {
   const { AdminClient, locateDrive } = await import('../../client/index.ts');
   const { address, adminAddress } = locateDrive(options.drive);
   const beside = NVME_SOCKET.test(address) ? address.replace(NVME_SOCKET, 'admin.sock') : undefined;

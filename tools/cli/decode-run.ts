@@ -1,7 +1,12 @@
 /** What `decode` does: runs the text, and tells afterwards what it took. */
 import type { DriveClient, DriveCommandError } from '../../client/index.ts';
 import type { ElementType } from '../../spec/element-type.ts';
-import { type Comparison, comparisonText, compareTokens, decodeInMemory as referenceTokens } from '../model/comparison.ts';
+import {
+  type Comparison,
+  comparisonText,
+  compareTokens,
+  decodeInMemory as referenceTokens,
+} from '../model/comparison.ts';
 import { createCpuBackend } from '../model/cpu-backend.ts';
 import { type DecodedToken, decodeGreedily, stepCountOf } from '../model/decode.ts';
 import { DriveDecoding } from '../model/drive-decoding.ts';
@@ -33,10 +38,19 @@ export async function decodeInMemory(options: DecodeCommandOptions): Promise<voi
   const comparisons = options.compare ? await compare(loaded, prompt, writer.tokens, options.tokens, types) : [];
   const rate = ratePerSecond(writer.tokens.length, elapsedMs);
   if (options.json) {
-    sayJson({ attention: 'memory', kvDtype: options.kvDtype, tokens: writer.tokens.length, tokensPerSecond: rate, comparisons });
+    sayJson({
+      attention: 'memory',
+      kvDtype: options.kvDtype,
+      tokens: writer.tokens.length,
+      tokensPerSecond: rate,
+      comparisons,
+    });
     return;
   }
-  say(`${writer.tokens.length} tokens in ${durationText(elapsedMs)} (${rate.toFixed(0)} tokens/s), attention in ${attention.name}`);
+  say(
+    `${writer.tokens.length} tokens in ${durationText(elapsedMs)} (${rate.toFixed(0)} tokens/s), ` +
+      `attention in ${attention.name}`,
+  );
   for (const comparison of comparisons) say(`  compared   ${comparisonText(comparison)}`);
 }
 
@@ -117,7 +131,8 @@ function describeFailure(error: unknown): string {
 function continueCommand(id: bigint, options: DecodeCommandOptions): string {
   const files = options.model === undefined ? '' : ` --model ${options.model} --tokenizer ${options.tokenizer}`;
   const drive = options.drive === undefined ? '' : ` --drive ${options.drive}`;
-  return `attndrive decode${files} --prompt ${JSON.stringify(options.prompt)} --tokens ${options.tokens} --sequence ${id}${drive}`;
+  const prompt = JSON.stringify(options.prompt);
+  return `attndrive decode${files} --prompt ${prompt} --tokens ${options.tokens} --sequence ${id}${drive}`;
 }
 
 interface DriveSummary extends DecodeCounts {
@@ -135,30 +150,32 @@ interface DriveSummary extends DecodeCounts {
 }
 
 function saySummary(summary: DriveSummary, options: DecodeCommandOptions): void {
-  const { sequence, flashTokens, bufferedTokens } = summary;
-  const drive = options.drive === undefined ? '' : ` --drive ${options.drive}`;
-  const attended = flashTokens + bufferedTokens;
-  const share = attended === 0 ? 0 : flashTokens / attended;
-  const linkBytes = summary.socketBytes + summary.regionBytes;
+  const { sequence, tokens, elapsedMs, tokensPerSecond, kvDtype, groupTokens } = summary;
   say(
-    `${summary.tokens} tokens in ${durationText(summary.elapsedMs)} (${summary.tokensPerSecond.toFixed(0)} tokens/s), ` +
-      `attention in the drive, keys and values as ${summary.kvDtype}, ${summary.groupTokens} tokens per page`,
+    `${tokens} tokens in ${durationText(elapsedMs)} (${tokensPerSecond.toFixed(0)} tokens/s), attention in the drive`,
   );
-  say(`  sequence   ${sequence} is kept, flushed`);
-  say(`             go on   ${continueCommand(sequence, options)}`);
-  say(`             free    attndrive kv reclaim ${sequence}${drive}`);
-  say(`  flash      ${countText(summary.pagesProgrammed)} pages programmed, ${countText(summary.pagesRead)} pages read`);
-  say(
-    `  attended   ${countText(flashTokens)} tokens from flash, ${countText(bufferedTokens)} from the tail buffer ` +
-      `(${percentText(share)} from flash)`,
-  );
-  say(
-    `  link       ${bytesText(linkBytes)} (${bytesText(summary.socketBytes)} by socket, ${bytesText(summary.regionBytes)} by ` +
-      `shared memory); reading the cache back would have moved ${bytesText(summary.readBackBytes)}, ` +
-      `${(summary.readBackBytes / linkBytes).toFixed(1)} times as much`,
-  );
-  say(`  time       ${durationText(summary.attendMsMedian)} per ATTN (median of ${countText(summary.attendCount)})`);
-  for (const comparison of summary.comparisons) say(`  compared   ${comparisonText(comparison)}`);
+  const line = (name: string, text: string): void => say(`  ${name.padEnd(10)} ${text}`);
+  line('sequence', `${sequence} is kept, flushed: keys and values as ${kvDtype}, ${groupTokens} tokens per page`);
+  line('', `go on   ${continueCommand(sequence, options)}`);
+  line('', `free    attndrive kv reclaim ${sequence}${options.drive === undefined ? '' : ` --drive ${options.drive}`}`);
+  line('flash', `${countText(summary.pagesProgrammed)} pages programmed, ${countText(summary.pagesRead)} pages read`);
+  line('attended', attendedText(summary));
+  line('link', linkText(summary));
+  line('time', `${durationText(summary.attendMsMedian)} per ATTN (median of ${countText(summary.attendCount)})`);
+  for (const comparison of summary.comparisons) line('compared', comparisonText(comparison));
+}
+
+function attendedText({ flashTokens, bufferedTokens }: DriveSummary): string {
+  const share = flashTokens + bufferedTokens === 0 ? 0 : flashTokens / (flashTokens + bufferedTokens);
+  const counts = `${countText(flashTokens)} tokens from flash, ${countText(bufferedTokens)} from the tail buffer`;
+  return `${counts} (${percentText(share)} from flash)`;
+}
+
+function linkText({ socketBytes, regionBytes, readBackBytes }: DriveSummary): string {
+  const linkBytes = socketBytes + regionBytes;
+  const ways = `${bytesText(socketBytes)} by socket, ${bytesText(regionBytes)} by shared memory`;
+  const readBack = `${bytesText(readBackBytes)}, ${(readBackBytes / linkBytes).toFixed(1)} times as much`;
+  return `${bytesText(linkBytes)} (${ways}); reading the cache back would have moved ${readBack}`;
 }
 
 async function compare(

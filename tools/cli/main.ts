@@ -55,7 +55,10 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 /** One line: what commander or an error says, with line breaks made spaces. */
 function errorLine(text: string): string {
-  return `attndrive: ${text.replace(/^error: /, '').trim().replace(/\s*\n\s*/g, ' ')}\n`;
+  return `attndrive: ${text
+    .replace(/^error: /, '')
+    .trim()
+    .replace(/\s*\n\s*/g, ' ')}\n`;
 }
 
 function messageOf(error: unknown): string {

@@ -3,10 +3,54 @@ import { printLine } from './output.ts';
 
 /** Fields that nvme-cli prints in hexadecimal: bit masks and ids. */
 const hexadecimal = new Set([
-  'vid', 'ssvid', 'ieee', 'cmic', 'cntlid', 'ver', 'rtd3r', 'rtd3e', 'oaes', 'ctratt', 'rrls', 'nvmsr', 'vwci', 'mec', 'oacs',
-  'frmw', 'lpa', 'avscc', 'apsta', 'sanicap', 'anacap', 'sqes', 'cqes', 'oncs', 'fuses', 'fna', 'vwc', 'icsvscc', 'nwpc', 'cdfs',
-  'sgls', 'fcatt', 'ofcs', 'nsze', 'ncap', 'nuse', 'nsfeat', 'flbas', 'mc', 'dpc', 'dps', 'nmic', 'rescap', 'fpi', 'nsattr',
-  'elementTypeMask', 'attendModeMask', 'attendFlagMask',
+  'vid',
+  'ssvid',
+  'ieee',
+  'cmic',
+  'cntlid',
+  'ver',
+  'rtd3r',
+  'rtd3e',
+  'oaes',
+  'ctratt',
+  'rrls',
+  'nvmsr',
+  'vwci',
+  'mec',
+  'oacs',
+  'frmw',
+  'lpa',
+  'avscc',
+  'apsta',
+  'sanicap',
+  'anacap',
+  'sqes',
+  'cqes',
+  'oncs',
+  'fuses',
+  'fna',
+  'vwc',
+  'icsvscc',
+  'nwpc',
+  'cdfs',
+  'sgls',
+  'fcatt',
+  'ofcs',
+  'nsze',
+  'ncap',
+  'nuse',
+  'nsfeat',
+  'flbas',
+  'mc',
+  'dpc',
+  'dps',
+  'nmic',
+  'rescap',
+  'fpi',
+  'nsattr',
+  'elementTypeMask',
+  'attendModeMask',
+  'attendFlagMask',
 ]);
 
 const NAME_WIDTH = 9;
@@ -28,7 +72,8 @@ export function printStruct(title: string, fields: Readonly<Record<string, unkno
 
 function fieldText(name: string, value: unknown): string {
   const isNumber = typeof value === 'number' || typeof value === 'bigint';
-  if (isNumber && hexadecimal.has(name)) return name === 'ieee' ? value.toString(16).padStart(6, '0') : `0x${value.toString(16)}`;
+  if (isNumber && hexadecimal.has(name))
+    return name === 'ieee' ? value.toString(16).padStart(6, '0') : `0x${value.toString(16)}`;
   return String(value);
 }
 

@@ -31,7 +31,9 @@ export function printTable(columns: readonly Column[], rows: readonly (readonly 
   const widths = columns.map(({ title }, i) => Math.max(title.length, ...rows.map((row) => (row[i] ?? '').length)));
   const line = (cells: readonly string[]): string =>
     columns
-      .map(({ align }, i) => (align === 'right' ? (cells[i] ?? '').padStart(widths[i]!) : (cells[i] ?? '').padEnd(widths[i]!)))
+      .map(({ align }, i) =>
+        align === 'right' ? (cells[i] ?? '').padStart(widths[i]!) : (cells[i] ?? '').padEnd(widths[i]!),
+      )
       .join('  ')
       .trimEnd();
   printLine(line(columns.map(({ title }) => title)));

@@ -4,8 +4,8 @@ const REPLACEMENT = '\ufffd';
 const OPTION = '--prompt=';
 
 /**
- * The prompt's bytes as they were given. Node decodes arguments as UTF-8 and puts U+FFFD where they are none; where that
- * has happened, the bytes are fetched from the kernel (on Linux; elsewhere U+FFFD is what remains).
+ * The prompt's bytes as they were given. Node decodes arguments as UTF-8 and puts U+FFFD where they are none; where
+ * that has happened, the bytes are fetched from the kernel (on Linux; elsewhere U+FFFD is what remains).
  */
 export function promptBytes(prompt: string): Uint8Array {
   if (prompt.includes(REPLACEMENT)) {

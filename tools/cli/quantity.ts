@@ -20,7 +20,8 @@ export function parseSize(text: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$/.exec(text.trim());
   const factor = factors[match?.[2] ?? '?'];
   const bytes = match && factor !== undefined ? Number(match[1]) * factor : Number.NaN;
-  if (!Number.isSafeInteger(bytes)) throw new InvalidArgumentError('A size is a whole number of bytes: 4096, 64KiB, 256MiB, 1GiB.');
+  if (!Number.isSafeInteger(bytes))
+    throw new InvalidArgumentError('A size is a whole number of bytes: 4096, 64KiB, 256MiB, 1GiB.');
   return bytes;
 }
 

@@ -11,7 +11,7 @@ export interface Projections {
 /**
  * Everything of a decoder but attention. The cut is where a drive stands: per layer, projections come out and the
  * attention output goes in; weights and the residual stream stay with the backend, so that one on a GPU moves nothing
- * else. Calls come in the order begin, then project and finish for each layer, then logits (only where they are needed).
+ * else. Calls come in the order begin, then project and finish for each layer, then logits (only where needed).
  */
 export interface DecoderBackend {
   readonly name: string;

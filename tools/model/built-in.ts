@@ -17,10 +17,12 @@ const specials = ['<unk>', '\n<s>\n', '\n</s>\n'];
 /** Token pieces: specials, bytes, then what texts are made of, in the layout of llama2.c vocabularies. */
 function pieces(): string[] {
   const bytes = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`);
-  const letters = [...' abcdefghijklmnopqrstuvwxyz'];
+  const letters = ' abcdefghijklmnopqrstuvwxyz'.split('');
   const syllables = onsets.flatMap((onset) => vowels.map((vowel) => onset + vowel));
   const starts = syllables.map((syllable) => ` ${syllable}`);
-  return [...specials, ...bytes, ...letters, ...syllables, ...starts].filter((piece, i, all) => all.indexOf(piece) === i);
+  return [...specials, ...bytes, ...letters, ...syllables, ...starts].filter(
+    (piece, i, all) => all.indexOf(piece) === i,
+  );
 }
 
 const FIRST_LETTER = specials.length + 256;
@@ -49,8 +51,9 @@ export function createBuiltInModel(seed = SEED): BuiltInModel {
 
 /** Which tokens the model may write: syllables and codas, not bytes or specials. */
 function isWritten(vocabulary: readonly string[]): (token: number) => boolean {
-  const allowed = vocabulary.map((piece, token) =>
-    token >= FIRST_LETTER && (piece.length > 1 || codas.includes(piece)));
+  const allowed = vocabulary.map(
+    (piece, token) => token >= FIRST_LETTER && (piece.length > 1 || codas.includes(piece)),
+  );
   return (token) => allowed[token] === true;
 }
 

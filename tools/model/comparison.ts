@@ -51,5 +51,6 @@ export function compareTokens(
 export function comparisonText({ against, tokenCount, firstDifference }: Comparison): string {
   if (firstDifference === null) return `all ${tokenCount} tokens equal those of ${against}`;
   const { position, token, expected } = firstDifference;
-  return `first token that differs from ${against}: token ${position}, ${JSON.stringify(token)} instead of ${JSON.stringify(expected)}`;
+  const texts = `${JSON.stringify(token)} instead of ${JSON.stringify(expected)}`;
+  return `first token that differs from ${against}: token ${position}, ${texts}`;
 }

@@ -46,7 +46,8 @@ class CpuBackend implements DecoderBackend {
     this.#logits = new Float32Array(vocabularySize);
     const pairCount = headDim / 2;
     this.#frequencies = Float32Array.from({ length: pairCount }, (_, pair) =>
-      f(1 / f(ROTARY_BASE ** f((2 * pair) / headDim))));
+      f(1 / f(ROTARY_BASE ** f((2 * pair) / headDim))),
+    );
     this.#cosines = new Float32Array(pairCount);
     this.#sines = new Float32Array(pairCount);
   }

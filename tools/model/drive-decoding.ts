@@ -27,8 +27,8 @@ export class DriveDecoding {
   readonly #options: DriveDecodingOptions;
 
   /**
-   * Creates the sequence, or opens the one to go on with; that one's layers are cut to the shortest, because a crash may
-   * have kept more of some than of others. ModelError if it holds something else than this model and prompt.
+   * Creates the sequence, or opens the one to go on with; that one's layers are cut to the shortest, because a crash
+   * may have kept more of some than of others. ModelError if it holds something else than this model and prompt.
    */
   static async open(loaded: LoadedModel, options: DriveDecodingOptions, client: DriveClient): Promise<DriveDecoding> {
     const { shape } = loaded.model;

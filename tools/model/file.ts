@@ -3,7 +3,7 @@ import { ModelError } from './model-error.ts';
 
 const READ_BYTES_MAX = 1 << 28;
 
-/** A regular file, whole, in memory of its own (so that typed arrays can look at it). ModelError names what is wrong. */
+/** A regular file, whole, in memory of its own, so that typed arrays can look at it. ModelError says what is wrong. */
 export function readWholeFile(path: string, what: string, sizeBytesMax: number): Uint8Array<ArrayBuffer> {
   let descriptor: number;
   try {

@@ -13,8 +13,10 @@ export interface LoadedModel {
 /** ModelError where one file is given without the other, or a file cannot be used. */
 export function loadModel(modelPath: string | undefined, tokenizerPath: string | undefined): LoadedModel {
   if (modelPath === undefined && tokenizerPath === undefined) return createBuiltInModel();
-  if (modelPath === undefined) throw new ModelError('--tokenizer without --model; give both, or neither for the built-in model');
-  if (tokenizerPath === undefined) throw new ModelError('--model without --tokenizer; give both, or neither for the built-in model');
+  if (modelPath === undefined)
+    throw new ModelError('--tokenizer without --model; give both, or neither for the built-in model');
+  if (tokenizerPath === undefined)
+    throw new ModelError('--model without --tokenizer; give both, or neither for the built-in model');
   const model = readCheckpoint(modelPath);
   return { model, tokenizer: readTokenizer(tokenizerPath, model.shape.vocabularySize) };
 }

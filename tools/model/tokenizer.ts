@@ -55,7 +55,9 @@ export function parseTokenizer(bytes: Uint8Array, vocabularySize: number, path: 
     next += length;
   }
   if (next !== bytes.length) {
-    fail(`${bytes.length - next} bytes follow token ${vocabularySize - 1}, the model's last: not this model's tokenizer`);
+    fail(
+      `${bytes.length - next} bytes follow token ${vocabularySize - 1}, the model's last: not this model's tokenizer`,
+    );
   }
   return new BytePairTokenizer(pieces, scores, path);
 }

@@ -24,7 +24,7 @@ interface AttendCommandOptions extends DriveOption {
 }
 
 const epilogue = `
-Queries are [query token][query head][element]; a file of them is float32, little-endian. Without a file they are random.
+Queries are [query token][query head][element], in a file as float32, little-endian. Without a file they are random.
 
 Examples:
   $ attndrive attend --sequence 1 --layer 0 --repeat 100
@@ -32,7 +32,9 @@ Examples:
 
 export function addAttend(program: Command): void {
   const tokens = integerWithin(0, 0x7fff_ffff);
-  withDriveOption(program.command('attend').description('Attends once to a layer of a stored sequence, to try things out.'))
+  withDriveOption(
+    program.command('attend').description('Attends once to a layer of a stored sequence, to try things out.'),
+  )
     .requiredOption('--sequence <ID>', 'sequence', parseSequenceId)
     .option('--layer <N>', 'layer', integerWithin(0, 511), 0)
     .option('--query-heads <N>', 'query heads (default: one per KV head)', integerWithin(1, 65_536))
@@ -63,7 +65,8 @@ async function runAttend(options: AttendCommandOptions): Promise<void> {
     const sequence = await client.kv.open(options.sequence);
     const { shape, lengths } = await sequence.info();
     const length = lengths[layer];
-    if (length === undefined) throw new CliError(`layer ${layer}; sequence ${options.sequence} has layers 0 to ${lengths.length - 1}`);
+    if (length === undefined)
+      throw new CliError(`layer ${layer}; sequence ${options.sequence} has layers 0 to ${lengths.length - 1}`);
     const queryHeads = options.queryHeads ?? shape.kvHeadCount;
     if (queryHeads % shape.kvHeadCount !== 0) {
       throw new CliError(`--query-heads ${queryHeads}; multiples of ${shape.kvHeadCount}, the KV heads, are allowed`);
@@ -108,7 +111,11 @@ async function runAttend(options: AttendCommandOptions): Promise<void> {
     ['sequence', `${options.sequence}, layer ${layer}`],
     ['output', preview(output)],
     ['maximum, log-sum-exp', preview(statistics)],
-    ['time', `${durationText(milliseconds.median)} median of ${times.length}, ${durationText(milliseconds.smallest)} to ${durationText(milliseconds.largest)}`],
+    [
+      'time',
+      `${durationText(milliseconds.median)} median of ${times.length}, ` +
+        `${durationText(milliseconds.smallest)} to ${durationText(milliseconds.largest)}`,
+    ],
   ]);
 }
 
@@ -120,7 +127,8 @@ function queriesFor(options: AttendCommandOptions, count: number): Float32Array 
   } catch (error) {
     throw new CliError(`queries ${options.queries}: ${(error as NodeJS.ErrnoException).code}`);
   }
-  if (bytes.length !== 4 * count) throw new CliError(`queries ${options.queries}: ${bytes.length} bytes, ${4 * count} are needed`);
+  if (bytes.length !== 4 * count)
+    throw new CliError(`queries ${options.queries}: ${bytes.length} bytes, ${4 * count} are needed`);
   return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
 }
 

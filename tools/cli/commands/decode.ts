@@ -38,9 +38,18 @@ export function addDecode(program: Command): void {
     .option('--model <FILE>', 'checkpoint (default: a small built-in model that writes gibberish)')
     .option('--tokenizer <FILE>', 'tokenizer that belongs to the model')
     .option('--prompt <TEXT>', 'what the text begins with', '')
-    .option('--tokens <N>', 'steps, the prompt\'s included; 0: as many as the model\'s context', integerWithin(0, 2 ** 31), 256)
-    .addOption(new Option('--attention <WHERE>', 'where attention is computed').choices(['drive', 'memory']).default('drive'))
-    .addOption(new Option('--kv-dtype <TYPE>', 'type keys and values are stored in').choices(elementTypeNames).default('f32'))
+    .option(
+      '--tokens <N>',
+      "steps, the prompt's included; 0: as many as the model's context",
+      integerWithin(0, 2 ** 31),
+      256,
+    )
+    .addOption(
+      new Option('--attention <WHERE>', 'where attention is computed').choices(['drive', 'memory']).default('drive'),
+    )
+    .addOption(
+      new Option('--kv-dtype <TYPE>', 'type keys and values are stored in').choices(elementTypeNames).default('f32'),
+    )
     .option('--group-tokens <G>', 'tokens per flash page (default: as many as fit)', integerWithin(1, 65_536))
     .option('--sequence <ID>', 'go on with a stored sequence', parseSequenceId)
     .option('--drive <ADDRESS>', 'folder, unix:PATH or tcp:HOST:PORT (default: the one that runs)')
@@ -50,7 +59,10 @@ export function addDecode(program: Command): void {
     .action(async (options: DecodeCommandOptions) => {
       if (options.attention === 'memory' && (options.sequence !== undefined || options.groupTokens !== undefined)) {
         const option = options.sequence === undefined ? '--group-tokens' : '--sequence';
-        throw new CliError(`${option} needs --attention drive: in memory there are no stored sequences and no pages`, 2);
+        throw new CliError(
+          `${option} needs --attention drive: in memory there are no stored sequences and no pages`,
+          2,
+        );
       }
       const { decodeInDrive, decodeInMemory } = await import('../decode-run.ts');
       await (options.attention === 'memory' ? decodeInMemory(options) : decodeInDrive(options));

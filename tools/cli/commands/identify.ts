@@ -14,11 +14,13 @@ interface IdentifyOptions extends DriveOption {
 }
 
 export function addIdentify(program: Command): void {
-  withDriveOption(program.command('id-ctrl').description('Prints the controller\'s Identify structure and vendor area.'))
+  withDriveOption(program.command('id-ctrl').description("Prints the controller's Identify structure and vendor area."))
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExample:\n  $ attndrive id-ctrl')
     .action(runIdentifyController);
-  withDriveOption(program.command('id-ns').description('Prints a namespace\'s Identify structure: 1 blocks, 2 KV cache.'))
+  withDriveOption(
+    program.command('id-ns').description("Prints a namespace's Identify structure: 1 blocks, 2 KV cache."),
+  )
     .option('-n, --namespace-id <NSID>', 'namespace (default: 1)', integerWithin(1, 0xffff_fffe), BLOCK_NSID)
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExamples:\n  $ attndrive id-ns\n  $ attndrive id-ns -n 2')
@@ -42,8 +44,9 @@ async function runIdentifyController(options: IdentifyOptions): Promise<void> {
 async function runIdentifyNamespace(options: IdentifyOptions): Promise<void> {
   const namespaceId = options.namespaceId ?? BLOCK_NSID;
   if (namespaceId === KV_CACHE_NSID) {
-    const raw = await withDrive(options, (client) => 
-      client.controller.identify('commandSetNamespace', { namespaceId, csi: KV_CACHE_CSI }));
+    const raw = await withDrive(options, (client) =>
+      client.controller.identify('commandSetNamespace', { namespaceId, csi: KV_CACHE_CSI }),
+    );
     const fields = structFields(kvNamespace.decode(raw));
     if (options.json) printJson(fields);
     else printStruct(`NVME Identify KV-Cache Namespace ${namespaceId}:`, fields);

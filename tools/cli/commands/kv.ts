@@ -55,7 +55,12 @@ function addCreating(kv: Command): void {
     .addOption(new Option('--dtype <TYPE>', 'type K and V are stored in').choices(elementTypeNames).default('f16'))
     .option('--group-tokens <G>', 'tokens per flash page (default: as many as fit)', integerWithin(1, 65_536), 0)
     .option('--label <TEXT>', 'for people', '')
-    .option('--lease <SECONDS>', 'reclaim it after this long without a command for it', integerWithin(0, 0xffff_ffff), 0)
+    .option(
+      '--lease <SECONDS>',
+      'reclaim it after this long without a command for it',
+      integerWithin(0, 0xffff_ffff),
+      0,
+    )
     .action(runCreate);
   leaf(kv, 'fork', 'Makes a new sequence that shares the first tokens of another, and prints its id.')
     .argument('<ID>', 'sequence', parseSequenceId)
@@ -71,7 +76,10 @@ function addChanging(kv: Command): void {
     .option('--layer <N>', 'of one layer only (default: of all)', integerWithin(0, LAYERS_MAX))
     .action(runTruncate);
   leaf(kv, 'reclaim', 'Gives the space of sequences back; their tokens are gone.')
-    .argument('<ID...>', 'sequences', (text: string, ids: bigint[] | undefined) => [...(ids ?? []), parseSequenceId(text)])
+    .argument('<ID...>', 'sequences', (text: string, ids: bigint[] | undefined) => [
+      ...(ids ?? []),
+      parseSequenceId(text),
+    ])
     .action(runReclaim);
   leaf(kv, 'flush', 'Makes everything that was appended durable.').action(async (options: CommonOptions) => {
     await withDrive(options, (client) => client.kv.flush());
@@ -160,7 +168,10 @@ async function runShow(id: bigint, options: CommonOptions): Promise<void> {
     ['tokens per layer', lengthsText(info.lengths)],
     ['tokens per group', shape.groupTokens],
     ['groups in flash', blockTable === undefined ? 'unknown: no control plane' : countText(blockTable.groupCount)],
-    ['flash pages', `${countText(info.pageCount)} of ${bytesText(pageBytes)} (${countText(info.sharedPageCount)} shared)`],
+    [
+      'flash pages',
+      `${countText(info.pageCount)} of ${bytesText(pageBytes)} (${countText(info.sharedPageCount)} shared)`,
+    ],
     ['padding', paddingText(info, pageBytes)],
     ['in tail buffer', `${countText(info.bufferedTokenCount)} tokens over all layers`],
   ]);
@@ -176,7 +187,9 @@ function lengthsText(lengths: readonly number[]): string {
     else runs.push({ length, count: 1 });
   }
   if (runs.length === 1) return countText(lengths[0] ?? 0);
-  return runs.map(({ length, count }) => (count === 1 ? countText(length) : `${countText(length)} x ${count}`)).join(', ');
+  return runs
+    .map(({ length, count }) => (count === 1 ? countText(length) : `${countText(length)} x ${count}`))
+    .join(', ');
 }
 
 function paddingText(info: SequenceInfo, pageBytes: number): string {
@@ -218,14 +231,16 @@ async function runCreate(options: CreateOptions): Promise<void> {
         groupTokens: options.groupTokens,
       },
       { label: options.label, leaseSeconds: options.lease },
-    ));
+    ),
+  );
   printId(id, options);
 }
 
 async function runFork(id: bigint, options: CommonOptions & { tokens?: number; label: string }): Promise<void> {
   const { tokens, label } = options;
   const fork = await withDrive(options, async (client) =>
-    (await client.kv.open(id)).fork(tokens === undefined ? { label } : { label, tokenCount: tokens }));
+    (await client.kv.open(id)).fork(tokens === undefined ? { label } : { label, tokenCount: tokens }),
+  );
   printId(fork.id, options);
 }
 

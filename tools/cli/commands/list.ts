@@ -20,14 +20,16 @@ interface ListedNamespace {
 }
 
 const epilogue = `
-The columns are those of nvme list; Node is where the drive listens, and Format of the KV-cache namespace its flash page.
+The columns are those of nvme list. Node is where the drive listens; Format of the KV-cache namespace is its page.
 
 Examples:
   $ attndrive list
   $ attndrive list --drive ./drive --json`;
 
 export function addList(program: Command): void {
-  withDriveOption(program.command('list').description('Lists the running drives of this user, or one, with their namespaces.'))
+  withDriveOption(
+    program.command('list').description('Lists the running drives of this user, or one, with their namespaces.'),
+  )
     .option('--json', 'print JSON')
     .addHelpText('after', epilogue)
     .action(runList);
@@ -41,15 +43,20 @@ async function runList(options: ListOptions): Promise<void> {
     return;
   }
   const columns = ['Node', 'SN', 'Model', 'Namespace', 'Usage', 'Format', 'FW Rev'].map((title) => ({ title }));
-  printTable(columns, found.map((entry) => [
-    entry.devicePath,
-    entry.serialNumber,
-    entry.modelNumber,
-    String(entry.namespaceId),
-    usageText(entry.usedBytes, entry.sizeBytes),
-    entry.namespaceId === KV_CACHE_NSID ? `${entry.sectorSize / 1024} KiB pages` : `${entry.sectorSize / 1024} KiB +  0 B`,
-    entry.firmware,
-  ]));
+  printTable(
+    columns,
+    found.map((entry) => [
+      entry.devicePath,
+      entry.serialNumber,
+      entry.modelNumber,
+      String(entry.namespaceId),
+      usageText(entry.usedBytes, entry.sizeBytes),
+      entry.namespaceId === KV_CACHE_NSID
+        ? `${entry.sectorSize / 1024} KiB pages`
+        : `${entry.sectorSize / 1024} KiB +  0 B`,
+      entry.firmware,
+    ]),
+  );
 }
 
 /** The one asked for, or every drive of this user that runs. */
@@ -71,7 +78,8 @@ async function namespacesOf(drive: string): Promise<ListedNamespace[]> {
     const listed: ListedNamespace[] = [];
     for (const namespaceId of await controller.activeNamespaces()) {
       if (namespaceId === KV_CACHE_NSID) {
-        const { pageSizeBytes, pageCount, freePageCount, capacityBytes } = await controller.identifyKvNamespace(namespaceId);
+        const { pageSizeBytes, pageCount, freePageCount, capacityBytes } =
+          await controller.identifyKvNamespace(namespaceId);
         const usedBytes = (pageCount - freePageCount) * pageSizeBytes;
         listed.push({ ...common, namespaceId, usedBytes, sizeBytes: capacityBytes, sectorSize: pageSizeBytes });
         continue;

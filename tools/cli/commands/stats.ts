@@ -10,7 +10,13 @@ interface StatsOptions extends DriveOption {
 }
 
 export function addStats(program: Command): void {
-  withDriveOption(program.command('stats').description(`Prints the drive's counters (log page ${logPages.driveStatistics.lid.toString(16).toUpperCase()}h).`))
+  withDriveOption(
+    program
+      .command('stats')
+      .description(
+        `Prints the drive's counters (log page ${logPages.driveStatistics.lid.toString(16).toUpperCase()}h).`,
+      ),
+  )
     .option('--json', 'print JSON')
     .addHelpText('after', '\nThe same counters over time: HTTP GET /metrics.\n\nExample:\n  $ attndrive stats')
     .action(runStats);

@@ -1,0 +1,53 @@
+/** The bench command: which benchmarks there are, and its options. */
+import { Command } from 'commander';
+import { integerWithin } from '../cli/quantity.ts';
+import { attendBench } from './attend.ts';
+import type { Bench } from './bench.ts';
+import { readbackBench } from './readback.ts';
+import { jsonOutput, tableOutput } from './report.ts';
+
+const benches: readonly Bench[] = [attendBench, readbackBench];
+
+interface CommandOptions {
+  json?: boolean;
+  quick?: boolean;
+  rounds?: number;
+  kernels?: string;
+  workers?: number;
+}
+
+const ROUNDS = 21;
+const QUICK_ROUNDS = 3;
+
+export function createBenchCommand(name: string): Command {
+  const list = benches.map((bench) => `  ${bench.name.padEnd(12)}${bench.summary}`).join('\n');
+  return new Command(name)
+    .description('Measures the drive. Every figure is a median; what it is compared with ran in the same run, in turn.')
+    .argument('[NAME...]', 'what to measure (default: everything)')
+    .option('--json', 'one JSON object a line')
+    .option('--quick', 'small and short: to see that it runs')
+    .option('--rounds <N>', `timed rounds (default: ${ROUNDS})`, integerWithin(1, 10_000))
+    .option('--kernels <NAME>', 'kernels of drive and client: auto, native, wasm or reference')
+    .option('--workers <N>', 'compute workers (default: one per CPU)', integerWithin(0, 256))
+    .addHelpText(
+      'after',
+      `\nBenchmarks:\n${list}\n\nExamples:\n  $ npm run -s bench -- attend\n  $ npm run -s bench -- readback --json`,
+    )
+    .action(async (names: string[], options: CommandOptions, command: Command) => {
+      const unknown = names.find((wanted) => !benches.some((bench) => bench.name === wanted));
+      if (unknown !== undefined) {
+        command.error(
+          `error: unknown benchmark '${unknown}'; there are ${benches.map((bench) => bench.name).join(', ')}`,
+        );
+      }
+      const output = options.json ? jsonOutput : tableOutput();
+      const quick = options.quick ?? false;
+      const { kernels, workers } = options;
+      const rounds = options.rounds ?? (quick ? QUICK_ROUNDS : ROUNDS);
+      for (const bench of benches) {
+        if (names.length === 0 || names.includes(bench.name))
+          await bench.run({ quick, rounds, kernels, workers }, output);
+      }
+      output.end();
+    });
+}

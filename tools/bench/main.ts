@@ -1,0 +1,11 @@
+/** `npm run -s bench -- NAME... [--json]`: measures, prints a line or a bar for each result. */
+import { CommanderError } from 'commander';
+import { createBenchCommand } from './command.ts';
+
+try {
+  await createBenchCommand('bench').exitOverride().parseAsync(process.argv);
+} catch (error) {
+  const usage = error instanceof CommanderError;
+  if (!usage) process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = usage ? (error.exitCode === 0 ? 0 : 2) : 1;
+}

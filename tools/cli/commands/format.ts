@@ -1,0 +1,79 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import { bytesText, countText, integerWithin, parseSize, percentText } from '../quantity.ts';
+import { printFields, printJson, printLine } from '../output.ts';
+
+interface FormatCommandOptions {
+  blockCapacity: number;
+  kvCapacity: number;
+  pageSize?: number;
+  channels?: number;
+  diesPerChannel?: number;
+  overProvisioning?: number;
+  force?: boolean;
+  json?: boolean;
+}
+
+const epilogue = `
+Sizes: bytes, or KiB, MiB, GiB, TiB (kB, MB, GB, TB are decimal).
+The files take their full size on disk only as they are written.
+
+Examples:
+  $ attndrive format ./drive --block-capacity 256MiB --kv-capacity 1GiB
+  $ attndrive format ./drive --block-capacity 64MiB --kv-capacity 256MiB --page-size 4KiB --force`;
+
+export function addFormat(program: Command): void {
+  program
+    .command('format')
+    .summary('make a drive in a folder')
+    .description(
+      'Makes a new, empty drive in DIR: a block namespace and a KV-cache namespace, each with its own capacity.',
+    )
+    .argument('<DIR>', 'folder, made if it is not there')
+    .requiredOption('--block-capacity <SIZE>', 'capacity of the block namespace', parseSize)
+    .requiredOption('--kv-capacity <SIZE>', 'capacity of the KV-cache namespace', parseSize)
+    .option('--page-size <SIZE>', 'flash page, 4KiB to 64KiB (default: 16KiB)', parseSize)
+    .option('--channels <N>', 'flash channels', integerWithin(1, 64))
+    .option('--dies-per-channel <N>', 'dies on each channel', integerWithin(1, 64))
+    .option('--over-provisioning <PERCENT>', 'flash beyond the capacity, for garbage collection', parsePercent)
+    .option('--force', 'wipe the drive that is there')
+    .option('--json', 'print JSON')
+    .addHelpText('after', epilogue)
+    .action(runFormat);
+}
+
+function parsePercent(text: string): number {
+  const value = Number(text.replace(/\s*%$/, ''));
+  if (!(value >= 1 && value <= 400)) throw new InvalidArgumentError('Percent of the capacity, from 1 to 400.');
+  return value / 100;
+}
+
+async function runFormat(folder: string, options: FormatCommandOptions): Promise<void> {
+  const { formatDrive } = await import('../../../daemon/ftl/format.ts');
+  const identity = await formatDrive(folder, {
+    blockCapacityBytes: options.blockCapacity,
+    kvCapacityBytes: options.kvCapacity,
+    pageSizeBytes: options.pageSize,
+    channelCount: options.channels,
+    diesPerChannel: options.diesPerChannel,
+    overProvisioning: options.overProvisioning,
+    force: options.force ?? false,
+  });
+  if (options.json) {
+    printJson({ folder, ...identity });
+    return;
+  }
+  const { channelCount, diesPerChannel, pagesPerBlock, superblockCount, pageSizeBytes } = identity;
+  const unitCount = channelCount * diesPerChannel;
+  const rawBytes = superblockCount * pagesPerBlock * unitCount * pageSizeBytes;
+  const capacityBytes = identity.blockCapacityBytes + identity.kvCapacityBytes;
+  printFields([
+    ['drive', folder],
+    ['serial', identity.serial],
+    ['block namespace (1)', bytesText(identity.blockCapacityBytes)],
+    ['KV-cache namespace (2)', bytesText(identity.kvCapacityBytes)],
+    ['flash', `${bytesText(rawBytes)}, ${percentText(rawBytes / capacityBytes - 1)} over-provisioned`],
+    ['geometry', `${channelCount} channels x ${diesPerChannel} dies, pages of ${bytesText(pageSizeBytes)}`],
+    ['superblocks', `${countText(superblockCount)} of ${countText(unitCount * pagesPerBlock)} pages`],
+  ]);
+  printLine(`start it: attndrive start ${folder}`);
+}

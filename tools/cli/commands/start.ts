@@ -1,0 +1,71 @@
+import type { Command } from 'commander';
+import { logLevels, type DaemonOptions } from '../../../daemon/config.ts';
+import { kernelNames } from '../../../daemon/kernels/contract.ts';
+import { Option } from 'commander';
+import { integerWithin, parseSize } from '../quantity.ts';
+
+interface StartOptions {
+  tcp?: string;
+  http?: string;
+  kernels?: string;
+  workers?: number;
+  runtimeDir?: string;
+  group?: string;
+  bufferSize?: number;
+  cacheSize?: number;
+  checkpointInterval?: number;
+  logLevel?: string;
+}
+
+const epilogue = `
+Without --tcp and --http it listens on 127.0.0.1:4420 (NVMe/TCP) and 127.0.0.1:4480 (HTTP), and always on Unix sockets
+in the runtime directory. One line says when it is ready and where; SIGTERM and SIGINT stop it cleanly.
+
+Examples:
+  $ attndrive start ./drive
+  $ attndrive start ./drive --tcp 0.0.0.0:4420 --http off
+  $ attndrive start ./drive --tcp :0 --http :0 --kernels wasm --workers 2`;
+
+export function addStart(program: Command): void {
+  program
+    .command('start')
+    .summary('run a drive in the foreground')
+    .description('Runs the drive in DIR in the foreground until it is told to stop.')
+    .argument('<DIR>', 'folder made by format')
+    .option('--tcp <HOST:PORT|off>', 'NVMe/TCP (default: 127.0.0.1:4420)')
+    .option('--http <HOST:PORT|off>', 'control plane and metrics (default: 127.0.0.1:4480)')
+    .addOption(new Option('--kernels <NAME>', 'attention kernels (default: auto)').choices(['auto', ...kernelNames]))
+    .option('--workers <N>', 'compute workers (default: one per CPU; 0: none)', integerWithin(0, 256))
+    .option('--runtime-dir <DIR>', 'parent of the folder for sockets and memory regions; should be tmpfs')
+    .option('--group <NAME>', 'group that may use sockets and regions (default: this user only)')
+    .option('--buffer-size <SIZE>', 'tail and transfer buffers (default: 512MiB, taken as needed)', parseSize)
+    .option('--cache-size <SIZE>', 'page cache of kernels that cannot map the media (default: 256MiB)', parseSize)
+    .option(
+      '--checkpoint-interval <MS>',
+      'longest time without a checkpoint (default: 1000)',
+      integerWithin(10, 3_600_000),
+    )
+    .addOption(
+      new Option('--log-level <LEVEL>', 'log lines on standard error, JSON (default: info)').choices(logLevels),
+    )
+    .addHelpText('after', epilogue)
+    .action(async (folder: string, options: StartOptions) => {
+      const { runDaemon } = await import('../../../daemon/main.ts');
+      await runDaemon(folder, daemonOptions(options));
+    });
+}
+
+function daemonOptions(options: StartOptions): DaemonOptions {
+  return {
+    tcp: options.tcp,
+    http: options.http,
+    kernels: options.kernels,
+    workers: options.workers,
+    runtimeFolder: options.runtimeDir,
+    group: options.group,
+    bufferBytes: options.bufferSize,
+    cacheBytes: options.cacheSize,
+    checkpointIntervalMs: options.checkpointInterval,
+    logLevel: options.logLevel,
+  };
+}

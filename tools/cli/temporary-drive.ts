@@ -1,0 +1,115 @@
+/** A drive in a temporary folder with a daemon process of its own, for the demo and the benchmarks. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { DriveUnreachableError, locateDrive } from '../../client/index.ts';
+import type { FormatOptions } from '../../daemon/ftl/format.ts';
+import { CliError } from './cli-error.ts';
+
+const READY_TIMEOUT_MS = 30_000;
+const STOP_TIMEOUT_MS = 15_000;
+const STDERR_CHARACTERS_MAX = 4000;
+
+/** The launcher that people run; commands shown to them name it too. */
+export const launcher = fileURLToPath(new URL('../../../tools/cli/attndrive.mjs', import.meta.url));
+
+export interface TemporaryDrive {
+  /** Holds the drive's folder and nothing else. */
+  readonly folder: string;
+  /** For --drive and the SDK. */
+  readonly address: string;
+  readonly processId: number;
+  readonly runtimeFolder: string;
+  /** Stops the daemon cleanly and removes both folders, or keeps the drive's. */
+  stop(keepDrive?: boolean): Promise<void>;
+}
+
+export interface TemporaryDriveOptions {
+  readonly format: FormatOptions;
+  /** More arguments for `start`: ["--kernels", "wasm"]. */
+  readonly start?: readonly string[];
+}
+
+export async function startTemporaryDrive(options: TemporaryDriveOptions): Promise<TemporaryDrive> {
+  const { formatDrive } = await import('../../daemon/ftl/format.ts');
+  const parent = mkdtempSync(join(tmpdir(), 'attndrive-'));
+  const folder = join(parent, 'drive');
+  const runtimeFolder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'attndrive-run-'));
+  const removeAll = (): void => {
+    for (const path of [parent, runtimeFolder]) rmSync(path, { recursive: true, force: true });
+  };
+  try {
+    await formatDrive(folder, options.format);
+    const daemon = await startDaemon(folder, runtimeFolder, options.start ?? []);
+    return {
+      folder,
+      address: daemon.address,
+      processId: daemon.process.pid ?? 0,
+      runtimeFolder,
+      async stop(keepDrive = false) {
+        await stopDaemon(daemon.process);
+        rmSync(runtimeFolder, { recursive: true, force: true });
+        if (!keepDrive) removeAll();
+      },
+    };
+  } catch (error) {
+    removeAll();
+    throw error;
+  }
+}
+
+interface Daemon {
+  readonly process: ChildProcess;
+  readonly address: string;
+}
+
+async function startDaemon(folder: string, runtimeFolder: string, more: readonly string[]): Promise<Daemon> {
+  const listen = ['--tcp', 'off', '--http', 'off', '--runtime-dir', runtimeFolder, '--log-level', 'warn'];
+  const child = spawn(process.execPath, [launcher, 'start', folder, ...listen, ...more], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let said = '';
+  child.stderr?.on('data', (chunk: Buffer) => {
+    said = (said + chunk.toString()).slice(-STDERR_CHARACTERS_MAX);
+  });
+  // A daemon must not outlive the process that wanted it.
+  const kill = (): void => void child.kill('SIGKILL');
+  process.once('exit', kill);
+  child.once('exit', () => process.off('exit', kill));
+  const deadlineMs = performance.now() + READY_TIMEOUT_MS;
+  for (;;) {
+    const address = readyAddress(folder);
+    if (address !== undefined) return { process: child, address };
+    if (child.exitCode !== null || child.signalCode !== null) {
+      throw new CliError(
+        `the daemon ended before it was ready: ${said.trim().split('\n').at(-1) ?? 'it said nothing'}`,
+      );
+    }
+    if (performance.now() > deadlineMs) {
+      child.kill('SIGKILL');
+      throw new CliError(`the daemon was not ready after ${READY_TIMEOUT_MS / 1000} s: ${said.trim()}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Where the drive listens, once its daemon has said so: it does when it is ready. */
+function readyAddress(folder: string): string | undefined {
+  try {
+    return locateDrive(folder).address;
+  } catch (error) {
+    if (error instanceof DriveUnreachableError) return undefined;
+    throw error;
+  }
+}
+
+async function stopDaemon(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  child.kill('SIGTERM');
+  const timer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS);
+  await ended;
+  clearTimeout(timer);
+}

@@ -76,18 +76,28 @@ async function decodeWith(client: DriveClient, loaded: LoadedModel, options: Dec
   const { id } = decoding.sequence;
   const before = await readStatistics(client);
   if (decoding.storedTokenCount > 0 && !options.json) {
-    say(`sequence ${id} holds ${decoding.storedTokenCount} tokens: attending to them again, then going on`);
+    const { elementTypeK } = decoding.sequence.shape;
+    say(`sequence ${id} holds ${decoding.storedTokenCount} tokens as ${elementTypeK}: attending to them, then going on`);
   }
   const writer = new TextWriter(decoding.stepCount);
+  const interruption = new AbortController();
+  const interrupt = (): void => interruption.abort();
+  process.once('SIGINT', interrupt);
   let elapsedMs: number;
   try {
-    for await (const token of decoding.tokens()) writer.write(token);
+    for await (const token of decoding.tokens()) {
+      writer.write(token);
+      if (interruption.signal.aborted) break;
+    }
     elapsedMs = writer.elapsedMs;
     // What was printed is durable when this command ends.
     await client.kv.flush();
+    if (interruption.signal.aborted) throw new CliError('interrupted');
   } catch (error) {
     writer.finish();
     throw stoppedError(error, writer, id, options);
+  } finally {
+    process.off('SIGINT', interrupt);
   }
   writer.finish();
   const counts = statisticsSince(before, await readStatistics(client));

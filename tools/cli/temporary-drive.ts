@@ -11,6 +11,8 @@ import { CliError } from './cli-error.ts';
 const READY_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 15_000;
 const STDERR_CHARACTERS_MAX = 4000;
+/** As shells report an end by SIGINT. */
+const INTERRUPTED_STATUS = 130;
 
 /** The launcher that people run; commands shown to them name it too. */
 export const launcher = fileURLToPath(new URL('../../../tools/cli/attndrive.mjs', import.meta.url));
@@ -40,6 +42,12 @@ export async function startTemporaryDrive(options: TemporaryDriveOptions): Promi
   const removeAll = (): void => {
     for (const path of [parent, runtimeFolder]) rmSync(path, { recursive: true, force: true });
   };
+  const interrupted = (): void => {
+    removeAll();
+    process.exit(INTERRUPTED_STATUS);
+  };
+  process.once('SIGINT', interrupted);
+  process.once('SIGTERM', interrupted);
   try {
     await formatDrive(folder, options.format);
     const daemon = await startDaemon(folder, runtimeFolder, options.start ?? []);
@@ -50,6 +58,8 @@ export async function startTemporaryDrive(options: TemporaryDriveOptions): Promi
       runtimeFolder,
       async stop(keepDrive = false) {
         await stopDaemon(daemon.process);
+        process.off('SIGINT', interrupted);
+        process.off('SIGTERM', interrupted);
         rmSync(runtimeFolder, { recursive: true, force: true });
         if (!keepDrive) removeAll();
       },

@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DriveUnreachableError, locateDrive } from '../../client/index.ts';
-import type { FormatOptions } from '../../daemon/ftl/format.ts';
 import { CliError } from './cli-error.ts';
+import type { FormatRequest } from './format-drive.ts';
 
 const READY_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 15_000;
@@ -29,13 +29,13 @@ export interface TemporaryDrive {
 }
 
 export interface TemporaryDriveOptions {
-  readonly format: FormatOptions;
+  readonly format: FormatRequest;
   /** More arguments for `start`: ["--kernels", "wasm"]. */
   readonly start?: readonly string[];
 }
 
 export async function startTemporaryDrive(options: TemporaryDriveOptions): Promise<TemporaryDrive> {
-  const { formatDrive } = await import('../../daemon/ftl/format.ts');
+  const { formatFolder } = await import('./format-drive.ts');
   const parent = mkdtempSync(join(tmpdir(), 'attndrive-'));
   const folder = join(parent, 'drive');
   const runtimeFolder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'attndrive-run-'));
@@ -49,7 +49,7 @@ export async function startTemporaryDrive(options: TemporaryDriveOptions): Promi
   process.once('SIGINT', interrupted);
   process.once('SIGTERM', interrupted);
   try {
-    await formatDrive(folder, options.format);
+    formatFolder(folder, options.format);
     const daemon = await startDaemon(folder, runtimeFolder, options.start ?? []);
     return {
       folder,

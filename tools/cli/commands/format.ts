@@ -32,9 +32,9 @@ export function addFormat(program: Command): void {
     .requiredOption('--block-capacity <SIZE>', 'capacity of the block namespace', parseSize)
     .requiredOption('--kv-capacity <SIZE>', 'capacity of the KV-cache namespace', parseSize)
     .option('--page-size <SIZE>', 'flash page, 4KiB to 64KiB (default: 16KiB)', parseSize)
-    .option('--channels <N>', 'flash channels', integerWithin(1, 64))
-    .option('--dies-per-channel <N>', 'dies on each channel', integerWithin(1, 64))
-    .option('--over-provisioning <PERCENT>', 'flash beyond the capacity, for garbage collection', parsePercent)
+    .option('--channels <N>', 'flash channels (default: 8)', integerWithin(1, 64))
+    .option('--dies-per-channel <N>', 'dies on each channel (default: 2)', integerWithin(1, 64))
+    .option('--over-provisioning <PERCENT>', 'flash beyond the capacity, for garbage collection (default: 12.5)', parsePercent)
     .option('--force', 'wipe the drive that is there')
     .option('--json', 'print JSON')
     .addHelpText('after', epilogue)
@@ -48,15 +48,15 @@ function parsePercent(text: string): number {
 }
 
 async function runFormat(folder: string, options: FormatCommandOptions): Promise<void> {
-  const { formatDrive } = await import('../../../daemon/ftl/format.ts');
-  const identity = await formatDrive(folder, {
+  const { formatFolder } = await import('../format-drive.ts');
+  const identity = formatFolder(folder, {
     blockCapacityBytes: options.blockCapacity,
     kvCapacityBytes: options.kvCapacity,
     pageSizeBytes: options.pageSize,
     channelCount: options.channels,
     diesPerChannel: options.diesPerChannel,
     overProvisioning: options.overProvisioning,
-    force: options.force ?? false,
+    force: options.force,
   });
   if (options.json) {
     printJson({ folder, ...identity });

@@ -1,0 +1,36 @@
+/** Formatting with defaults, for the commands that make a drive. */
+import { systemRandom } from '../../daemon/base/random.ts';
+import type { DriveIdentity } from '../../daemon/ftl/contract.ts';
+import { formatDrive } from '../../daemon/ftl/format.ts';
+
+export interface FormatRequest {
+  readonly blockCapacityBytes: number;
+  readonly kvCapacityBytes: number;
+  readonly pageSizeBytes?: number | undefined;
+  readonly channelCount?: number | undefined;
+  readonly diesPerChannel?: number | undefined;
+  /** Share of each capacity: 0.07 is 7 %. */
+  readonly overProvisioning?: number | undefined;
+  /** Wipes the drive that is there. */
+  readonly force?: boolean | undefined;
+}
+
+export const formatDefaults = {
+  pageSizeBytes: 16_384,
+  channelCount: 8,
+  diesPerChannel: 2,
+  overProvisioning: 0.125,
+} as const;
+
+/** DriveError: a value that is not allowed, a folder with a drive or something else in it, or in use. */
+export function formatFolder(folder: string, request: FormatRequest): DriveIdentity {
+  const { blockCapacityBytes, kvCapacityBytes, force = false } = request;
+  const {
+    pageSizeBytes = formatDefaults.pageSizeBytes,
+    channelCount = formatDefaults.channelCount,
+    diesPerChannel = formatDefaults.diesPerChannel,
+    overProvisioning = formatDefaults.overProvisioning,
+  } = request;
+  const geometry = { pageSizeBytes, channelCount, diesPerChannel, overProvisioning };
+  return formatDrive(folder, { blockCapacityBytes, kvCapacityBytes, ...geometry, force }, systemRandom);
+}

@@ -3,11 +3,15 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { CliError } from './cli-error.ts';
 import { addAttend } from './commands/attend.ts';
+import { addBench } from './commands/bench.ts';
 import { addDecode } from './commands/decode.ts';
+import { addDemo } from './commands/demo.ts';
+import { addFormat } from './commands/format.ts';
 import { addIdentify } from './commands/identify.ts';
 import { addKv } from './commands/kv.ts';
 import { addList } from './commands/list.ts';
 import { addSmartLog } from './commands/smart-log.ts';
+import { addStart } from './commands/start.ts';
 import { addStats } from './commands/stats.ts';
 
 const epilogue = `
@@ -25,6 +29,9 @@ export function createProgram(): Command {
     .addHelpText('after', epilogue)
     .exitOverride()
     .configureOutput({ outputError: (text, write) => write(errorLine(text)) });
+  addDemo(program);
+  addFormat(program);
+  addStart(program);
   addDecode(program);
   addList(program);
   addIdentify(program);
@@ -32,6 +39,7 @@ export function createProgram(): Command {
   addStats(program);
   addKv(program);
   addAttend(program);
+  addBench(program);
   return program;
 }
 

@@ -100,7 +100,7 @@ async function decodeWith(client: DriveClient, loaded: LoadedModel, options: Dec
     process.off('SIGINT', interrupt);
   }
   writer.finish();
-  const counts = statisticsSince(before, await readStatistics(client));
+  const counts = statisticsSince(before, await readStatistics(client), decoding.sequence.shape);
   decoding.attention.release();
   const stored = decoding.sequence.shape.elementTypeK;
   const types: ElementType[] = stored === 'f32' ? ['f32'] : ['f32', stored];

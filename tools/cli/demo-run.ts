@@ -84,7 +84,7 @@ async function runInDrive(
       progress.update(`decoding with attention in the drive … token ${tokens.length} of ${stepCount}`);
     }
     const elapsedMs = performance.now() - startMs;
-    const counts = statisticsSince(before, await readStatistics(client));
+    const counts = statisticsSince(before, await readStatistics(client), decoding.sequence.shape);
     decoding.attention.release();
     await client.kv.flush();
     const { kernelSet, kernelIsa, computeWorkerCount } = controllerVendorArea.decode(client.identity.vs);

@@ -1,5 +1,6 @@
 /** The drive's counters (log page C0h), and what a piece of work added to them. */
-import type { DriveClient } from '../../client/index.ts';
+import type { DriveClient, SequenceShape } from '../../client/index.ts';
+import { elementSizeBytes } from '../../spec/element-type.ts';
 
 export type DriveStatistics = Awaited<ReturnType<DriveClient['controller']['driveStatistics']>>;
 
@@ -19,17 +20,21 @@ export interface DecodeCounts {
   readonly readBackBytes: number;
 }
 
-/** What lies between two readings; on a drive that others use too, theirs is in it. */
-export function statisticsSince(before: DriveStatistics, after: DriveStatistics): DecodeCounts {
+/** What lies between two readings, for work on one sequence; on a drive that others use too, theirs is in it. */
+export function statisticsSince(before: DriveStatistics, after: DriveStatistics, shape: SequenceShape): DecodeCounts {
   const added = (...names: (keyof DriveStatistics)[]): number =>
     names.reduce((sum, name) => sum + Number(after[name]) - Number(before[name]), 0);
+  const flashTokens = added('attendFlashTokens');
+  const bufferedTokens = added('attendBufferedTokens');
+  const { kvHeadCount, headDimK, headDimV, elementTypeK, elementTypeV } = shape;
+  const rowBytes = headDimK * elementSizeBytes(elementTypeK) + headDimV * elementSizeBytes(elementTypeV);
   return {
     pagesProgrammed: added('hostPagesProgrammed', 'gcPagesProgrammed'),
     pagesRead: added('hostPagesRead', 'attendPagesRead', 'gcPagesRead'),
-    flashTokens: added('attendFlashTokens'),
-    bufferedTokens: added('attendBufferedTokens'),
+    flashTokens,
+    bufferedTokens,
     socketBytes: added('linkReceivedBytes', 'linkSentBytes'),
     regionBytes: added('regionReadBytes', 'regionWrittenBytes'),
-    readBackBytes: added('attendBytesKept'),
+    readBackBytes: (flashTokens + bufferedTokens) * kvHeadCount * rowBytes,
   };
 }

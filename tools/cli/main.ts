@@ -1,6 +1,7 @@
 /** The `attndrive` command line: sub-commands stand in `commands/`, one file each. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { errorTable } from '../../spec/errors.ts';
 import { CliError } from './cli-error.ts';
 import { addAttend } from './commands/attend.ts';
 import { addBench } from './commands/bench.ts';
@@ -71,7 +72,9 @@ function errorLine(text: string): string {
 
 function messageOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return error.message || error.name;
+  // What a person typed is wrong: the detail says it all.
+  const typed = `${errorTable.invalidField.text}: `;
+  return error.message.startsWith(typed) ? error.message.slice(typed.length) : error.message || error.name;
 }
 
 function version(): string {

@@ -280,6 +280,12 @@ export class Scheduler {
     const { unit, command } = job;
     unit.settle(job);
     command.jobsOut--;
+    // The last unit is merged, and told of, when every job is finished; a worker may be about to hand back one that it
+    // finished before. It looks at the flag afterwards, and we look at its ring again.
+    const record = command.record >>> 2;
+    if (command.jobsOut > 0 && Atomics.load(words, record + commandWords.unitsRemaining) === 0) {
+      Atomics.store(words, record + commandWords.wakeAlways, 1);
+    }
     const failure = this.#failureOf(words, offset);
     if (failure) this.#fail(command, failure);
     else if (command.failure) this.#endIfDone(command);

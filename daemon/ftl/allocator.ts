@@ -48,7 +48,10 @@ export class Allocator {
     this.#quota = { block: geometry.blockSuperblockCount, kv: geometry.kvSuperblockCount };
     const writePoint = (): WritePoint => new WritePoint(geometry, modules.array);
     const writers = (hostCount: number): PoolWriters => ({
-      host: Array.from({ length: hostCount }, writePoint), gc: writePoint(), hostFreePages: 0, gcFreePages: 0,
+      host: Array.from({ length: hostCount }, writePoint),
+      gc: writePoint(),
+      hostFreePages: 0,
+      gcFreePages: 0,
     });
     this.#writers = { block: writers(1), kv: writers(limits.kvWritePointCount) };
   }
@@ -147,7 +150,10 @@ export class Allocator {
     return pools.flatMap((pool) => {
       const describe = (role: 'host' | 'gc') => (writePoint: WritePoint, index: number) =>
         writePoint.open.map((superblock) => ({
-          superblock, pool, role, writePoint: index,
+          superblock,
+          pool,
+          role,
+          writePoint: index,
           nextPages: Array.from({ length: unitCount }, (_, unit) => this.#array.nextPage(superblock, unit)),
         }));
       const { host, gc } = this.#writers[pool];

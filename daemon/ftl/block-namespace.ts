@@ -106,14 +106,17 @@ export class BlockDevice implements BlockNamespace, Relocatable {
       for (let i = 0; i < lbaCount; i++) this.#drop(lba + i, operation);
       return Promise.resolve();
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 
   #check(lba: number, lbaCount: number): void {
     const isInside = Number.isInteger(lba) && lba >= 0 && lbaCount > 0 && lba + lbaCount <= this.lbaCount;
     if (isInside) return;
-    throw new DriveError('lbaRange', `LBA ${lba}, ${lbaCount} blocks; the namespace has LBAs 0 to ${this.lbaCount - 1}`);
+    throw new DriveError(
+      'lbaRange',
+      `LBA ${lba}, ${lbaCount} blocks; the namespace has LBAs 0 to ${this.lbaCount - 1}`,
+    );
   }
 
   // --- Reading ---

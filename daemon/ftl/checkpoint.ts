@@ -4,8 +4,13 @@ import type { MetaChange, MetaKey, MetaStore } from '../meta/contract.ts';
 import type { Media } from '../nand/media.ts';
 import type { Allocator, OpenSuperblock } from './allocator.ts';
 import {
-  type CheckpointParticipant, type CheckpointSink, type Durability, type OperationCounter, type StagingLog,
-  type StagingOwner, stagingOwners,
+  type CheckpointParticipant,
+  type CheckpointSink,
+  type Durability,
+  type OperationCounter,
+  type StagingLog,
+  type StagingOwner,
+  stagingOwners,
 } from './contract.ts';
 import type { StagingFile } from './staging-log.ts';
 
@@ -90,10 +95,15 @@ export class Checkpointer implements Durability {
   flush(): Promise<void> {
     if (this.#next) return this.#next;
     if (!this.#running) return this.#start(false, false);
-    this.#next = this.#running.then(() => undefined, () => undefined).then(() => {
-      this.#next = undefined;
-      return this.#start(false, false);
-    });
+    this.#next = this.#running
+      .then(
+        () => undefined,
+        () => undefined,
+      )
+      .then(() => {
+        this.#next = undefined;
+        return this.#start(false, false);
+      });
     return this.#next;
   }
 
@@ -163,10 +173,15 @@ export class Checkpointer implements Durability {
   syncStaging(): Promise<void> {
     if (this.#syncNext) return this.#syncNext;
     if (!this.#syncRunning) return this.#startSync();
-    this.#syncNext = this.#syncRunning.then(() => undefined, () => undefined).then(() => {
-      this.#syncNext = undefined;
-      return this.#startSync();
-    });
+    this.#syncNext = this.#syncRunning
+      .then(
+        () => undefined,
+        () => undefined,
+      )
+      .then(() => {
+        this.#syncNext = undefined;
+        return this.#startSync();
+      });
     return this.#syncNext;
   }
 

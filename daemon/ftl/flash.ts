@@ -73,7 +73,12 @@ export class Flash {
    * Reads slots that lie one after another (they may cross pages), and checks those that were not checked yet.
    * `expected` gives each slot's LBA. DriveError unrecoveredRead. The caller holds a pin.
    */
-  async readBlockSlots(firstSlot: number, lbas: readonly number[], target: Uint8Array, cause: NandCause): Promise<void> {
+  async readBlockSlots(
+    firstSlot: number,
+    lbas: readonly number[],
+    target: Uint8Array,
+    cause: NandCause,
+  ): Promise<void> {
     await this.array.read(firstSlot * SLOT_BYTES, target, cause);
     const { slotsPerPage } = this.geometry;
     for (let i = 0; i < lbas.length; i++) {

@@ -1,4 +1,14 @@
-import { existsSync, fsyncSync, closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  fsyncSync,
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { DRIVE_MAGIC, driveSuperblock, MEDIA_FORMAT_VERSION } from '../../spec/media-format/drive-superblock.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
@@ -60,7 +70,10 @@ function clear(folder: string, force: boolean): void {
     throw new DriveError('invalidField', `folder ${folder} holds ${foreign[0]}; give an empty folder or a drive's`);
   }
   if (existsSync(`${folder}/superblock`) && !force) {
-    throw new DriveError('invalidField', `folder ${folder} holds a drive; --force formats it, and all it stores is lost`);
+    throw new DriveError(
+      'invalidField',
+      `folder ${folder} holds a drive; --force formats it, and all it stores is lost`,
+    );
   }
   for (const name of entries) rmSync(`${folder}/${name}`, { recursive: true });
 }
@@ -111,7 +124,11 @@ export function identityOf(uuid: Uint8Array, geometry: Geometry): DriveIdentity 
     uuid: text,
     serial: `AD${text.slice(0, 14).toUpperCase()}`,
     formatVersion: MEDIA_FORMAT_VERSION,
-    blockCapacityBytes, kvCapacityBytes, pageSizeBytes, channelCount, diesPerChannel,
+    blockCapacityBytes,
+    kvCapacityBytes,
+    pageSizeBytes,
+    channelCount,
+    diesPerChannel,
     pagesPerBlock: geometry.pagesPerBlock,
     superblockCount: geometry.superblockCount,
   };

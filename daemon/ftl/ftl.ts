@@ -13,7 +13,13 @@ import { Allocator } from './allocator.ts';
 import { BlockDevice } from './block-namespace.ts';
 import { Checkpointer, type StateRecord } from './checkpoint.ts';
 import type {
-  CheckpointParticipant, DriveIdentity, FtlDrive, FtlSnapshot, KvRecovery, OperationCounter, SuperblockSnapshot,
+  CheckpointParticipant,
+  DriveIdentity,
+  FtlDrive,
+  FtlSnapshot,
+  KvRecovery,
+  OperationCounter,
+  SuperblockSnapshot,
 } from './contract.ts';
 import { Flash } from './flash.ts';
 import { FolderLock } from './folder-lock.ts';
@@ -139,10 +145,10 @@ export class Ftl implements FtlDrive {
       this.kv.checkpointed(operation);
       for (const part of this.#spaces) part.checkpointed(operation);
     };
-    this.durability = new Checkpointer(
-      { media, meta, staging, operations, allocator, describe, checkpointed },
-      [this.blocks, this.kv],
-    );
+    this.durability = new Checkpointer({ media, meta, staging, operations, allocator, describe, checkpointed }, [
+      this.blocks,
+      this.kv,
+    ]);
   }
 
   /**
@@ -243,7 +249,10 @@ export class Ftl implements FtlDrive {
 }
 
 /** Garbage collection is made before the maps whose entries it moves. */
-function lazily(owner: () => BlockDevice | KvPageStore): { isCurrent: BlockDevice['isCurrent']; moved: BlockDevice['moved'] } {
+function lazily(owner: () => BlockDevice | KvPageStore): {
+  isCurrent: BlockDevice['isCurrent'];
+  moved: BlockDevice['moved'];
+} {
   return {
     isCurrent: (entry, slot) => owner().isCurrent(entry, slot),
     moved: (entry, from, to) => owner().moved(entry, from, to),

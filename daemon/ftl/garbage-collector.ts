@@ -80,7 +80,10 @@ export class GarbageCollector {
       if (!(error instanceof DriveError) || error.code !== 'unrecoveredRead') throw error;
       this.#unreadable.add(victim);
       superblocks.setState(victim, 'full');
-      logger.error({ superblock: victim, err: error }, 'garbage collection leaves a superblock with an unreadable page');
+      logger.error(
+        { superblock: victim, err: error },
+        'garbage collection leaves a superblock with an unreadable page',
+      );
     } finally {
       superblocks.unpin(victim);
     }
@@ -141,7 +144,8 @@ export class GarbageCollector {
     if (!isCurrent.includes(true)) return;
     const ppn = allocator.takeGcPage('block', undefined);
     const entries = copies.map(({ entry }, slot) =>
-      isCurrent[slot] ? { ...entry, flags: entry.flags | oobFlags.copy } : {});
+      isCurrent[slot] ? { ...entry, flags: entry.flags | oobFlags.copy } : {},
+    );
     flash.program(ppn, page, entries, 'gc');
     copies.forEach(({ entry, from }, slot) => {
       if (isCurrent[slot]) owners.block.moved(entry, from, ppn * flash.geometry.slotsPerPage + slot);

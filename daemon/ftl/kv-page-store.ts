@@ -179,7 +179,9 @@ export class KvPageStore implements KvPages, Relocatable {
   // --- Garbage collection ---
 
   isCurrent(entry: OobEntry, slot: number): boolean {
-    return entry.kind === oobKinds.kv && this.map.get(entry.logical) * this.#modules.flash.geometry.slotsPerPage === slot;
+    return (
+      entry.kind === oobKinds.kv && this.map.get(entry.logical) * this.#modules.flash.geometry.slotsPerPage === slot
+    );
   }
 
   moved(entry: OobEntry, from: number, to: number): void {

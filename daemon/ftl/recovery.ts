@@ -133,7 +133,10 @@ async function scanSuperblock(flash: Flash, superblock: number): Promise<FoundPa
     if (entries.every((entry) => entry === undefined)) continue;
     await array.media.readCells(ppn * geometry.pageSizeBytes, page);
     // A page that a power cut tore was not programmed.
-    found.push({ ppn, entries: entries.map((entry, slot) => (entry && isIntact(entry, slot, page) ? entry : undefined)) });
+    found.push({
+      ppn,
+      entries: entries.map((entry, slot) => (entry && isIntact(entry, slot, page) ? entry : undefined)),
+    });
   }
   return found;
 }
@@ -208,4 +211,3 @@ class RollForward {
     return staged;
   }
 }
-

@@ -44,7 +44,10 @@ export class Space {
       this.#startBackground();
       return new SpaceReservation(pageCount, (count) => (this.#reservedPages -= count));
     });
-    this.#queue = turn.then(() => undefined, () => undefined);
+    this.#queue = turn.then(
+      () => undefined,
+      () => undefined,
+    );
     return turn;
   }
 

@@ -1,10 +1,22 @@
 import {
-  closeSync, fdatasync, ftruncateSync, mkdirSync, openSync, readdirSync, readFileSync, unlinkSync, writeSync,
+  closeSync,
+  fdatasync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  unlinkSync,
+  writeSync,
 } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import {
-  STAGING_MAGIC, STAGING_RECORD_MAGIC, stagingKinds, stagingRecord, stagingSegmentHeader,
+  STAGING_MAGIC,
+  STAGING_RECORD_MAGIC,
+  stagingKinds,
+  stagingRecord,
+  stagingSegmentHeader,
 } from '../../spec/media-format/staging.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
@@ -68,10 +80,16 @@ export class StagingFile implements StagingWriter {
   append(kind: StagingKind, payload: Uint8Array, operation = this.#operations.next()): number {
     if (!this.#segment) throw new DriveError('writeFault', 'the staging log is closed');
     const record = new Uint8Array(paddedSize(payload.length));
-    stagingRecord.encode({
-      magic: STAGING_RECORD_MAGIC, kind: stagingKinds[kind], operation,
-      payloadBytes: payload.length, payloadCrc32c: crc32c(payload),
-    }, record);
+    stagingRecord.encode(
+      {
+        magic: STAGING_RECORD_MAGIC,
+        kind: stagingKinds[kind],
+        operation,
+        payloadBytes: payload.length,
+        payloadCrc32c: crc32c(payload),
+      },
+      record,
+    );
     new DataView(record.buffer).setUint32(RECORD_CHECKED, crc32c(record.subarray(0, RECORD_CHECKED)), true);
     record.set(payload, stagingRecord.sizeBytes);
     this.#segment.append(record);
@@ -128,7 +146,9 @@ export class StagingFile implements StagingWriter {
 const RECORD_CHECKED = stagingRecord.sizeBytes - 4;
 const SEGMENT_CHECKED = stagingSegmentHeader.sizeBytes - 4;
 const paddedSize = (payloadBytes: number): number => Math.ceil((stagingRecord.sizeBytes + payloadBytes) / 8) * 8;
-const kindOfCode = new Map<number, StagingKind>(Object.entries(stagingKinds).map(([kind, code]) => [code, kind as StagingKind]));
+const kindOfCode = new Map<number, StagingKind>(
+  Object.entries(stagingKinds).map(([kind, code]) => [code, kind as StagingKind]),
+);
 
 function* readSegment(bytes: Uint8Array, segment: number, uuid: Uint8Array): Iterable<StagedRecord> {
   if (bytes.length < stagingSegmentHeader.sizeBytes) return;

@@ -1,11 +1,7 @@
 import type { Pool, Superblocks } from './superblocks.ts';
 
 /** Chooses a full superblock of the pool to empty; undefined if none is worth it. */
-export type VictimPolicy = (
-  superblocks: Superblocks,
-  pool: Pool,
-  excluded: ReadonlySet<number>,
-) => number | undefined;
+export type VictimPolicy = (superblocks: Superblocks, pool: Pool, excluded: ReadonlySet<number>) => number | undefined;
 
 /** The one with the fewest valid slots, if it has any to gain. Empty ones need no collecting. */
 export const greedy: VictimPolicy = (superblocks, pool, excluded) => {

@@ -54,4 +54,3 @@ export class LmdbStore implements MetaStore {
     await this.#database.close();
   }
 }
-

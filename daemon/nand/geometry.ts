@@ -69,11 +69,15 @@ export function planGeometry(request: GeometryRequest): Geometry {
   block += Math.floor(missing / 2);
   kv += Math.ceil(missing / 2);
   const geometry = completeGeometry({
-    pageSizeBytes, channelCount, diesPerChannel, pagesPerBlock,
+    pageSizeBytes,
+    channelCount,
+    diesPerChannel,
+    pagesPerBlock,
     superblockCount: block + kv,
     blockSuperblockCount: block,
     kvSuperblockCount: kv,
-    blockCapacityBytes, kvCapacityBytes,
+    blockCapacityBytes,
+    kvCapacityBytes,
   });
   if (geometry.pageCount > PAGE_COUNT_MAX) {
     refuse('capacity', `${geometry.pageCount} flash pages`, `at most ${PAGE_COUNT_MAX}; use larger pages`);
@@ -83,8 +87,15 @@ export function planGeometry(request: GeometryRequest): Geometry {
 
 type StoredGeometry = Pick<
   Geometry,
-  | 'pageSizeBytes' | 'channelCount' | 'diesPerChannel' | 'pagesPerBlock' | 'superblockCount'
-  | 'blockSuperblockCount' | 'kvSuperblockCount' | 'blockCapacityBytes' | 'kvCapacityBytes'
+  | 'pageSizeBytes'
+  | 'channelCount'
+  | 'diesPerChannel'
+  | 'pagesPerBlock'
+  | 'superblockCount'
+  | 'blockSuperblockCount'
+  | 'kvSuperblockCount'
+  | 'blockCapacityBytes'
+  | 'kvCapacityBytes'
 >;
 
 /** Fills in what follows from the numbers that the media format stores. */
@@ -92,8 +103,15 @@ export function completeGeometry(fields: StoredGeometry): Geometry {
   const { pageSizeBytes, channelCount, diesPerChannel, pagesPerBlock, superblockCount } = fields;
   const { blockSuperblockCount, kvSuperblockCount, blockCapacityBytes, kvCapacityBytes } = fields;
   const stored = {
-    pageSizeBytes, channelCount, diesPerChannel, pagesPerBlock, superblockCount,
-    blockSuperblockCount, kvSuperblockCount, blockCapacityBytes, kvCapacityBytes,
+    pageSizeBytes,
+    channelCount,
+    diesPerChannel,
+    pagesPerBlock,
+    superblockCount,
+    blockSuperblockCount,
+    kvSuperblockCount,
+    blockCapacityBytes,
+    kvCapacityBytes,
   };
   const unitCount = stored.channelCount * stored.diesPerChannel;
   const pagesPerSuperblock = unitCount * stored.pagesPerBlock;
@@ -134,8 +152,7 @@ function refuse(what: string, value: unknown, allowed: string): never {
 
 // --- Where things lie ---
 
-export const superblockOf = (geometry: Geometry, ppn: number): number =>
-  Math.floor(ppn / geometry.pagesPerSuperblock);
+export const superblockOf = (geometry: Geometry, ppn: number): number => Math.floor(ppn / geometry.pagesPerSuperblock);
 export const unitOf = (geometry: Geometry, ppn: number): number => ppn % geometry.unitCount;
 export const pageInBlockOf = (geometry: Geometry, ppn: number): number =>
   Math.floor((ppn % geometry.pagesPerSuperblock) / geometry.unitCount);

@@ -1,7 +1,23 @@
-import { closeSync, fdatasync, fstatSync, fsyncSync, ftruncateSync, mkdirSync, openSync, read, readSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fdatasync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  read,
+  readSync,
+  writeSync,
+} from 'node:fs';
 import { promisify } from 'node:util';
 import {
-  DRIVE_MAGIC, MEDIA_FORMAT_VERSION, MEDIA_HEADER_BYTES, type MediaFileKind, mediaFileHeader, mediaFileKinds,
+  DRIVE_MAGIC,
+  MEDIA_FORMAT_VERSION,
+  MEDIA_HEADER_BYTES,
+  type MediaFileKind,
+  mediaFileHeader,
+  mediaFileKinds,
 } from '../../spec/media-format/drive-superblock.ts';
 import { superblockHeader } from '../../spec/media-format/oob.ts';
 import { crc32c } from '../base/crc32c.ts';
@@ -22,11 +38,19 @@ export function createMediaFiles(folder: string, geometry: Geometry, uuid: Uint8
     const descriptor = openSync(fileName(folder, kind), 'wx', 0o600);
     try {
       const header = mediaFileHeader.encode({
-        magic: DRIVE_MAGIC, version: MEDIA_FORMAT_VERSION, kind: mediaFileKinds[kind], uuid, sizeBytes: sizes[kind],
+        magic: DRIVE_MAGIC,
+        version: MEDIA_FORMAT_VERSION,
+        kind: mediaFileKinds[kind],
+        uuid,
+        sizeBytes: sizes[kind],
       });
-      mediaFileHeader.encode({
-        ...mediaFileHeader.decode(header), crc32c: crc32c(header.subarray(0, CHECKED_BYTES)),
-      }, header);
+      mediaFileHeader.encode(
+        {
+          ...mediaFileHeader.decode(header),
+          crc32c: crc32c(header.subarray(0, CHECKED_BYTES)),
+        },
+        header,
+      );
       writeSync(descriptor, header, 0, header.length, 0);
       ftruncateSync(descriptor, sizes[kind]);
       fsyncSync(descriptor);
@@ -119,7 +143,8 @@ export class MediaFile implements Media {
       read(this.#descriptors[kind], target, 0, target.length, position, (error, byteCount) => {
         if (error === null && byteCount === target.length) resolve();
         else {
-          const why = error === null ? `${byteCount} of ${target.length} bytes: the file is too short` : reasonOf(error);
+          const why =
+            error === null ? `${byteCount} of ${target.length} bytes: the file is too short` : reasonOf(error);
           reject(new DriveError('unrecoveredRead', `media file ${kind}.bin at ${position}: ${why}`, { cause: error }));
         }
       });

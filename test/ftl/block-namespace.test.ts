@@ -19,7 +19,12 @@ function open(stores: MemoryDriveStores, random: Random): Promise<Ftl> {
   const arena = createArena(4 * 2 ** 20);
   const kernels = loadKernels('wasm', { memory: arena.memory });
   return Ftl.open(stores.stores(), {
-    arena, kernels, clock: systemClock, random, logger: silentLogger, kvRecovery: noSequences,
+    arena,
+    kernels,
+    clock: systemClock,
+    random,
+    logger: silentLogger,
+    kvRecovery: noSequences,
   });
 }
 

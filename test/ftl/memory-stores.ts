@@ -27,7 +27,9 @@ export class MetaMemory implements MetaStore {
 
   range(namespace: number): Iterable<MetaRecord> {
     const found = [...this.records.values()].filter((record) => record.namespace === namespace);
-    return found.sort((a, b) => compareKeys(a.key, b.key)).map(({ key, value }) => ({ key, value: structuredClone(value) }));
+    return found
+      .sort((a, b) => compareKeys(a.key, b.key))
+      .map(({ key, value }) => ({ key, value: structuredClone(value) }));
   }
 
   async commit(changes: readonly MetaChange[]): Promise<void> {
@@ -125,8 +127,13 @@ export class MemoryDriveStores {
   constructor(request: Partial<GeometryRequest> = {}) {
     this.request = request;
     this.geometry = planGeometry({
-      blockCapacityBytes: 4 * 2 ** 20, kvCapacityBytes: 4 * 2 ** 20, pageSizeBytes: 16_384,
-      channelCount: 2, diesPerChannel: 1, overProvisioning: 0.1, ...request,
+      blockCapacityBytes: 4 * 2 ** 20,
+      kvCapacityBytes: 4 * 2 ** 20,
+      pageSizeBytes: 16_384,
+      channelCount: 2,
+      diesPerChannel: 1,
+      overProvisioning: 0.1,
+      ...request,
     });
     this.media = new MediaMemory(this.geometry);
   }

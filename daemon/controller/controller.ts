@@ -121,7 +121,7 @@ export class Controller implements Association {
     if (this.#state === 'ended') return;
     this.#state = transition(this.#state, 'ended');
     const { controllerId, hostNqn } = this;
-    this.#modules.logger.info({ controllerId, hostNqn, reason }, 'association ended');
+    this.#modules.logger.debug({ controllerId, hostNqn, reason }, 'association ended');
     this.#keepAlive.stop();
     for (const queue of [...this.#queues.values()]) queue.end(reason);
     this.#queues.clear();

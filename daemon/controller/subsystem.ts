@@ -191,7 +191,7 @@ export class Subsystem implements QueueHost {
     this.#controllers.set(controllerId, controller);
     queue.establish({ controller, queueId: 0, entryCount, flowControl });
     controller.startKeepAlive(keepAliveTimeoutMs);
-    logger.info({ controllerId, hostNqn, peer: queue.link.peer, keepAliveTimeoutMs }, 'association begins');
+    logger.debug({ controllerId, hostNqn, peer: queue.link.peer, keepAliveTimeoutMs }, 'association begins');
     return answer(undefined, controllerId);
   }
 

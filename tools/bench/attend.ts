@@ -6,7 +6,7 @@ import { createArena } from '../../daemon/base/arena.ts';
 import { Progress } from '../cli/output.ts';
 import { type Bench, type BenchDrive, type BenchOptions, withBenchDrive } from './bench.ts';
 import { ComputePool } from './compute-pool.ts';
-import { prepareQuery } from './drive-layers.ts';
+import { prepareQuery, warmUp } from './drive-layers.ts';
 import { interleave } from './measure.ts';
 import { type BenchOutput, compare } from './report.ts';
 import { type BenchShape, benchShapes, layerBytes } from './shapes.ts';
@@ -42,6 +42,7 @@ async function measure(
   const request = await prepareQuery(bench.client, bench.sequence, shape);
   const entry = request.entries[0]!;
   try {
+    await warmUp(request, shape);
     const measured = await interleave(
       options.rounds,
       [

@@ -56,6 +56,15 @@ export async function prepareQuery(
   return request;
 }
 
+/** Attends to every layer once: pages are checked, and mapped, on their first use. */
+export async function warmUp(request: PreparedAttend, shape: BenchShape): Promise<void> {
+  const entry = request.entries[0]!;
+  for (let layer = 0; layer < shape.layerCount; layer++) {
+    entry.layer = layer;
+    await request.post();
+  }
+}
+
 /** K and V of all layers, with room to spare. */
 export const capacityBytesFor = (shape: BenchShape): number => {
   const bytes = layerBytes(shape) * shape.layerCount;

@@ -9,7 +9,7 @@ import { CliError } from '../cli/cli-error.ts';
 import { type Bench, type BenchDrive, type BenchOptions, withBenchDrive } from './bench.ts';
 import { ClientAttention } from './client-attention.ts';
 import { ComputePool } from './compute-pool.ts';
-import { prepareQuery } from './drive-layers.ts';
+import { prepareQuery, warmUp } from './drive-layers.ts';
 import { interleave } from './measure.ts';
 import { type BenchOutput, compare } from './report.ts';
 import { type BenchShape, benchShapes, layerBytes } from './shapes.ts';
@@ -45,6 +45,7 @@ async function measure(
   attention.queries.set(entry.queries);
   const overSocket = await DriveClient.connect(bench.drive.address, { regions: 'off' });
   try {
+    await warmUp(request, shape);
     const socketSequence = await overSocket.kv.open(bench.sequence.id);
     const layerOf = (round: number): number => round % shape.layerCount;
     const haul = async (sequence: Sequence, round: number): Promise<void> => {

@@ -1,5 +1,6 @@
 /** Results of the benchmarks: JSON lines for programs, a table with bars for people. */
 import { paintFor, printLine } from '../cli/output.ts';
+import { bytesText } from '../cli/quantity.ts';
 
 /** One line of --json. `ratio` is value / baselineValue; both sides are medians of the same run, interleaved. */
 export interface BenchLine {
@@ -56,19 +57,22 @@ export function tableOutput(): BenchOutput {
         printLine();
         printLine(`${paint.bold(line.bench)}  ${line.case}`);
       }
-      const value = `${figure(line.value)} ${line.unit}`.padStart(14);
+      const value = quantity(line.value, line.unit).padStart(14);
       if (line.ratio === null) {
         printLine(`  ${line.metric.padEnd(22)} ${value}`);
         return;
       }
-      const against = `${line.ratio.toFixed(2)} x ${line.baseline} (${figure(line.baselineValue ?? 0)} ${line.unit})`;
+      const against = `${line.ratio.toFixed(2)} x ${line.baseline} (${quantity(line.baselineValue ?? 0, line.unit)})`;
       printLine(`  ${line.metric.padEnd(22)} ${value}  ${paint.cyan(bar(line.ratio))}  ${against}`);
     },
     end: () => printLine(),
   };
 }
 
-const figure = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
+function quantity(value: number, unit: string): string {
+  if (unit === 'B') return bytesText(value);
+  return `${value >= 100 ? value.toFixed(0) : value.toPrecision(3)} ${unit}`;
+}
 
 /** Full at a ratio of 1 or more. */
 function bar(ratio: number): string {

@@ -77,7 +77,9 @@ async function decodeWith(client: DriveClient, loaded: LoadedModel, options: Dec
   const before = await readStatistics(client);
   if (decoding.storedTokenCount > 0 && !options.json) {
     const { elementTypeK } = decoding.sequence.shape;
-    say(`sequence ${id} holds ${decoding.storedTokenCount} tokens as ${elementTypeK}: attending to them, then going on`);
+    say(
+      `sequence ${id} holds ${decoding.storedTokenCount} tokens as ${elementTypeK}: attending to them, then going on`,
+    );
   }
   const writer = new TextWriter(decoding.stepCount);
   const interruption = new AbortController();
@@ -166,7 +168,7 @@ function saySummary(summary: DriveSummary, options: DecodeCommandOptions): void 
   );
   const line = (name: string, text: string): void => say(`  ${name.padEnd(10)} ${text}`);
   line('sequence', `${sequence} is kept, flushed: keys and values as ${kvDtype}, ${groupTokens} tokens per page`);
-  line('', `go on   ${continueCommand(sequence, options)}`);
+  line('', `go on   ${continueCommand(sequence, { ...options, tokens: 2 * options.tokens })}`);
   line('', `free    attndrive kv reclaim ${sequence}${options.drive === undefined ? '' : ` --drive ${options.drive}`}`);
   line('flash', `${countText(summary.pagesProgrammed)} pages programmed, ${countText(summary.pagesRead)} pages read`);
   line('attended', attendedText(summary));

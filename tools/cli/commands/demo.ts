@@ -22,7 +22,7 @@ export function addDemo(program: Command): void {
     .description(
       'Formats a small drive, starts it, and decodes a text once with attention in memory and once in the drive.',
     )
-    .option('--tokens <N>', 'steps', integerWithin(1, 1024), 320)
+    .option('--tokens <N>', 'steps', integerWithin(1, 1024), 256)
     .option('--prompt <TEXT>', 'what the text begins with', 'the drive')
     .option('--kernels <NAME>', 'attention kernels: auto, native, wasm or reference')
     .option('--keep', 'leave the drive in its folder')

@@ -34,7 +34,11 @@ export function addFormat(program: Command): void {
     .option('--page-size <SIZE>', 'flash page, 4KiB to 64KiB (default: 16KiB)', parseSize)
     .option('--channels <N>', 'flash channels (default: 8)', integerWithin(1, 64))
     .option('--dies-per-channel <N>', 'dies on each channel (default: 2)', integerWithin(1, 64))
-    .option('--over-provisioning <PERCENT>', 'flash beyond the capacity, for garbage collection (default: 12.5)', parsePercent)
+    .option(
+      '--over-provisioning <PERCENT>',
+      'flash beyond the capacity, for garbage collection (default: 12.5)',
+      parsePercent,
+    )
     .option('--force', 'wipe the drive that is there')
     .option('--json', 'print JSON')
     .addHelpText('after', epilogue)
@@ -73,7 +77,7 @@ async function runFormat(folder: string, options: FormatCommandOptions): Promise
     ['KV-cache namespace (2)', bytesText(identity.kvCapacityBytes)],
     ['flash', `${bytesText(rawBytes)}, ${percentText(rawBytes / capacityBytes - 1)} over-provisioned`],
     ['geometry', `${channelCount} channels x ${diesPerChannel} dies, pages of ${bytesText(pageSizeBytes)}`],
-    ['superblocks', `${countText(superblockCount)} of ${countText(unitCount * pagesPerBlock)} pages`],
+    ['superblocks', `${countText(superblockCount)}, each of ${countText(unitCount * pagesPerBlock)} pages`],
   ]);
   printLine(`start it: attndrive start ${folder}`);
 }

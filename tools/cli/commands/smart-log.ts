@@ -15,7 +15,7 @@ export function addSmartLog(program: Command): void {
 }
 
 const KELVIN = 273;
-const NAME_WIDTH = 39;
+const NAME_WIDTH = 40;
 
 async function runSmartLog(options: SmartOptions): Promise<void> {
   const { serial, log } = await withDrive(options, async (client) => ({

@@ -39,5 +39,5 @@ async function runStats(options: StatsOptions): Promise<void> {
 
 function valueText(name: string, value: number | bigint | string | Uint8Array): string {
   if (typeof value !== 'number') return String(value);
-  return name.endsWith('Bytes') ? bytesText(value) : countText(value);
+  return name.includes('Bytes') ? bytesText(value) : countText(value);
 }

@@ -31,7 +31,8 @@ const others: [string, string][] = [
   ['h€llo 🙂', 'h€llo . He lived to eat space. He had a big bag of candy. He was very happy. He wanted to see wh'],
   [
     'Once upon a time',
-    'Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. She wanted to',
+    'Once upon a time, there was a little girl named Lily. ' +
+      'She loved to play outside in the park. One day, she saw a big, red ball. She wanted to',
   ],
   ['  two  spaces', '  two  spaceship. Anna was very excited. She wanted to see what was inside. She wanted to'],
   ['日本語', 's. Every day, Jack was very excited to go to the park. He was very excited to go'],

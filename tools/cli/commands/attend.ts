@@ -33,7 +33,10 @@ Examples:
 export function addAttend(program: Command): void {
   const tokens = integerWithin(0, 0x7fff_ffff);
   withDriveOption(
-    program.command('attend').description('Attends once to a layer of a stored sequence, to try things out.'),
+    program
+      .command('attend')
+      .summary('attend once to a stored layer')
+      .description('Attends once to a layer of a stored sequence, to try things out.'),
   )
     .requiredOption('--sequence <ID>', 'sequence', parseSequenceId)
     .option('--layer <N>', 'layer', integerWithin(0, 511), 0)

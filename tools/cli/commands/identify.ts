@@ -14,12 +14,20 @@ interface IdentifyOptions extends DriveOption {
 }
 
 export function addIdentify(program: Command): void {
-  withDriveOption(program.command('id-ctrl').description("Prints the controller's Identify structure and vendor area."))
+  withDriveOption(
+    program
+      .command('id-ctrl')
+      .summary('Identify Controller')
+      .description("Prints the controller's Identify structure and vendor area."),
+  )
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExample:\n  $ attndrive id-ctrl')
     .action(runIdentifyController);
   withDriveOption(
-    program.command('id-ns').description("Prints a namespace's Identify structure: 1 blocks, 2 KV cache."),
+    program
+      .command('id-ns')
+      .summary('Identify Namespace')
+      .description("Prints a namespace's Identify structure: 1 blocks, 2 KV cache."),
   )
     .option('-n, --namespace-id <NSID>', 'namespace (default: 1)', integerWithin(1, 0xffff_fffe), BLOCK_NSID)
     .option('--json', 'print JSON')

@@ -28,7 +28,10 @@ Examples:
 
 export function addList(program: Command): void {
   withDriveOption(
-    program.command('list').description('Lists the running drives of this user, or one, with their namespaces.'),
+    program
+      .command('list')
+      .summary('list running drives and their namespaces')
+      .description('Lists the running drives of this user, or one, with their namespaces.'),
   )
     .option('--json', 'print JSON')
     .addHelpText('after', epilogue)

@@ -8,7 +8,12 @@ interface SmartOptions extends DriveOption {
 }
 
 export function addSmartLog(program: Command): void {
-  withDriveOption(program.command('smart-log').description('Prints the SMART / Health Information log.'))
+  withDriveOption(
+    program
+      .command('smart-log')
+      .summary('SMART / Health Information log')
+      .description('Prints the SMART / Health Information log.'),
+  )
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExample:\n  $ attndrive smart-log --json')
     .action(runSmartLog);

@@ -13,6 +13,7 @@ export function addStats(program: Command): void {
   withDriveOption(
     program
       .command('stats')
+      .summary("the drive's own counters")
       .description(
         `Prints the drive's counters (log page ${logPages.driveStatistics.lid.toString(16).toUpperCase()}h).`,
       ),

@@ -31,8 +31,15 @@ function decode(daemon: DaemonProcess, args: readonly string[]) {
   return { text: result.stdout, summary: JSON.parse(result.stderr) as Summary };
 }
 
-const inMemory = (steps: number): string =>
-  attndrive(['decode', '--attention', 'memory', ...builtIn, '--tokens', String(steps)]).stdout;
+const texts = new Map<number, string>();
+
+/** What the built-in model writes in so many steps. */
+function inMemory(steps: number): string {
+  const args = ['decode', '--attention', 'memory', ...builtIn, '--tokens', String(steps)];
+  const text = texts.get(steps) ?? attndrive(args).stdout;
+  texts.set(steps, text);
+  return text;
+}
 
 async function withDaemon(work: (daemon: DaemonProcess) => Promise<void>): Promise<void> {
   const daemon = new DaemonProcess();
@@ -57,7 +64,7 @@ for (const kernels of ['native', 'wasm', 'reference']) {
       );
       checkFlash(summary, createBuiltInModel().model.shape);
       if (skipPublished === false) {
-        const stories = decode(daemon, [...published, '--tokens', '200']);
+        const stories = decode(daemon, [...published, '--no-compare', '--tokens', '200']);
         assert.equal(stories.text, `${publishedModel.text}\n`);
         checkFlash(stories.summary, { layerCount: 5, kvHeadCount: 4 });
       }
@@ -96,10 +103,17 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
   test(`stopped at token 100 by ${signal}, started again, the stored sequence goes on to the same text`, async () => {
     await withDaemon(async (daemon) => {
       await daemon.start();
-      const { summary } = decode(daemon, [...builtIn, '--tokens', '100']);
+      const { summary } = decode(daemon, [...builtIn, '--no-compare', '--tokens', '100']);
       assert.equal(await daemon.end(signal), signal === 'SIGTERM' ? 0 : null, daemon.said);
       await daemon.start();
-      const again = decode(daemon, [...builtIn, '--tokens', '200', '--sequence', String(summary.sequence)]);
+      const again = decode(daemon, [
+        ...builtIn,
+        '--no-compare',
+        '--tokens',
+        '200',
+        '--sequence',
+        String(summary.sequence),
+      ]);
       assert.equal(again.text, inMemory(200));
       assert.equal(again.summary.storedTokens, 100);
     });
@@ -124,9 +138,9 @@ test('killed in the middle: the error names the sequence, and it goes on to the 
     assert.equal(status, 1, said);
     const id = /sequence (\d+) keeps what is durable; go on with: attndrive decode .* --sequence \1/.exec(said)?.[1];
     assert.ok(id !== undefined, said);
-    assert.ok(inMemory(1024).startsWith(printed.trimEnd()), printed);
+    assert.ok(inMemory(300).startsWith(printed.trimEnd().slice(0, 300)), printed);
     await daemon.start();
-    const again = decode(daemon, [...builtIn, '--tokens', '300', '--sequence', id]);
+    const again = decode(daemon, [...builtIn, '--no-compare', '--tokens', '300', '--sequence', id]);
     assert.equal(again.text, inMemory(300));
   });
 });
@@ -134,7 +148,7 @@ test('killed in the middle: the error names the sequence, and it goes on to the 
 test('a bit flipped in a programmed page is a media error that names the page, never a wrong text', async () => {
   await withDaemon(async (daemon) => {
     await daemon.start();
-    const { summary } = decode(daemon, [...builtIn, '--tokens', '100']);
+    const { summary } = decode(daemon, [...builtIn, '--no-compare', '--tokens', '100']);
     await daemon.end('SIGTERM');
     flipBit(join(daemon.folder, 'media/cells.bin'));
     await daemon.start();

@@ -16,9 +16,13 @@ const commands = [...readme.matchAll(/^```sh run\n(.*?)^```$/gms)]
   .map((line) => line.replace(/\s+#.*$/, '').trim())
   .filter((line) => line !== '' && !line.startsWith('#'));
 
-/** `attndrive` on the PATH, as after npm link; drives listen on no port that others may want. */
+/** `attndrive` on the PATH, as after npm link: no ports that others may want, no drives that others may run. */
 const shim = `#!/bin/sh
-if [ "$1" = start ]; then set -- "$@" --tcp off --http off; fi
+case "$1" in
+  start) set -- "$@" --tcp off --http off ;;
+  format) ;;
+  *) set -- "$@" --drive ./drive ;;
+esac
 exec "${process.execPath}" "${launcher}" "$@"
 `;
 

@@ -42,12 +42,16 @@ export async function startTemporaryDrive(options: TemporaryDriveOptions): Promi
   const removeAll = (): void => {
     for (const path of [parent, runtimeFolder]) rmSync(path, { recursive: true, force: true });
   };
-  const interrupted = (): void => {
-    removeAll();
-    process.exit(INTERRUPTED_STATUS);
-  };
+  // However this process ends, nothing stays behind: not the daemon (which startDaemon sees to), nor its folders.
+  const interrupted = (): never => process.exit(INTERRUPTED_STATUS);
   process.once('SIGINT', interrupted);
   process.once('SIGTERM', interrupted);
+  process.once('exit', removeAll);
+  const finish = (): void => {
+    process.off('SIGINT', interrupted);
+    process.off('SIGTERM', interrupted);
+    process.off('exit', removeAll);
+  };
   try {
     formatFolder(folder, options.format);
     const daemon = await startDaemon(folder, runtimeFolder, options.start ?? []);
@@ -58,13 +62,13 @@ export async function startTemporaryDrive(options: TemporaryDriveOptions): Promi
       runtimeFolder,
       async stop(keepDrive = false) {
         await stopDaemon(daemon.process);
-        process.off('SIGINT', interrupted);
-        process.off('SIGTERM', interrupted);
-        rmSync(runtimeFolder, { recursive: true, force: true });
-        if (!keepDrive) removeAll();
+        finish();
+        if (keepDrive) rmSync(runtimeFolder, { recursive: true, force: true });
+        else removeAll();
       },
     };
   } catch (error) {
+    finish();
     removeAll();
     throw error;
   }
@@ -86,7 +90,7 @@ async function startDaemon(folder: string, runtimeFolder: string, more: readonly
   });
   // A daemon must not outlive the process that wanted it.
   const kill = (): void => void child.kill('SIGKILL');
-  process.once('exit', kill);
+  process.prependOnceListener('exit', kill);
   child.once('exit', () => process.off('exit', kill));
   const deadlineMs = performance.now() + READY_TIMEOUT_MS;
   for (;;) {

@@ -85,7 +85,7 @@ function kvMetrics(drive: RunningDrive): MetricsSnapshot {
       { labels: { source: 'buffer' }, value: attention.bufferedTokens },
     ],
     attendPages: attention.pagesWalked,
-    attendBytes: attention.pagesWalked * drive.room('ftl').geometry.pageSizeBytes,
+    attendBytes: attention.bytesWalked,
     attendJobsQueued: attention.jobsOut,
     sequences: kv.sequenceCount,
     kvTokensAppended: kv.appendedTokenCount,

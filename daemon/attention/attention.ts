@@ -61,6 +61,8 @@ export interface AttentionSnapshot {
   readonly flashTokens: number;
   readonly bufferedTokens: number;
   readonly pagesWalked: number;
+  /** K and V bytes, padding left out. */
+  readonly bytesWalked: number;
   /** Jobs handed to workers and not taken back. */
   readonly jobsOut: number;
   readonly scratchBytes: number;
@@ -93,6 +95,7 @@ export class Attention implements AttentionEngine {
   #flashTokens = 0;
   #bufferedTokens = 0;
   #pagesWalked = 0;
+  #bytesWalked = 0;
 
   constructor(settings: AttentionSettings, modules: AttentionModules) {
     this.#settings = settings;
@@ -166,6 +169,7 @@ export class Attention implements AttentionEngine {
       flashTokens: this.#flashTokens,
       bufferedTokens: this.#bufferedTokens,
       pagesWalked: this.#pagesWalked,
+      bytesWalked: this.#bytesWalked,
       jobsOut: queue?.outCount ?? 0,
       scratchBytes: this.#scheduler.scratchBytes,
       frames: this.#frames.snapshot(),
@@ -214,6 +218,7 @@ export class Attention implements AttentionEngine {
     this.#flashTokens += counts.flashTokenCount;
     this.#bufferedTokens += counts.bufferedTokenCount;
     this.#pagesWalked += counts.pageCount;
+    this.#bytesWalked += command.walkBytes;
     this.#modules.pages.countReads(counts.pageCount);
     waiter?.resolve(counts);
   }

@@ -115,6 +115,8 @@ function countPages(room: KvRoom, sequence: Sequence, groupCount: number): void 
   room.counters.heldPageCount += groupCount * layout.streamCount;
   room.counters.heldPaddingBytes += padding;
   room.counters.programmedPaddingBytes += padding;
+  const paddedParts = layout.paddingBytes.filter((bytes) => bytes > 0).length;
+  room.counters.paddedPageCount += groupCount * layout.headCount * paddedParts;
 }
 
 /** The slab for the group after the one that is being completed: the same one unless a view still reads it. */

@@ -12,6 +12,8 @@ export const newCounters = () => ({
   appendedBytes: 0,
   /** Bytes of the pages programmed that hold no token. */
   programmedPaddingBytes: 0,
+  /** Pages programmed that hold padding. */
+  paddedPageCount: 0,
   /** Appends that found some or all of their tokens already there. */
   repeatedAppendCount: 0,
   createdCount: 0,

@@ -169,7 +169,7 @@ export class JobQueueWorker {
     const memory = this.#memory;
     for (;;) {
       for (let i = 0; i < this.#spinCount; i++) {
-        const job = this.#tryTake();
+        const job = this.tryTake();
         if (job !== undefined) {
           Atomics.store(memory, this.#block + workerWords.busy, 1);
           return job;
@@ -216,7 +216,8 @@ export class JobQueueWorker {
     );
   }
 
-  #tryTake(): number | undefined {
+  /** Next job, or undefined if there is none, or another worker took it. */
+  tryTake(): number | undefined {
     const memory = this.#memory;
     const head = Atomics.load(memory, words.submitHead);
     if (head === Atomics.load(memory, words.submitTail)) return undefined;

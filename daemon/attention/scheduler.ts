@@ -292,10 +292,17 @@ export class Scheduler {
     else {
       const settledCount = (command.units.get(unit) ?? 0) + 1;
       command.units.set(unit, settledCount);
-      if (settledCount < unit.jobCount) return;
-      this.#freeUnit(command, unit);
-      command.unitsDone++;
-      this.#endIfDone(command);
+      if (settledCount === unit.jobCount) {
+        this.#freeUnit(command, unit);
+        command.unitsDone++;
+        this.#endIfDone(command);
+      }
+      // The wake-up for the whole command may have come before every job of it was handed back, and whoever is late
+      // sees no reason to wake us: ask for it. The next look at the rings comes after this.
+      const record = command.record >>> 2;
+      if (command.jobsOut > 0 && Atomics.load(words, record + commandWords.unitsRemaining) === 0) {
+        Atomics.store(words, record + commandWords.wakeAlways, 1);
+      }
     }
   }
 

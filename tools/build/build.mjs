@@ -2,6 +2,7 @@
 // Silent where nothing changed. Fails on TypeScript and AssemblyScript errors; never for want of a C++ compiler.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { linkExecutable } from './link.mjs';
 import { buildNativeKernels } from './native.mjs';
 import { buildWasmKernels } from './wasm.mjs';
 
@@ -12,4 +13,5 @@ const native = buildNativeKernels(root);
 const tsc = spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '-b'], { cwd: root, stdio: 'inherit' });
 const wasmBuilt = buildWasmKernels(root);
 await native;
+linkExecutable(root);
 process.exitCode = tsc.status === 0 && wasmBuilt ? 0 : 1;

@@ -11,6 +11,8 @@ export const limits = {
   channelCountMax: 64,
   /** Open erase blocks that KV pages are gathered in, by sequence. */
   kvWritePointCount: 4,
+  /** Staging log kept before a checkpoint stages everything anew; it can become twice as long until one is made. */
+  stagingSegmentBytesMax: 64 * 1024 * 1024,
 
   // Sequences
   /** Half of what a page's 16-bit holder count can hold; the other half is for commands that hold pages while reading. */

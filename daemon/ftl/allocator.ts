@@ -8,8 +8,11 @@ import type { OperationCounter } from './contract.ts';
 import { type Pool, pools, type Superblocks } from './superblocks.ts';
 import { WritePoint } from './write-point.ts';
 
-/** Superblocks of each pool that only garbage collection may open. */
-export const GC_RESERVE_SUPERBLOCKS = 2;
+/**
+ * Superblocks of each pool that only garbage collection may open. It opens no others, so that what hosts have reserved
+ * stays there; superblocks that become free pay back what it took before hosts get any.
+ */
+export const GC_RESERVE_SUPERBLOCKS = 4;
 
 /** Where an open superblock belongs: as it stands in the checkpoint, so that a clean start goes on there. */
 export interface OpenSuperblock {
@@ -27,6 +30,8 @@ interface PoolWriters {
   /** Pages left in the hosts' open superblocks, and in garbage collection's. */
   hostFreePages: number;
   gcFreePages: number;
+  /** Superblocks that garbage collection took from its reserve and that were not paid back. */
+  gcDebt: number;
 }
 
 /** Gives out flash pages to write: by pool, by write point, by channel. Opens superblocks as they are needed. */
@@ -52,19 +57,37 @@ export class Allocator {
       gc: writePoint(),
       hostFreePages: 0,
       gcFreePages: 0,
+      gcDebt: 0,
     });
     this.#writers = { block: writers(1), kv: writers(limits.kvWritePointCount) };
   }
 
-  /** Pages that the host may still program without any garbage collection. */
+  /** Pages that hosts may still program without any garbage collection. */
   hostPagesAvailable(pool: Pool): number {
-    const { pagesPerSuperblock } = this.#array.geometry;
-    const unopened = Math.max(0, this.superblocksLeft(pool) - GC_RESERVE_SUPERBLOCKS);
-    return this.#writers[pool].hostFreePages + unopened * pagesPerSuperblock;
+    return this.#writers[pool].hostFreePages + this.#openableByHosts(pool) * this.#array.geometry.pagesPerSuperblock;
   }
 
   gcPagesAvailable(pool: Pool): number {
-    return this.#writers[pool].gcFreePages + this.superblocksLeft(pool) * this.#array.geometry.pagesPerSuperblock;
+    return this.#writers[pool].gcFreePages + this.#openableByGc(pool) * this.#array.geometry.pagesPerSuperblock;
+  }
+
+  #openableByHosts(pool: Pool): number {
+    const reserve = GC_RESERVE_SUPERBLOCKS - this.#writers[pool].gcDebt;
+    return Math.max(0, this.superblocksLeft(pool) - reserve);
+  }
+
+  #openableByGc(pool: Pool): number {
+    const reserve = GC_RESERVE_SUPERBLOCKS - this.#writers[pool].gcDebt;
+    return Math.max(0, Math.min(this.superblocksLeft(pool), reserve));
+  }
+
+  /** A superblock that nothing needs any more may be opened again, by anyone. */
+  free(superblock: number): void {
+    const pool = this.#superblocks.pool(superblock);
+    assert(pool !== undefined, `superblock ${superblock} belongs to a pool`);
+    this.#superblocks.setState(superblock, 'free');
+    const writers = this.#writers[pool];
+    writers.gcDebt = Math.max(0, writers.gcDebt - 1);
   }
 
   /** Superblocks that the pool may still open. */
@@ -78,7 +101,7 @@ export class Allocator {
     const own = writers.host[placement % writers.host.length];
     assert(own !== undefined, 'a pool has write points');
     let found = own.next(channel);
-    if (!found && !own.isWindowFull && this.superblocksLeft(pool) > GC_RESERVE_SUPERBLOCKS) {
+    if (!found && !own.isWindowFull && this.#openableByHosts(pool) > 0) {
       this.#open(pool, own, 'host');
       found = own.next(channel);
     }
@@ -95,7 +118,7 @@ export class Allocator {
   takeGcPage(pool: Pool, channel: number | undefined): number {
     const { gc } = this.#writers[pool];
     let found = gc.next(channel);
-    if (!found && !gc.isWindowFull && this.superblocksLeft(pool) > 0) {
+    if (!found && !gc.isWindowFull && this.#openableByGc(pool) > 0) {
       this.#open(pool, gc, 'gc');
       found = gc.next(channel);
     }
@@ -108,21 +131,25 @@ export class Allocator {
     const superblocks = this.#superblocks;
     const superblock = superblocks.findFree(this.#lastOpened);
     assert(superblock !== undefined, 'quotas add up to all superblocks, so one is free');
-    this.#lastOpened = superblock;
-    superblocks.setState(superblock, 'open');
-    superblocks.assign(superblock, pool);
     const epoch = superblocks.epoch[superblock]! + 1;
     const openTag = this.#random.nextUint32();
     const operation = this.#operations.next();
+    // First of all, since the disk may refuse it.
+    this.#array.erase(superblock, encodeHeader({ pool: superblockPools[pool], epoch, openTag, operation }));
+    this.#lastOpened = superblock;
+    superblocks.setState(superblock, 'open');
+    superblocks.assign(superblock, pool);
     superblocks.epoch[superblock] = epoch;
     superblocks.openTag[superblock] = openTag;
     superblocks.openedAt[superblock] = operation;
-    this.#array.erase(superblock, encodeHeader({ pool: superblockPools[pool], epoch, openTag, operation }));
     writePoint.add(superblock);
     const writers = this.#writers[pool];
     const pageCount = this.#array.geometry.pagesPerSuperblock;
     if (role === 'host') writers.hostFreePages += pageCount;
-    else writers.gcFreePages += pageCount;
+    else {
+      writers.gcFreePages += pageCount;
+      writers.gcDebt++;
+    }
   }
 
   #take(

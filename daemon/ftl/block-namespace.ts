@@ -30,7 +30,15 @@ interface CachedSlot {
   isStaged: boolean;
 }
 
+/** An LBA's newest bytes, of which the staging log has a record. */
+export interface StagedSlot {
+  readonly operation: number;
+  readonly data: Uint8Array;
+}
+
 const NO_LBA = -1;
+/** LBAs put into the cache at a time while a drive opens. */
+const HELD_BATCH = 64;
 
 /**
  * The block namespace: a map from LBA to 4 KiB slot, and a write cache of one flash page in which LBAs gather until they
@@ -43,6 +51,8 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   readonly #frame: number;
   readonly #slots: CachedSlot[];
   readonly #cached = new Map<number, number>();
+  /** While the drive opens: what recovery found in the staging log and in no page. Empty once it is in the cache. */
+  readonly #held = new Map<number, StagedSlot>();
   lbasWritten = 0;
   lbasRead = 0;
   mappedCount = 0;
@@ -61,12 +71,11 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   async write(lba: number, lbaCount: number, source: Uint8Array, fua: boolean): Promise<void> {
     this.#check(lba, lbaCount);
     assert(source.length === lbaCount * SLOT_BYTES, 'the data is as long as the LBAs');
-    const { geometry } = this.#modules.flash;
-    const reservation = await this.#modules.space.reserve(Math.ceil(lbaCount / geometry.slotsPerPage) + 1);
+    const reservation = await this.#modules.space.reserve(this.#pagesFor(lbaCount));
     try {
       for (let i = 0; i < lbaCount; i++) {
         const data = source.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
-        this.#put(lba + i, data, this.#modules.operations.next(), reservation);
+        this.#put(lba + i, { data, operation: this.#modules.operations.next() }, false, reservation);
       }
     } finally {
       reservation.release();
@@ -98,16 +107,16 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
-  deallocate(lba: number, lbaCount: number): Promise<void> {
-    try {
-      this.#check(lba, lbaCount);
-      const payload = blockDeallocation.encode({ lba, lbaCount });
-      const operation = this.#modules.staging.append('deallocate', payload);
-      for (let i = 0; i < lbaCount; i++) this.#drop(lba + i, operation);
-      return Promise.resolve();
-    } catch (error) {
-      return Promise.reject(error);
-    }
+  async deallocate(lba: number, lbaCount: number): Promise<void> {
+    this.#check(lba, lbaCount);
+    // The record comes first: what is dropped below must not come back once the record is durable.
+    const operation = this.#modules.staging.append('deallocate', blockDeallocation.encode({ lba, lbaCount }));
+    for (let i = 0; i < lbaCount; i++) this.#drop(lba + i, operation);
+  }
+
+  /** Pages that so many puts can program: what they fill, and what the cache held already. */
+  #pagesFor(lbaCount: number): number {
+    return Math.ceil(lbaCount / this.#slots.length) + 1;
   }
 
   #check(lba: number, lbaCount: number): void {
@@ -141,7 +150,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     const lbas = Array.from({ length: lbaCount }, (_, i) => lba + i);
     flash.superblocks.pin(superblock);
     try {
-      await flash.readBlockSlots(slot, lbas, target, 'block');
+      await flash.readBlockSlots(slot, lbas, target);
     } finally {
       flash.superblocks.unpin(superblock);
     }
@@ -153,11 +162,13 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     return this.#modules.arena.view(this.#frame + index * SLOT_BYTES, SLOT_BYTES);
   }
 
-  #put(lba: number, data: Uint8Array, operation: number, reservation: SpaceReservation): void {
+  #put(lba: number, { data, operation }: StagedSlot, isStaged: boolean, reservation: SpaceReservation): void {
+    // A program that the disk refused leaves the cache full.
+    if (!this.#cached.has(lba) && this.#cached.size === this.#slots.length) this.#program(reservation);
     const index = this.#cached.get(lba) ?? this.#slots.findIndex((slot) => slot.lba === NO_LBA);
-    assert(index >= 0, 'a full cache page is programmed at once');
+    assert(index >= 0, 'the cache has room after its page was programmed');
     this.#slotBytes(index).set(data);
-    this.#slots[index] = { lba, operation, isStaged: false };
+    this.#slots[index] = { lba, operation, isStaged };
     this.#cached.set(lba, index);
     this.#unmap(lba, operation);
     if (this.#cached.size === this.#slots.length) this.#program(reservation);
@@ -218,39 +229,56 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   stageBuffered(restage: boolean): void {
     this.#slots.forEach((slot, index) => {
       if (slot.lba === NO_LBA || (slot.isStaged && !restage)) return;
-      const payload = new Uint8Array(blockStagedSlot.sizeBytes + SLOT_BYTES);
-      blockStagedSlot.encode({ lba: slot.lba }, payload);
-      payload.set(this.#slotBytes(index), blockStagedSlot.sizeBytes);
-      // The record stands for the write, so it carries the write's number, as the page will.
-      this.#modules.staging.append('block', payload, slot.operation);
+      this.#stage(slot.lba, { data: this.#slotBytes(index), operation: slot.operation });
       slot.isStaged = true;
     });
+    if (restage) for (const [lba, held] of this.#held) this.#stage(lba, held);
+  }
+
+  /** The record stands for the write, so it carries the write's number, as the page will. */
+  #stage(lba: number, { data, operation }: StagedSlot): void {
+    const payload = new Uint8Array(blockStagedSlot.sizeBytes + SLOT_BYTES);
+    blockStagedSlot.encode({ lba }, payload);
+    payload.set(data, blockStagedSlot.sizeBytes);
+    this.#modules.staging.append('block', payload, operation);
   }
 
   checkpoint(sink: CheckpointSink): void {
     this.stageBuffered(sink.restage);
-    const staged = this.#slots.filter(({ lba }) => lba !== NO_LBA).map(({ lba, operation }) => [lba, operation]);
-    sink.put(metaNamespaces.stagedBlocks, ['list'], staged);
+    const cached = this.#slots.filter(({ lba }) => lba !== NO_LBA).map(({ lba, operation }) => [lba, operation]);
+    const held = [...this.#held].map(([lba, { operation }]) => [lba, operation]);
+    sink.put(metaNamespaces.stagedBlocks, ['list'], [...cached, ...held]);
     this.map.checkpoint(sink);
   }
 
-  /** Recovery: an LBA whose bytes are only in the staging log goes into the cache again. */
-  async restoreStaged(lba: number, data: Uint8Array, operation: number): Promise<void> {
-    const reservation = await this.#modules.space.reserve(1);
-    try {
-      this.#put(lba, data, operation, reservation);
-    } finally {
-      reservation.release();
+  /** Recovery: LBAs whose bytes are only in the staging log. They belong to checkpoints from here on. */
+  holdStaged(staged: ReadonlyMap<number, StagedSlot>): void {
+    for (const [lba, slot] of staged) this.#held.set(lba, slot);
+  }
+
+  /** Puts what is held into the write cache. May collect garbage and make checkpoints. Before any command. */
+  async cacheHeld(): Promise<void> {
+    while (this.#held.size > 0) {
+      const batch = [...this.#held].slice(0, HELD_BATCH);
+      const reservation = await this.#modules.space.reserve(this.#pagesFor(batch.length));
+      try {
+        for (const [lba, slot] of batch) {
+          this.#put(lba, slot, true, reservation);
+          this.#held.delete(lba);
+        }
+      } finally {
+        reservation.release();
+      }
     }
   }
 
-  /** Recovery: after the map was loaded and rolled forward. */
+  /** Recovery: after the map was loaded and rolled forward. DriveError mediaFormat if it can't be right. */
   countMapped(): void {
     const { entries } = this.map;
     for (let lba = 0; lba < entries.length; lba++) {
       const slot = entries[lba]!;
       if (slot === UNMAPPED) continue;
-      this.#modules.flash.superblocks.markValid(slot, 1);
+      this.#modules.flash.superblocks.claim(slot, 1, 'block');
       this.mappedCount++;
     }
   }

@@ -1,3 +1,4 @@
+import { limits } from '../../spec/limits.ts';
 import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
 import type { MetaChange, MetaKey, MetaStore } from '../meta/contract.ts';
@@ -12,15 +13,15 @@ import {
   type StagingOwner,
   stagingOwners,
 } from './contract.ts';
-import type { StagingFile } from './staging-log.ts';
+import { GroupCommit } from './group-commit.ts';
+import type { LogPosition, StagingFile } from './staging-log.ts';
 
 /** The drive's own record in every transaction. */
 export interface StateRecord {
   readonly operation: number;
   /** The drive was shut down in order: what was open can be written on. */
   readonly isClean: boolean;
-  /** First segment of the staging log that counts. */
-  readonly firstSegment: number;
+  readonly log: LogPosition;
   readonly open: readonly OpenSuperblock[];
   readonly startCount: number;
   readonly unsafeShutdownCount: number;
@@ -47,7 +48,7 @@ export interface InnerParticipant {
 }
 
 /** A segment of the staging log beyond this is given up: the next checkpoint stages everything in a new one. */
-const SEGMENT_BYTES_MAX = 64 * 2 ** 20;
+const SEGMENT_BYTES_MAX = limits.stagingSegmentBytesMax;
 
 /**
  * Makes checkpoints. The order is what the promises rest on:
@@ -63,12 +64,9 @@ export class Checkpointer implements Durability {
   readonly #log: StagingLog;
   /** Gathered by a checkpoint whose transaction failed; they go into the next. */
   #uncommitted: MetaChange[] = [];
-  #firstSegment = 0;
   #restageNext = false;
-  #running: Promise<void> | undefined;
-  #next: Promise<void> | undefined;
-  #syncRunning: Promise<void> | undefined;
-  #syncNext: Promise<void> | undefined;
+  readonly #checkpoints = new GroupCommit(() => this.#checkpointOnce(false, false));
+  readonly #syncs = new GroupCommit(() => this.#sync());
   #failure: DriveError | undefined;
   checkpointCount = 0;
   mediaSyncCount = 0;
@@ -91,38 +89,23 @@ export class Checkpointer implements Durability {
     this.#participants.push(participant);
   }
 
-  /** Calls that come while one is running share the one after it. */
   flush(): Promise<void> {
-    if (this.#next) return this.#next;
-    if (!this.#running) return this.#start(false, false);
-    this.#next = this.#running
-      .then(
-        () => undefined,
-        () => undefined,
-      )
-      .then(() => {
-        this.#next = undefined;
-        return this.#start(false, false);
-      });
-    return this.#next;
+    return this.#checkpoints.request();
   }
 
   /** The checkpoint that ends recovery: everything is staged anew. Or the last one of a clean shutdown. */
-  async special(kind: 'opening' | 'closing'): Promise<void> {
-    await this.#running?.catch(() => undefined);
-    await this.#start(kind === 'opening', kind === 'closing');
+  special(kind: 'opening' | 'closing'): Promise<void> {
+    return this.#checkpoints.run(() => this.#checkpointOnce(kind === 'opening', kind === 'closing'));
   }
 
-  #start(restage: boolean, isClean: boolean): Promise<void> {
-    const run = this.#checkpoint(restage, isClean)
-      .catch((error: unknown) => {
-        // What was gathered waits for the next one; what was staged may be in half: stage all of it again.
-        this.#restageNext = true;
-        throw error;
-      })
-      .finally(() => (this.#running = undefined));
-    this.#running = run;
-    return run;
+  async #checkpointOnce(restage: boolean, isClean: boolean): Promise<void> {
+    try {
+      await this.#checkpoint(restage, isClean);
+    } catch (error) {
+      // What was gathered waits for the next one; what was staged may be in half: stage all of it again.
+      this.#restageNext = true;
+      throw error;
+    }
   }
 
   async #checkpoint(forceRestage: boolean, isClean: boolean): Promise<void> {
@@ -135,10 +118,11 @@ export class Checkpointer implements Durability {
       staging.rotate();
       this.#restageNext = true;
     }
-    const firstSegment = restage ? staging.segmentNumber : this.#firstSegment;
     const sink = this.#sink(operation, restage);
     for (const participant of [...this.#inner, ...this.#participants]) participant.checkpoint(sink);
-    const state: StateRecord = { operation, isClean, firstSegment, open: allocator.openSuperblocks(), ...describe() };
+    const log = { segment: staging.segmentNumber, sizeBytes: staging.segmentBytes };
+    const open = allocator.openSuperblocks();
+    const state: StateRecord = { operation, isClean, log, open, ...describe() };
     sink.put(metaNamespaces.drive, ['state'], state);
     await this.#syncAll(staging, media);
     const changes = this.#uncommitted;
@@ -150,10 +134,9 @@ export class Checkpointer implements Durability {
       throw error;
     }
     if (restage) this.#restageNext = false;
-    this.#firstSegment = firstSegment;
     this.checkpointCount++;
     this.lastOperation = operation;
-    staging.removeBefore(firstSegment);
+    staging.removeBefore(log.segment);
     checkpointed(operation);
   }
 
@@ -171,24 +154,9 @@ export class Checkpointer implements Durability {
   }
 
   syncStaging(): Promise<void> {
-    if (this.#syncNext) return this.#syncNext;
-    if (!this.#syncRunning) return this.#startSync();
-    this.#syncNext = this.#syncRunning
-      .then(
-        () => undefined,
-        () => undefined,
-      )
-      .then(() => {
-        this.#syncNext = undefined;
-        return this.#startSync();
-      });
-    return this.#syncNext;
-  }
-
-  #startSync(): Promise<void> {
-    const run = this.#sync().finally(() => (this.#syncRunning = undefined));
-    this.#syncRunning = run;
-    return run;
+    // The log is bounded: it is given up by a checkpoint, which makes durable all that a sync does, and more.
+    const isLong = this.#modules.staging.segmentBytes > 2 * SEGMENT_BYTES_MAX;
+    return isLong ? this.flush() : this.#syncs.request();
   }
 
   async #sync(): Promise<void> {
@@ -209,10 +177,5 @@ export class Checkpointer implements Durability {
       });
       throw error;
     }
-  }
-
-  /** Recovery: where the last transaction said the log begins. */
-  restore(firstSegment: number): void {
-    this.#firstSegment = firstSegment;
   }
 }

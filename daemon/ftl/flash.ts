@@ -38,7 +38,7 @@ export class Flash {
   }
 
   /** Programs a page; `entries` are those of its slots, in order, without sums; missing ones are padding. */
-  program(ppn: number, data: Uint8Array, entries: readonly Partial<OobEntry>[], cause: NandCause): void {
+  program(ppn: number, data: Uint8Array, entries: readonly (Partial<OobEntry> | undefined)[], cause: NandCause): void {
     const superblock = Math.floor(ppn / this.geometry.pagesPerSuperblock);
     const epoch = this.superblocks.epoch[superblock]!;
     const openTag = this.superblocks.openTag[superblock]!;
@@ -59,10 +59,8 @@ export class Flash {
 
   /** The entry of a slot if it is whole and of the superblock's present life; undefined if not. */
   checkedEntry(ppn: number, oob: Uint8Array, slot: number): OobEntry | undefined {
-    const at = slot * oobEntry.sizeBytes;
-    const entry = oobEntry.decode(oob, at);
-    if (entry.kind === oobKinds.padding) return undefined;
-    if (entry.crc32c !== crc32c(oob.subarray(at, at + CHECKED_BYTES))) return undefined;
+    const entry = wholeEntry(oob, slot);
+    if (entry === undefined) return undefined;
     const superblock = Math.floor(ppn / this.geometry.pagesPerSuperblock);
     const isCurrent =
       entry.epoch === this.superblocks.epoch[superblock] && entry.openTag === this.superblocks.openTag[superblock];
@@ -71,38 +69,44 @@ export class Flash {
 
   /**
    * Reads slots that lie one after another (they may cross pages), and checks those that were not checked yet.
-   * `expected` gives each slot's LBA. DriveError unrecoveredRead. The caller holds a pin.
+   * `lbas` gives each slot's LBA. DriveError unrecoveredRead. The caller holds a pin.
    */
-  async readBlockSlots(
-    firstSlot: number,
-    lbas: readonly number[],
-    target: Uint8Array,
-    cause: NandCause,
-  ): Promise<void> {
-    await this.array.read(firstSlot * SLOT_BYTES, target, cause);
+  async readBlockSlots(firstSlot: number, lbas: readonly number[], target: Uint8Array): Promise<void> {
+    const cells = this.array.read(firstSlot * SLOT_BYTES, target, 'block');
+    const isVerified = lbas.every((_, i) => this.superblocks.isVerified(firstSlot + i));
+    const [oob] = await Promise.all([isVerified ? undefined : this.#readOobOf(firstSlot, lbas.length), cells]);
+    if (oob === undefined) return;
     const { slotsPerPage } = this.geometry;
+    const firstPpn = Math.floor(firstSlot / slotsPerPage);
     for (let i = 0; i < lbas.length; i++) {
-      const slot = firstSlot + i;
-      if (this.superblocks.isVerified(slot)) continue;
-      const ppn = Math.floor(slot / slotsPerPage);
-      const entry = await this.#readEntry(ppn, slot % slotsPerPage);
-      const bytes = target.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
-      if (entry?.kind !== oobKinds.block || entry.logical !== lbas[i] || entry.dataCrc32c !== this.sum(bytes)) {
-        throw this.unrecovered(ppn, `LBA ${lbas[i]}`);
-      }
-      this.superblocks.markVerified(slot);
+      const ppn = Math.floor((firstSlot + i) / slotsPerPage);
+      const entry = this.checkedEntry(ppn, oob, firstSlot + i - firstPpn * slotsPerPage);
+      this.checkBlockSlot(firstSlot + i, entry, lbas[i]!, target.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES));
     }
   }
 
+  /** Checks a slot's bytes against its entry unless that was done before. DriveError unrecoveredRead. */
+  checkBlockSlot(slot: number, entry: OobEntry | undefined, lba: number, bytes: Uint8Array): void {
+    if (this.superblocks.isVerified(slot)) return;
+    const isRight = entry?.kind === oobKinds.block && entry.logical === lba && entry.dataCrc32c === this.sum(bytes);
+    if (!isRight) throw this.unrecovered(Math.floor(slot / this.geometry.slotsPerPage), `LBA ${lba}`);
+    this.superblocks.markVerified(slot);
+  }
+
   /** Reads one KV page and checks it if it was not checked yet. The caller holds a pin. */
-  async readKvPage(ppn: number, lpn: number, target: Uint8Array, cause: NandCause): Promise<void> {
-    await this.array.read(ppn * this.geometry.pageSizeBytes, target, cause);
+  async readKvPage(ppn: number, lpn: number, target: Uint8Array): Promise<void> {
+    const slot = ppn * this.geometry.slotsPerPage;
+    const cells = this.array.read(ppn * this.geometry.pageSizeBytes, target, 'kv');
+    const [oob] = await Promise.all([this.superblocks.isVerified(slot) ? undefined : this.#readOobOf(slot, 1), cells]);
+    if (oob !== undefined) this.checkKvPage(ppn, this.checkedEntry(ppn, oob, 0), lpn, target);
+  }
+
+  /** Checks a page's bytes against its entry unless that was done before. DriveError unrecoveredRead. */
+  checkKvPage(ppn: number, entry: OobEntry | undefined, lpn: number, bytes: Uint8Array): void {
     const slot = ppn * this.geometry.slotsPerPage;
     if (this.superblocks.isVerified(slot)) return;
-    const entry = await this.#readEntry(ppn, 0);
-    if (entry?.kind !== oobKinds.kv || entry.logical !== lpn || entry.dataCrc32c !== this.sum(target)) {
-      throw this.unrecovered(ppn, `KV page ${lpn}`);
-    }
+    const isRight = entry?.kind === oobKinds.kv && entry.logical === lpn && entry.dataCrc32c === this.sum(bytes);
+    if (!isRight) throw this.unrecovered(ppn, `KV page ${lpn}`);
     this.superblocks.markVerified(slot);
   }
 
@@ -112,11 +116,23 @@ export class Flash {
     return new DriveError('unrecoveredRead', detail, { result: ppn });
   }
 
-  async #readEntry(ppn: number, slot: number): Promise<OobEntry | undefined> {
-    const oob = new Uint8Array(oobBytesPerPage(this.geometry));
-    await this.array.media.readOob(ppn, oob);
-    return this.checkedEntry(ppn, oob, slot);
+  /** Out-of-band areas of the pages that these slots are in. */
+  async #readOobOf(firstSlot: number, slotCount: number): Promise<Uint8Array> {
+    const { slotsPerPage } = this.geometry;
+    const firstPpn = Math.floor(firstSlot / slotsPerPage);
+    const lastPpn = Math.floor((firstSlot + slotCount - 1) / slotsPerPage);
+    const oob = new Uint8Array((lastPpn - firstPpn + 1) * oobBytesPerPage(this.geometry));
+    await this.array.media.readOob(firstPpn, oob);
+    return oob;
   }
 }
 
 export const isCopy = (entry: OobEntry): boolean => (entry.flags & oobFlags.copy) !== 0;
+
+/** An entry whose checksum is right, of whatever life of its superblock; undefined for padding too. */
+export function wholeEntry(oob: Uint8Array, slot: number): OobEntry | undefined {
+  const at = slot * oobEntry.sizeBytes;
+  if (oob[at + oobEntry.offsetOf.kind] === oobKinds.padding) return undefined;
+  const entry = oobEntry.decode(oob, at);
+  return entry.crc32c === crc32c(oob.subarray(at, at + CHECKED_BYTES)) ? entry : undefined;
+}

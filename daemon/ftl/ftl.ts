@@ -176,16 +176,17 @@ export class Ftl implements FtlDrive {
     this.startCount = (state?.startCount ?? 0) + 1;
     this.unsafeShutdownCount = (state?.unsafeShutdownCount ?? 0) + (state && !state.isClean ? 1 : 0);
     this.#lifetime = state?.lifetime ?? {};
-    this.durability.restore(state?.firstSegment ?? 0);
     blocks.countMapped();
     kv.adopt(modules.kvRecovery.recover(recovered.events, kv.lpnCount, meta));
     this.#settleEmpty();
     staging.rotate();
-    for (const [lba, { data, operation }] of recovered.staged) await blocks.restoreStaged(lba, data, operation);
+    blocks.holdStaged(recovered.staged);
     await modules.kvRecovery.settle(kv, this.durability.log);
     const { checkpoint, stageBuffered } = modules.kvRecovery;
     if (checkpoint && stageBuffered) this.registerParticipant(modules.kvRecovery as CheckpointParticipant);
+    // Until it is durable nothing may be programmed or erased: recovery must find the same again if it is interrupted.
     await this.durability.special('opening');
+    await blocks.cacheHeld();
     modules.logger.info(
       {
         clean: state?.isClean ?? true,

@@ -28,17 +28,22 @@ interface Copy {
   readonly from: number;
 }
 
+/** Pages read at once: what garbage collection does between two chances for everybody else. */
+const STEP_PAGES = 8;
+
 /**
- * Empties superblocks: picks a victim and programs what is still valid elsewhere. It yields at every page, and looks at
+ * Empties superblocks: picks a victim and programs what is still valid elsewhere. It yields at every step, and looks at
  * the map again after each read, so host writes, forks, truncates and reclaims may race with it. It erases nothing:
  * an empty superblock is freed once a checkpoint covers it (space.ts).
  */
 export class GarbageCollector {
   readonly #modules: CollectorModules;
   readonly #policy: VictimPolicy;
-  readonly #frame: number;
+  /** One frame for each page of a step, then one in which blocks gather. */
+  readonly #frames: number;
   readonly #oob: Uint8Array;
-  readonly #busy = new Map<Pool, Promise<boolean>>();
+  readonly #copies: Copy[] = [];
+  #running: Promise<boolean> | undefined;
   /** Superblocks with a page that can't be read: they keep what they hold. */
   readonly #unreadable = new Set<number>();
   victimCount = 0;
@@ -47,106 +52,136 @@ export class GarbageCollector {
     this.#modules = modules;
     this.#policy = policy;
     const { geometry } = modules.flash;
-    this.#frame = modules.arena.allocate(2 * geometry.pageSizeBytes);
+    this.#frames = modules.arena.allocate((STEP_PAGES + 1) * geometry.pageSizeBytes);
     this.#oob = new Uint8Array(geometry.pagesPerSuperblock * oobBytesPerPage(geometry));
   }
 
   /** Empties one superblock of the pool; false if there is none worth it, or no room to copy to. */
   async collect(pool: Pool): Promise<boolean> {
     // One victim at a time over both pools: they share the frames.
-    while (this.#busy.size > 0) await Promise.allSettled(this.#busy.values());
+    while (this.#running) await this.#running.catch(() => undefined);
     const run = this.#collect(pool);
-    this.#busy.set(pool, run);
+    this.#running = run;
     try {
       return await run;
     } finally {
-      this.#busy.delete(pool);
+      this.#running = undefined;
     }
   }
 
   async #collect(pool: Pool): Promise<boolean> {
     const { flash, allocator, logger } = this.#modules;
-    const { superblocks } = flash;
+    const { superblocks, geometry } = flash;
     const victim = this.#policy(superblocks, pool, this.#unreadable);
     if (victim === undefined) return false;
-    const pagesNeeded = Math.ceil(superblocks.validSlotCount[victim]! / flash.geometry.slotsPerPage) + 1;
-    if (allocator.gcPagesAvailable(pool) < Math.min(pagesNeeded, flash.geometry.pagesPerSuperblock)) return false;
+    const pagesNeeded = Math.ceil(superblocks.validSlotCount[victim]! / geometry.slotsPerPage);
+    if (allocator.gcPagesAvailable(pool) < pagesNeeded) return false;
     superblocks.setState(victim, 'victim');
     superblocks.pin(victim);
     try {
-      await (pool === 'kv' ? this.#emptyKv(victim) : this.#emptyBlocks(victim));
+      await this.#empty(victim, pool);
       this.victimCount++;
     } catch (error) {
+      superblocks.setState(victim, 'full');
       if (!(error instanceof DriveError) || error.code !== 'unrecoveredRead') throw error;
       this.#unreadable.add(victim);
-      superblocks.setState(victim, 'full');
       logger.error(
         { superblock: victim, err: error },
         'garbage collection leaves a superblock with an unreadable page',
       );
     } finally {
+      this.#copies.length = 0;
       superblocks.unpin(victim);
     }
     return true;
   }
 
-  async #emptyKv(victim: number): Promise<void> {
-    const { flash, allocator, arena, owners } = this.#modules;
-    const { geometry, superblocks, array } = flash;
+  async #empty(victim: number, pool: Pool): Promise<void> {
+    const { geometry, array } = this.#modules.flash;
     const firstPpn = victim * geometry.pagesPerSuperblock;
+    const endPpn = firstPpn + geometry.pagesPerSuperblock;
     await array.media.readOob(firstPpn, this.#oob);
-    const page = arena.view(this.#frame, geometry.pageSizeBytes);
-    const oobBytes = oobBytesPerPage(geometry);
-    for (let i = 0; i < geometry.pagesPerSuperblock; i++) {
-      const ppn = firstPpn + i;
-      const slot = ppn * geometry.slotsPerPage;
-      if (!superblocks.isValid(slot)) continue;
-      const entry = flash.checkedEntry(ppn, this.#oob.subarray(i * oobBytes, (i + 1) * oobBytes), 0);
-      if (entry === undefined) throw flash.unrecovered(ppn, 'a KV page; its out-of-band entry is damaged');
-      await flash.readKvPage(ppn, entry.logical, page, 'gc');
-      if (!owners.kv.isCurrent(entry, slot)) continue;
-      const target = allocator.takeGcPage('kv', channelOf(geometry, ppn % geometry.unitCount));
-      flash.program(target, page, [{ ...entry, flags: entry.flags | oobFlags.copy }], 'gc');
-      owners.kv.moved(entry, slot, target * geometry.slotsPerPage);
+    for (let next = firstPpn; next < endPpn; ) {
+      const pages: number[] = [];
+      for (; next < endPpn && pages.length < STEP_PAGES; next++) if (this.#hasValid(next)) pages.push(next);
+      await this.#readPages(pages);
+      pages.forEach((ppn, frame) => {
+        if (pool === 'kv') this.#moveKvPage(ppn, this.#frame(frame));
+        else this.#moveBlocks(ppn, this.#frame(frame));
+      });
     }
+    if (this.#copies.length > 0) this.#programBlocks();
   }
 
-  async #emptyBlocks(victim: number): Promise<void> {
-    const { flash, arena, owners } = this.#modules;
-    const { geometry, superblocks, array } = flash;
-    const firstPpn = victim * geometry.pagesPerSuperblock;
-    await array.media.readOob(firstPpn, this.#oob);
-    const read = arena.view(this.#frame, SLOT_BYTES);
-    const gathered = arena.view(this.#frame + geometry.pageSizeBytes, geometry.pageSizeBytes);
-    const copies: Copy[] = [];
-    const oobBytes = oobBytesPerPage(geometry);
-    for (let i = 0; i < geometry.pagesPerSuperblock * geometry.slotsPerPage; i++) {
-      const slot = firstPpn * geometry.slotsPerPage + i;
-      if (!superblocks.isValid(slot)) continue;
-      const page = Math.floor(i / geometry.slotsPerPage);
-      const ppn = firstPpn + page;
-      const oob = this.#oob.subarray(page * oobBytes, (page + 1) * oobBytes);
-      const entry = flash.checkedEntry(ppn, oob, i % geometry.slotsPerPage);
-      if (entry === undefined) throw flash.unrecovered(ppn, 'a block; its out-of-band entry is damaged');
-      await flash.readBlockSlots(slot, [entry.logical], read, 'gc');
-      if (!owners.block.isCurrent(entry, slot)) continue;
-      gathered.set(read, copies.length * SLOT_BYTES);
-      copies.push({ entry, from: slot });
-      if (copies.length === geometry.slotsPerPage) this.#programBlocks(gathered, copies.splice(0));
-    }
-    if (copies.length > 0) this.#programBlocks(gathered, copies);
+  /** All of them, also if one fails: nothing may still be on its way into the frames when this returns. */
+  async #readPages(pages: readonly number[]): Promise<void> {
+    const { array, geometry } = this.#modules.flash;
+    const reads = pages.map((ppn, frame) => array.read(ppn * geometry.pageSizeBytes, this.#frame(frame), 'gc'));
+    for (const result of await Promise.allSettled(reads)) if (result.status === 'rejected') throw result.reason;
   }
 
-  #programBlocks(page: Uint8Array, copies: readonly Copy[]): void {
+  #frame(index: number): Uint8Array {
+    const { pageSizeBytes } = this.#modules.flash.geometry;
+    return this.#modules.arena.view(this.#frames + index * pageSizeBytes, pageSizeBytes);
+  }
+
+  #hasValid(ppn: number): boolean {
+    const { superblocks, geometry } = this.#modules.flash;
+    for (let slot = 0; slot < geometry.slotsPerPage; slot++) {
+      if (superblocks.isValid(ppn * geometry.slotsPerPage + slot)) return true;
+    }
+    return false;
+  }
+
+  /** The entry of a valid slot: of its owner, or it is damaged. */
+  #entry(ppn: number, slot: number, owner: Relocatable): OobEntry {
+    const { flash } = this.#modules;
+    const { geometry } = flash;
+    const oobBytes = oobBytesPerPage(geometry);
+    const at = (ppn % geometry.pagesPerSuperblock) * oobBytes;
+    const entry = flash.checkedEntry(ppn, this.#oob.subarray(at, at + oobBytes), slot);
+    if (entry && owner.isCurrent(entry, ppn * geometry.slotsPerPage + slot)) return entry;
+    throw flash.unrecovered(ppn, `slot ${slot}; its out-of-band entry is damaged`);
+  }
+
+  #moveKvPage(ppn: number, bytes: Uint8Array): void {
     const { flash, allocator, owners } = this.#modules;
-    // Some may have been overwritten while others were read.
+    const { geometry, superblocks } = flash;
+    const from = ppn * geometry.slotsPerPage;
+    if (!superblocks.isValid(from)) return;
+    const entry = this.#entry(ppn, 0, owners.kv);
+    flash.checkKvPage(ppn, entry, entry.logical, bytes);
+    const target = allocator.takeGcPage('kv', channelOf(geometry, ppn % geometry.unitCount));
+    flash.program(target, bytes, [{ ...entry, flags: entry.flags | oobFlags.copy }], 'gc');
+    owners.kv.moved(entry, from, target * geometry.slotsPerPage);
+  }
+
+  #moveBlocks(ppn: number, bytes: Uint8Array): void {
+    const { flash, owners } = this.#modules;
+    const { superblocks, geometry } = flash;
+    for (let i = 0; i < geometry.slotsPerPage; i++) {
+      const from = ppn * geometry.slotsPerPage + i;
+      if (!superblocks.isValid(from)) continue;
+      const entry = this.#entry(ppn, i, owners.block);
+      const slotBytes = bytes.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
+      flash.checkBlockSlot(from, entry, entry.logical, slotBytes);
+      this.#frame(STEP_PAGES).set(slotBytes, this.#copies.length * SLOT_BYTES);
+      this.#copies.push({ entry, from });
+      if (this.#copies.length === geometry.slotsPerPage) this.#programBlocks();
+    }
+  }
+
+  /** Programs what has gathered. Some of it may have been overwritten since it was read. */
+  #programBlocks(): void {
+    const { flash, allocator, owners } = this.#modules;
+    const copies = this.#copies.splice(0);
     const isCurrent = copies.map(({ entry, from }) => owners.block.isCurrent(entry, from));
     if (!isCurrent.includes(true)) return;
     const ppn = allocator.takeGcPage('block', undefined);
     const entries = copies.map(({ entry }, slot) =>
-      isCurrent[slot] ? { ...entry, flags: entry.flags | oobFlags.copy } : {},
+      isCurrent[slot] ? { ...entry, flags: entry.flags | oobFlags.copy } : undefined,
     );
-    flash.program(ppn, page, entries, 'gc');
+    flash.program(ppn, this.#frame(STEP_PAGES), entries, 'gc');
     copies.forEach(({ entry, from }, slot) => {
       if (isCurrent[slot]) owners.block.moved(entry, from, ppn * flash.geometry.slotsPerPage + slot);
     });

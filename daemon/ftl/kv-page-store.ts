@@ -34,7 +34,9 @@ export class KvPageStore implements KvPages, Relocatable {
   readonly map: SegmentedMap;
   readonly #modules: KvPageModules;
   readonly #references: Uint16Array;
-  #free: number[] = [];
+  /** Numbers to give out; the first `#freeCount` count. */
+  readonly #free: Uint32Array;
+  #freeCount = 0;
   /** In order of the operation that freed them. */
   #freedLater: { readonly lpn: number; readonly operation: number }[] = [];
   #liveCount = 0;
@@ -50,6 +52,7 @@ export class KvPageStore implements KvPages, Relocatable {
     const numberCount = this.pageCount + spareNumbers(this.pageCount);
     this.map = new SegmentedMap(metaNamespaces.kvMap, numberCount);
     this.#references = new Uint16Array(numberCount);
+    this.#free = new Uint32Array(numberCount);
   }
 
   get lpnCount(): number {
@@ -71,8 +74,8 @@ export class KvPageStore implements KvPages, Relocatable {
     }
     this.#reservedCount += pageCount;
     try {
-      if (this.#free.length < this.#reservedCount) await this.#modules.checkpoint();
-      assert(this.#free.length >= this.#reservedCount, 'spare page numbers cover what waited for a checkpoint');
+      // Numbers freed before the call are there after one checkpoint; others may be freed, and reserved, meanwhile.
+      while (this.#freeCount < this.#reservedCount) await this.#modules.checkpoint();
       const space = await this.#modules.space.reserve(pageCount);
       return new KvReservation(space, (count) => (this.#reservedCount -= count));
     } catch (error) {
@@ -86,8 +89,8 @@ export class KvPageStore implements KvPages, Relocatable {
     const { allocator, arena, flash, operations } = this.#modules;
     reservation.take();
     const ppn = allocator.takeHostPage('kv', placement, channel);
-    const lpn = this.#free.pop();
-    assert(lpn !== undefined, 'a page number was reserved');
+    assert(this.#freeCount > 0, 'a page number was reserved');
+    const lpn = this.#free[--this.#freeCount]!;
     const entry = { kind: oobKinds.kv, operation: operations.next(), logical: lpn, ...tag };
     try {
       flash.program(ppn, arena.view(pageOffset, this.pageSizeBytes), [entry], 'kv');
@@ -150,7 +153,7 @@ export class KvPageStore implements KvPages, Relocatable {
     const ppn = this.pin(lpn);
     try {
       const target = this.#modules.arena.view(targetOffset, this.pageSizeBytes);
-      await this.#modules.flash.readKvPage(ppn, lpn, target, 'kv');
+      await this.#modules.flash.readKvPage(ppn, lpn, target);
     } finally {
       this.unpin(ppn);
     }
@@ -201,27 +204,35 @@ export class KvPageStore implements KvPages, Relocatable {
   checkpointed(operation: number): void {
     const covered = this.#freedLater.findIndex((freed) => freed.operation > operation);
     const freed = this.#freedLater.splice(0, covered < 0 ? this.#freedLater.length : covered);
-    for (const { lpn } of freed) this.#free.push(lpn);
+    for (const { lpn } of freed) this.#free[this.#freeCount++] = lpn;
   }
 
-  /** Recovery: takes the holders that the KV room counted; pages without one are free. */
+  /**
+   * Recovery: takes the holders that the KV room counted. Pages without one are free at once, since nothing is programmed
+   * before the opening checkpoint. DriveError mediaFormat if map and holders don't fit together.
+   */
   adopt(references: Uint16Array): void {
-    const { flash } = this.#modules;
-    const { slotsPerPage } = flash.geometry;
+    const { superblocks, geometry } = this.#modules.flash;
     for (let lpn = this.lpnCount - 1; lpn >= 0; lpn--) {
       const ppn = this.map.get(lpn);
       const holders = references[lpn] ?? 0;
-      if (holders > 0 && ppn === UNMAPPED) {
+      this.#references[lpn] = holders;
+      if (holders === 0) {
+        if (ppn !== UNMAPPED) this.map.set(lpn, UNMAPPED);
+        this.#free[this.#freeCount++] = lpn;
+        continue;
+      }
+      if (ppn === UNMAPPED) {
         throw new DriveError('mediaFormat', `metadata: KV page ${lpn} belongs to a sequence but is nowhere`);
       }
-      this.#references[lpn] = holders;
-      if (holders > 0) {
-        flash.superblocks.markValid(ppn * slotsPerPage, slotsPerPage);
-        this.#liveCount++;
-      } else {
-        if (ppn !== UNMAPPED) this.map.set(lpn, UNMAPPED);
-        this.#freedLater.push({ lpn, operation: 0 });
-      }
+      superblocks.claim(ppn * geometry.slotsPerPage, geometry.slotsPerPage, 'kv');
+      this.#liveCount++;
+    }
+    if (this.#liveCount > this.pageCount) {
+      throw new DriveError(
+        'mediaFormat',
+        `metadata: ${this.#liveCount} KV pages are held, there are ${this.pageCount}`,
+      );
     }
   }
 }

@@ -6,14 +6,14 @@ import type { MetaReader } from '../meta/contract.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
 import { oobBytesPerPage } from '../nand/geometry.ts';
 import type { Allocator } from './allocator.ts';
-import type { BlockDevice } from './block-namespace.ts';
+import type { BlockDevice, StagedSlot } from './block-namespace.ts';
 import type { StateRecord } from './checkpoint.ts';
 import type { RecoveredEvent, Lpn } from './contract.ts';
-import { type Flash, isCopy, type OobEntry } from './flash.ts';
+import { type Flash, isCopy, type OobEntry, wholeEntry } from './flash.ts';
 import type { KvPageStore } from './kv-page-store.ts';
 import { UNMAPPED } from './segmented-map.ts';
 import type { StagingFile } from './staging-log.ts';
-import { poolOfCode } from './superblocks.ts';
+import { type Pool, poolOfCode } from './superblocks.ts';
 
 export interface RecoveryModules {
   readonly meta: MetaReader;
@@ -30,7 +30,7 @@ export interface Recovered {
   /** For the KV room, in operation order. */
   readonly events: readonly RecoveredEvent[];
   /** LBAs whose newest bytes are in no page. */
-  readonly staged: ReadonlyMap<number, { readonly operation: number; readonly data: Uint8Array }>;
+  readonly staged: ReadonlyMap<number, StagedSlot>;
   /** Highest operation number seen anywhere. */
   readonly operation: number;
   readonly scannedSuperblockCount: number;
@@ -54,11 +54,11 @@ export async function recover(modules: RecoveryModules): Promise<Recovered> {
   kv.map.load(meta);
   const checkpointOperation = state?.operation ?? 0;
   let operation = checkpointOperation;
-  await restoreHeaders(modules, (seen) => (operation = Math.max(operation, seen)));
+  await restoreHeaders(modules, state, (seen) => (operation = Math.max(operation, seen)));
   const stagedList = new Map((meta.get(metaNamespaces.stagedBlocks, ['list']) ?? []) as [number, number][]);
   const roll = new RollForward(blocks, checkpointOperation, stagedList);
   const events: RecoveredEvent[] = [];
-  for (const record of staging.replay(state?.firstSegment ?? 0)) {
+  for (const record of staging.replay(state?.log)) {
     operation = Math.max(operation, record.operation);
     if (record.kind === 'kv') events.push({ kind: 'staged', operation: record.operation, payload: record.payload });
     else roll.addRecord(record);
@@ -82,27 +82,64 @@ export async function recover(modules: RecoveryModules): Promise<Recovered> {
 }
 
 /** Epochs, tags and owners of all superblocks; those of a clean shutdown that were open are open again. */
-async function restoreHeaders(modules: RecoveryModules, seen: (operation: number) => void): Promise<void> {
-  const { flash, meta, allocator } = modules;
+async function restoreHeaders(
+  modules: RecoveryModules,
+  state: StateRecord | undefined,
+  seen: (operation: number) => void,
+): Promise<void> {
+  const { flash, allocator } = modules;
   const { superblocks, array } = flash;
-  const state = meta.get(metaNamespaces.drive, ['state']) as StateRecord | undefined;
   const open = new Map(state?.isClean ? state.open.map((entry) => [entry.superblock, entry]) : []);
   const headers = await array.media.readSuperblockHeaders();
-  const checked = superblockHeader.sizeBytes - 4;
   for (let superblock = 0; superblock < flash.geometry.superblockCount; superblock++) {
     const at = superblock * superblockHeader.sizeBytes;
-    const header = superblockHeader.decode(headers, at);
-    const isRight = header.magic === SUPERBLOCK_MAGIC && header.crc32c === crc32c(headers.subarray(at, at + checked));
-    const pool = isRight ? poolOfCode(header.pool) : undefined;
-    if (pool === undefined) continue;
+    const bytes = headers.subarray(at, at + superblockHeader.sizeBytes);
+    const isWritten = bytes.some((byte) => byte !== 0);
+    const header = isWritten ? (readHeader(bytes) ?? (await rescueHeader(modules, superblock))) : undefined;
+    if (header === undefined) continue;
+    if (!state) throw new DriveError('mediaFormat', 'metadata: nothing is there, but pages were programmed');
     superblocks.epoch[superblock] = header.epoch;
     superblocks.openTag[superblock] = header.openTag;
     superblocks.openedAt[superblock] = header.operation;
     seen(header.operation);
     const reopened = open.get(superblock);
-    const isOpen = reopened !== undefined && reopened.pool === pool && allocator.reopen(reopened);
-    superblocks.restore(superblock, isOpen ? 'open' : 'full', pool);
+    const isOpen = reopened !== undefined && reopened.pool === header.pool && allocator.reopen(reopened);
+    superblocks.restore(superblock, isOpen ? 'open' : 'full', header.pool);
   }
+}
+
+interface Header {
+  readonly epoch: number;
+  readonly openTag: number;
+  readonly operation: number;
+  readonly pool: Pool;
+}
+
+function readHeader(bytes: Uint8Array): Header | undefined {
+  const { magic, pool: poolCode, epoch, openTag, operation, crc32c: sum } = superblockHeader.decode(bytes);
+  const pool = poolOfCode(poolCode);
+  const isRight = magic === SUPERBLOCK_MAGIC && sum === crc32c(bytes.subarray(0, superblockHeader.sizeBytes - 4));
+  return isRight && pool !== undefined ? { epoch, openTag, operation, pool } : undefined;
+}
+
+/**
+ * A header that is damaged is either of a superblock whose opening was not durable, and then no map names its pages; or
+ * the disk has changed it, and then the entries of the pages that the maps name tell what it was.
+ */
+async function rescueHeader(modules: RecoveryModules, superblock: number): Promise<Header | undefined> {
+  const { flash, blocks, kv } = modules;
+  const { slotsPerPage, pagesPerSuperblock } = flash.geometry;
+  const firstSlot = superblock * pagesPerSuperblock * slotsPerPage;
+  const oob = new Uint8Array(pagesPerSuperblock * oobBytesPerPage(flash.geometry));
+  await flash.array.media.readOob(superblock * pagesPerSuperblock, oob);
+  for (let i = 0; i < pagesPerSuperblock * slotsPerPage; i++) {
+    const entry = wholeEntry(oob, i);
+    if (entry === undefined) continue;
+    const pool = entry.kind === oobKinds.kv ? 'kv' : 'block';
+    const slot = pool === 'kv' ? kv.map.get(entry.logical) * slotsPerPage : blocks.map.get(entry.logical);
+    if (slot === firstSlot + i) return { epoch: entry.epoch, openTag: entry.openTag, operation: 0, pool };
+  }
+  return undefined;
 }
 
 /** Those opened since the transaction, and those that were open in it. */
@@ -189,10 +226,12 @@ class RollForward {
     return operation > this.#checkpointOperation || this.#stagedList.get(lba) === operation;
   }
 
-  apply(): Map<number, { operation: number; data: Uint8Array }> {
+  /** DriveError mediaFormat if a record is missing that the transaction counts on. */
+  apply(): Map<number, StagedSlot> {
+    this.#checkComplete();
     const rank = { deallocate: 0, staged: 1, page: 2 };
     this.#events.sort((a, b) => a.operation - b.operation || rank[a.kind] - rank[b.kind]);
-    const staged = new Map<number, { operation: number; data: Uint8Array }>();
+    const staged = new Map<number, StagedSlot>();
     const { map, lbaCount } = this.#blocks;
     for (const event of this.#events) {
       if (event.kind === 'deallocate') {
@@ -209,5 +248,15 @@ class RollForward {
       }
     }
     return staged;
+  }
+
+  #checkComplete(): void {
+    const found = new Map(this.#stagedList);
+    for (const event of this.#events) {
+      if (event.kind === 'staged' && found.get(event.lba) === event.operation) found.delete(event.lba);
+    }
+    for (const lba of found.keys()) {
+      throw new DriveError('mediaFormat', `the staging log has lost the record of LBA ${lba}`);
+    }
   }
 }

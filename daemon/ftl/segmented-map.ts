@@ -39,11 +39,11 @@ export class SegmentedMap {
   load(reader: MetaReader): void {
     for (const { key, value } of reader.range(this.#namespace)) {
       const first = (key[0] as number) * SEGMENT_ENTRIES;
-      const expectedBytes = 4 * Math.min(SEGMENT_ENTRIES, this.entries.length - first);
+      const expectedBytes = 4 * Math.max(0, Math.min(SEGMENT_ENTRIES, this.entries.length - first));
       if (!(value instanceof Uint8Array) || value.length !== expectedBytes) {
         throw new DriveError('mediaFormat', `metadata: map ${this.#namespace} segment ${key[0]} has the wrong size`);
       }
-      this.entries.set(new Uint32Array(value.slice().buffer, 0, value.length / 4), first);
+      new Uint8Array(this.entries.buffer, 4 * first, value.length).set(value);
     }
   }
 }

@@ -62,13 +62,13 @@ export class Space {
   }
 
   #freeEmpty(): number {
-    const { superblocks } = this.#modules;
+    const { superblocks, allocator } = this.#modules;
     let freed = 0;
     for (let superblock = 0; superblock < superblocks.geometry.superblockCount; superblock++) {
       if (superblocks.pool(superblock) !== this.#pool || !superblocks.isEmpty(superblock)) continue;
       const isCovered = superblocks.emptySince[superblock]! <= this.#durableOperation;
       if (!isCovered || superblocks.pinCount(superblock) > 0) continue;
-      superblocks.setState(superblock, 'free');
+      allocator.free(superblock);
       freed++;
     }
     return freed;

@@ -32,6 +32,12 @@ export interface StagedRecord {
   readonly payload: Uint8Array;
 }
 
+/** Where the log begins that counts, and how much of that segment was synced when this was written down. */
+export interface LogPosition {
+  readonly segment: number;
+  readonly sizeBytes: number;
+}
+
 /** Segments of the staging log as bytes: files, or memory in tests. */
 export interface StagingStore {
   /** Numbers of the segments that exist, ascending. */
@@ -128,11 +134,24 @@ export class StagingFile implements StagingWriter {
     for (const old of this.#store.list()) if (old < segment) this.#store.remove(old);
   }
 
-  /** All whole records from segment `first` on, in the order written. */
-  *replay(first: number): Iterable<StagedRecord> {
-    for (const segment of this.#store.list()) {
-      if (segment < first) continue;
-      yield* readSegment(this.#store.read(segment), segment, this.#uuid);
+  /**
+   * All whole records from `start`'s segment on, in the order written, up to the first that is not whole: a power cut may
+   * leave anything of what was not synced. Without `start`, from the first segment that there is. DriveError mediaFormat
+   * if anything before `start` is missing.
+   */
+  *replay(start: LogPosition | undefined): Iterable<StagedRecord> {
+    const segments = this.#store.list().filter((segment) => segment >= (start?.segment ?? 0));
+    if (start && segments[0] !== start.segment) {
+      throw new DriveError('mediaFormat', `staging segment ${start.segment} is missing`);
+    }
+    for (const segment of segments) {
+      const bytes = this.#store.read(segment);
+      const wholeBytes = yield* readSegment(bytes, segment, this.#uuid);
+      if (segment === start?.segment && wholeBytes < start.sizeBytes) {
+        const what = `is damaged at byte ${wholeBytes}; it was synced up to byte ${start.sizeBytes}`;
+        throw new DriveError('mediaFormat', `staging segment ${segment} ${what}`);
+      }
+      if (wholeBytes < bytes.length) return;
     }
   }
 
@@ -150,11 +169,12 @@ const kindOfCode = new Map<number, StagingKind>(
   Object.entries(stagingKinds).map(([kind, code]) => [code, kind as StagingKind]),
 );
 
-function* readSegment(bytes: Uint8Array, segment: number, uuid: Uint8Array): Iterable<StagedRecord> {
-  if (bytes.length < stagingSegmentHeader.sizeBytes) return;
+/** Yields the whole records at the beginning and returns how far they go. */
+function* readSegment(bytes: Uint8Array, segment: number, uuid: Uint8Array): Generator<StagedRecord, number> {
+  if (bytes.length < stagingSegmentHeader.sizeBytes) return 0;
   const header = stagingSegmentHeader.decode(bytes);
   // A power cut may leave a new segment without its header: nothing of it was ever promised.
-  if (header.crc32c !== crc32c(bytes.subarray(0, SEGMENT_CHECKED))) return;
+  if (header.crc32c !== crc32c(bytes.subarray(0, SEGMENT_CHECKED))) return 0;
   if (header.magic !== STAGING_MAGIC || header.segment !== segment || Buffer.compare(header.uuid, uuid) !== 0) {
     throw new DriveError('mediaFormat', `staging segment ${segment} belongs to another drive`);
   }
@@ -163,14 +183,16 @@ function* readSegment(bytes: Uint8Array, segment: number, uuid: Uint8Array): Ite
     const record = stagingRecord.decode(bytes, at);
     const isHeaderRight =
       record.magic === STAGING_RECORD_MAGIC && record.crc32c === crc32c(bytes.subarray(at, at + RECORD_CHECKED));
-    if (!isHeaderRight) return;
-    const payload = bytes.slice(at + stagingRecord.sizeBytes, at + stagingRecord.sizeBytes + record.payloadBytes);
-    if (payload.length !== record.payloadBytes || record.payloadCrc32c !== crc32c(payload)) return;
+    if (!isHeaderRight) return at;
+    const end = at + stagingRecord.sizeBytes + record.payloadBytes;
+    const payload = bytes.slice(at + stagingRecord.sizeBytes, end);
+    if (end > bytes.length || record.payloadCrc32c !== crc32c(payload)) return at;
     const kind = kindOfCode.get(record.kind);
     if (kind === undefined) throw new DriveError('mediaFormat', `staging segment ${segment}: kind ${record.kind}`);
     yield { operation: record.operation, kind, payload };
     at += paddedSize(record.payloadBytes);
   }
+  return at;
 }
 
 /** Segments as files `NNNNNNNN.log` in a folder. */

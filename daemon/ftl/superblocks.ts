@@ -1,5 +1,6 @@
 import { superblockPools } from '../../spec/media-format/oob.ts';
 import { assert } from '../base/assert.ts';
+import { DriveError } from '../base/errors.ts';
 import type { Geometry } from '../nand/geometry.ts';
 import { type SuperblockState, superblockTransition } from './superblock-state.ts';
 
@@ -100,6 +101,19 @@ export class Superblocks {
     return (this.#valid[slot >>> 3]! & (1 << (slot & 7))) !== 0;
   }
 
+  /**
+   * While a drive opens: `markValid` of what a stored map names. DriveError mediaFormat if that can't be. A superblock
+   * whose header is lost belongs to the pool whose map names it; its pages fail their checks.
+   */
+  claim(slot: number, weight: number, pool: Pool): void {
+    const superblock = this.superblockOfSlot(slot);
+    if (superblock >= this.geometry.superblockCount) throw notPossible(pool, slot, 'is outside the media');
+    if (this.isValid(slot)) throw notPossible(pool, slot, 'has two owners');
+    if (this.state(superblock) === 'free') this.restore(superblock, 'full', pool);
+    if (this.pool(superblock) !== pool) throw notPossible(pool, slot, `is in a superblock of ${this.pool(superblock)}`);
+    this.markValid(slot, weight);
+  }
+
   /** `weight`: slots that it stands for (a KV page is marked by its first slot). */
   markValid(slot: number, weight: number): void {
     assert(!this.isValid(slot), `slot ${slot} has one owner`);
@@ -154,3 +168,6 @@ export class Superblocks {
     return (state === 'full' || state === 'victim') && this.validSlotCount[superblock] === 0;
   }
 }
+
+const notPossible = (pool: Pool, slot: number, why: string): DriveError =>
+  new DriveError('mediaFormat', `metadata: the map of ${pool} names slot ${slot}, which ${why}`);

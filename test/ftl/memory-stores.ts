@@ -20,6 +20,8 @@ const compareKeys = (a: MetaKey, b: MetaKey): number => {
 export class MetaMemory implements MetaStore {
   readonly records = new Map<string, MetaRecord & { namespace: number }>();
   onStep: () => void = () => undefined;
+  /** Sees every transaction before it counts. */
+  onCommit: (changes: readonly MetaChange[]) => void = () => undefined;
 
   get(namespace: number, key: MetaKey): unknown {
     return structuredClone(this.records.get(JSON.stringify([namespace, ...key]))?.value);
@@ -36,6 +38,7 @@ export class MetaMemory implements MetaStore {
     const copies = structuredClone(changes);
     await Promise.resolve();
     this.onStep();
+    this.onCommit(copies);
     for (const change of copies) {
       const text = JSON.stringify([change.namespace, ...change.key]);
       if (change.kind === 'remove') this.records.delete(text);

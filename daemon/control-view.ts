@@ -51,7 +51,7 @@ export class ControlView implements DriveView {
       geometry: {
         channelCount: geometry.channelCount,
         dieCount: geometry.diesPerChannel,
-        planeCount: 1,
+        planeCount: geometry.planesPerDie,
         superblockCount: geometry.superblockCount,
         pagesPerBlock: geometry.pagesPerBlock,
         pageSizeBytes: geometry.pageSizeBytes,

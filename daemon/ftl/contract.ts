@@ -165,6 +165,7 @@ export interface DriveIdentity {
   readonly pageSizeBytes: number;
   readonly channelCount: number;
   readonly diesPerChannel: number;
+  readonly planesPerDie: number;
   readonly pagesPerBlock: number;
   readonly superblockCount: number;
 }

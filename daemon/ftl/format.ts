@@ -119,7 +119,7 @@ export function readSuperblock(folder: string): { readonly uuid: Uint8Array; rea
 
 export function identityOf(uuid: Uint8Array, geometry: Geometry): DriveIdentity {
   const text = Buffer.from(uuid).toString('hex');
-  const { blockCapacityBytes, kvCapacityBytes, pageSizeBytes, channelCount, diesPerChannel } = geometry;
+  const { blockCapacityBytes, kvCapacityBytes, pageSizeBytes, channelCount, diesPerChannel, planesPerDie } = geometry;
   return {
     uuid: text,
     serial: `AD${text.slice(0, 14).toUpperCase()}`,
@@ -129,6 +129,7 @@ export function identityOf(uuid: Uint8Array, geometry: Geometry): DriveIdentity 
     pageSizeBytes,
     channelCount,
     diesPerChannel,
+    planesPerDie,
     pagesPerBlock: geometry.pagesPerBlock,
     superblockCount: geometry.superblockCount,
   };

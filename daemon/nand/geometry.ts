@@ -11,16 +11,23 @@ export interface GeometryRequest {
   readonly pageSizeBytes: number;
   readonly channelCount: number;
   readonly diesPerChannel: number;
+  /** Default 1. */
+  readonly planesPerDie?: number;
   /** Share of each namespace's capacity that is added to it for garbage collection: 0.07 is 7 %. */
   readonly overProvisioning: number;
 }
 
-/** The flash array: sizes, and where a page lies. A unit is one die; a superblock is one erase block of every die. */
+/**
+ * The flash array: sizes, and where a page lies. A unit is one plane of one die, the smallest part that has erase blocks
+ * of its own; a superblock is one erase block of every unit. Units are numbered (die * planesPerDie + plane) *
+ * channelCount + channel, so that neighbours in a superpage are on neighbouring channels.
+ */
 export interface Geometry {
   readonly pageSizeBytes: number;
   readonly slotsPerPage: number;
   readonly channelCount: number;
   readonly diesPerChannel: number;
+  readonly planesPerDie: number;
   readonly unitCount: number;
   readonly pagesPerBlock: number;
   readonly pagesPerSuperblock: number;
@@ -47,11 +54,11 @@ const PAGE_COUNT_MAX = 2 ** 30;
  */
 export function planGeometry(request: GeometryRequest): Geometry {
   checkRequest(request);
-  const { pageSizeBytes, channelCount, diesPerChannel, overProvisioning } = request;
+  const { pageSizeBytes, channelCount, diesPerChannel, planesPerDie = 1, overProvisioning } = request;
   const roundUp = (value: number, unit: number): number => Math.ceil(value / unit) * unit;
   const blockCapacityBytes = roundUp(request.blockCapacityBytes, pageSizeBytes);
   const kvCapacityBytes = roundUp(request.kvCapacityBytes, pageSizeBytes);
-  const unitCount = channelCount * diesPerChannel;
+  const unitCount = channelCount * diesPerChannel * planesPerDie;
   const share = (capacityBytes: number, superblockBytes: number, reserve: number): number =>
     Math.ceil((capacityBytes * (1 + overProvisioning)) / superblockBytes) + reserve;
   let pagesPerBlock = PAGES_PER_BLOCK_MAX;
@@ -72,6 +79,7 @@ export function planGeometry(request: GeometryRequest): Geometry {
     pageSizeBytes,
     channelCount,
     diesPerChannel,
+    planesPerDie,
     pagesPerBlock,
     superblockCount: block + kv,
     blockSuperblockCount: block,
@@ -90,6 +98,7 @@ type StoredGeometry = Pick<
   | 'pageSizeBytes'
   | 'channelCount'
   | 'diesPerChannel'
+  | 'planesPerDie'
   | 'pagesPerBlock'
   | 'superblockCount'
   | 'blockSuperblockCount'
@@ -100,12 +109,13 @@ type StoredGeometry = Pick<
 
 /** Fills in what follows from the numbers that the media format stores. */
 export function completeGeometry(fields: StoredGeometry): Geometry {
-  const { pageSizeBytes, channelCount, diesPerChannel, pagesPerBlock, superblockCount } = fields;
+  const { pageSizeBytes, channelCount, diesPerChannel, planesPerDie, pagesPerBlock, superblockCount } = fields;
   const { blockSuperblockCount, kvSuperblockCount, blockCapacityBytes, kvCapacityBytes } = fields;
   const stored = {
     pageSizeBytes,
     channelCount,
     diesPerChannel,
+    planesPerDie,
     pagesPerBlock,
     superblockCount,
     blockSuperblockCount,
@@ -113,7 +123,7 @@ export function completeGeometry(fields: StoredGeometry): Geometry {
     blockCapacityBytes,
     kvCapacityBytes,
   };
-  const unitCount = stored.channelCount * stored.diesPerChannel;
+  const unitCount = stored.channelCount * stored.diesPerChannel * stored.planesPerDie;
   const pagesPerSuperblock = unitCount * stored.pagesPerBlock;
   return Object.freeze({
     ...stored,
@@ -133,6 +143,7 @@ function checkRequest(request: GeometryRequest): void {
   }
   checkInteger('channels', channelCount, 1, channelCountMax);
   checkInteger('dies per channel', diesPerChannel, 1, 64);
+  checkInteger('planes per die', request.planesPerDie ?? 1, 1, 8);
   checkInteger('block capacity', request.blockCapacityBytes, SLOT_BYTES, 2 ** 44 - SLOT_BYTES);
   checkInteger('KV capacity', request.kvCapacityBytes, pageSizeBytes, 2 ** 44);
   if (!(overProvisioning >= 0.01 && overProvisioning <= 4)) {
@@ -178,13 +189,14 @@ export const mediaSizes = (geometry: Geometry): { cells: number; oob: number; bl
   blocks: headerOffset(geometry.superblockCount),
 });
 
-/** "physical page 4711 (superblock 9, page 12, die 3, channel 3)". */
+/** "physical page 4711 (superblock 9, page 12, die 0, plane 1, channel 3)". */
 export function describePage(geometry: Geometry, ppn: number): string {
   const unit = unitOf(geometry, ppn);
   const where = [
     `superblock ${superblockOf(geometry, ppn)}`,
     `page ${pageInBlockOf(geometry, ppn)}`,
-    `die ${Math.floor(unit / geometry.channelCount)}`,
+    `die ${Math.floor(unit / (geometry.channelCount * geometry.planesPerDie))}`,
+    `plane ${Math.floor(unit / geometry.channelCount) % geometry.planesPerDie}`,
     `channel ${channelOf(geometry, unit)}`,
   ];
   return `physical page ${ppn} (${where.join(', ')})`;

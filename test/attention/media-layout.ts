@@ -8,6 +8,7 @@ export const flatGeometry = (pageSizeBytes: number, pageCount: number): Geometry
     pageSizeBytes,
     channelCount: 1,
     diesPerChannel: 1,
+    planesPerDie: 1,
     pagesPerBlock: pageCount,
     superblockCount: 1,
     blockSuperblockCount: 0,

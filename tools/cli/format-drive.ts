@@ -9,6 +9,7 @@ export interface FormatRequest {
   readonly pageSizeBytes?: number | undefined;
   readonly channelCount?: number | undefined;
   readonly diesPerChannel?: number | undefined;
+  readonly planesPerDie?: number | undefined;
   /** Share of each capacity: 0.07 is 7 %. */
   readonly overProvisioning?: number | undefined;
   /** Wipes the drive that is there. */
@@ -19,6 +20,7 @@ export const formatDefaults = {
   pageSizeBytes: 16_384,
   channelCount: 8,
   diesPerChannel: 2,
+  planesPerDie: 1,
   overProvisioning: 0.125,
 } as const;
 
@@ -29,8 +31,9 @@ export function formatFolder(folder: string, request: FormatRequest): DriveIdent
     pageSizeBytes = formatDefaults.pageSizeBytes,
     channelCount = formatDefaults.channelCount,
     diesPerChannel = formatDefaults.diesPerChannel,
+    planesPerDie = formatDefaults.planesPerDie,
     overProvisioning = formatDefaults.overProvisioning,
   } = request;
-  const geometry = { pageSizeBytes, channelCount, diesPerChannel, overProvisioning };
+  const geometry = { pageSizeBytes, channelCount, diesPerChannel, planesPerDie, overProvisioning };
   return formatDrive(folder, { blockCapacityBytes, kvCapacityBytes, ...geometry, force }, systemRandom);
 }

@@ -8,6 +8,7 @@ interface FormatCommandOptions {
   pageSize?: number;
   channels?: number;
   diesPerChannel?: number;
+  planesPerDie?: number;
   overProvisioning?: number;
   force?: boolean;
   json?: boolean;
@@ -34,6 +35,7 @@ export function addFormat(program: Command): void {
     .option('--page-size <SIZE>', 'flash page, 4KiB to 64KiB (default: 16KiB)', parseSize)
     .option('--channels <N>', 'flash channels (default: 8)', integerWithin(1, 64))
     .option('--dies-per-channel <N>', 'dies on each channel (default: 2)', integerWithin(1, 64))
+    .option('--planes-per-die <N>', 'planes of each die (default: 1)', integerWithin(1, 8))
     .option(
       '--over-provisioning <PERCENT>',
       'flash beyond the capacity, for garbage collection (default: 12.5)',
@@ -59,6 +61,7 @@ async function runFormat(folder: string, options: FormatCommandOptions): Promise
     pageSizeBytes: options.pageSize,
     channelCount: options.channels,
     diesPerChannel: options.diesPerChannel,
+    planesPerDie: options.planesPerDie,
     overProvisioning: options.overProvisioning,
     force: options.force,
   });
@@ -66,8 +69,8 @@ async function runFormat(folder: string, options: FormatCommandOptions): Promise
     printJson({ folder, ...identity });
     return;
   }
-  const { channelCount, diesPerChannel, pagesPerBlock, superblockCount, pageSizeBytes } = identity;
-  const unitCount = channelCount * diesPerChannel;
+  const { channelCount, diesPerChannel, planesPerDie, pagesPerBlock, superblockCount, pageSizeBytes } = identity;
+  const unitCount = channelCount * diesPerChannel * planesPerDie;
   const rawBytes = superblockCount * pagesPerBlock * unitCount * pageSizeBytes;
   const capacityBytes = identity.blockCapacityBytes + identity.kvCapacityBytes;
   printFields([
@@ -76,7 +79,10 @@ async function runFormat(folder: string, options: FormatCommandOptions): Promise
     ['block namespace (1)', bytesText(identity.blockCapacityBytes)],
     ['KV-cache namespace (2)', bytesText(identity.kvCapacityBytes)],
     ['flash', `${bytesText(rawBytes)}, ${percentText(rawBytes / capacityBytes - 1)} over-provisioned`],
-    ['geometry', `${channelCount} channels x ${diesPerChannel} dies, pages of ${bytesText(pageSizeBytes)}`],
+    [
+      'geometry',
+      `${channelCount} channels x ${diesPerChannel} dies x ${planesPerDie} planes, pages of ${bytesText(pageSizeBytes)}`,
+    ],
     ['superblocks', `${countText(superblockCount)}, each of ${countText(unitCount * pagesPerBlock)} pages`],
   ]);
   printLine(`start it: attndrive start ${folder}`);

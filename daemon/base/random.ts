@@ -20,9 +20,16 @@ export function createSeededRandom(seed: number): Random {
   return { nextUint32, fill, bytes: (count) => filled(count, fill) };
 }
 
+/** The system gives no more in one call. */
+const RANDOM_BYTES_AT_ONCE = 65_536;
+
 export const systemRandom: Random = {
   nextUint32: () => crypto.getRandomValues(new Uint32Array(1))[0]!,
-  fill: (target) => void crypto.getRandomValues(target as Uint8Array<ArrayBuffer>),
+  fill(target) {
+    for (let at = 0; at < target.length; at += RANDOM_BYTES_AT_ONCE) {
+      crypto.getRandomValues(target.subarray(at, at + RANDOM_BYTES_AT_ONCE) as Uint8Array<ArrayBuffer>);
+    }
+  },
   bytes: (count) => filled(count, systemRandom.fill),
 };
 

@@ -45,6 +45,7 @@ export class NandArray {
 
   /** Erases a superblock; `header` is what stands in its header from now on. */
   erase(superblock: number, header: Uint8Array): void {
+    // If the disk refuses, the blocks stay as they are.
     this.media.writeSuperblockHeader(superblock, header);
     const first = superblock * this.geometry.unitCount;
     this.#nextPage.fill(0, first, first + this.geometry.unitCount);

@@ -65,6 +65,10 @@ export class MediaFile implements Media {
   readonly #geometry: Geometry;
   readonly #descriptors: Record<MediaFileKind, number>;
   readonly files: MediaFiles;
+  /** Reads and syncs that run. The descriptors are closed after the last, since their numbers may be used again. */
+  #pendingCount = 0;
+  #isClosed = false;
+  #closed: () => void = () => undefined;
 
   private constructor(geometry: Geometry, descriptors: Record<MediaFileKind, number>) {
     this.#geometry = geometry;
@@ -114,19 +118,41 @@ export class MediaFile implements Media {
   }
 
   async sync(): Promise<void> {
+    this.#assertOpen('writeFault');
+    this.#pendingCount++;
     try {
-      await Promise.all(Object.values(this.#descriptors).map((descriptor) => syncFile(descriptor)));
+      const syncs = Object.values(this.#descriptors).map((descriptor) => syncFile(descriptor));
+      for (const result of await Promise.allSettled(syncs)) if (result.status === 'rejected') throw result.reason;
     } catch (error) {
       throw new DriveError('writeFault', `sync of the media files failed: ${reasonOf(error)}`, { cause: error });
+    } finally {
+      this.#pendingCount--;
+      this.#closeIfIdle();
     }
   }
 
+  /** Nothing is read or written after it was called; resolves when what was going on has ended. */
   close(): Promise<void> {
+    if (this.#isClosed) return Promise.resolve();
+    this.#isClosed = true;
+    return new Promise((resolve) => {
+      this.#closed = resolve;
+      this.#closeIfIdle();
+    });
+  }
+
+  #closeIfIdle(): void {
+    if (!this.#isClosed || this.#pendingCount > 0) return;
     for (const descriptor of Object.values(this.#descriptors)) closeSync(descriptor);
-    return Promise.resolve();
+    this.#closed();
+  }
+
+  #assertOpen(code: 'writeFault' | 'unrecoveredRead'): void {
+    if (this.#isClosed) throw new DriveError(code, 'the media files are closed');
   }
 
   #write(kind: MediaFileKind, bytes: Uint8Array, position: number): void {
+    this.#assertOpen('writeFault');
     let written = 0;
     try {
       written = writeSync(this.#descriptors[kind], bytes, 0, bytes.length, position);
@@ -138,9 +164,13 @@ export class MediaFile implements Media {
     }
   }
 
-  #read(kind: MediaFileKind, target: Uint8Array, position: number): Promise<void> {
-    return new Promise((resolve, reject) => {
+  async #read(kind: MediaFileKind, target: Uint8Array, position: number): Promise<void> {
+    this.#assertOpen('unrecoveredRead');
+    this.#pendingCount++;
+    await new Promise<void>((resolve, reject) => {
       read(this.#descriptors[kind], target, 0, target.length, position, (error, byteCount) => {
+        this.#pendingCount--;
+        this.#closeIfIdle();
         if (error === null && byteCount === target.length) resolve();
         else {
           const why =

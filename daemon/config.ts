@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { verifyPolicies, type VerifyPolicy } from './attention/page-sums.ts';
 import { DriveError } from './base/errors.ts';
 import { type KernelName, kernelNames } from './kernels/contract.ts';
 
@@ -27,6 +28,8 @@ export interface DaemonOptions {
   readonly cacheBytes?: number | undefined;
   /** Longest time, in milliseconds, that completed but unflushed changes stay without a checkpoint. Default 1000. */
   readonly checkpointIntervalMs?: number | undefined;
+  /** When pages of the mapped media are checked: always (default) or first-use. */
+  readonly verify?: string | undefined;
   readonly logLevel?: string | undefined;
 }
 
@@ -41,6 +44,7 @@ export interface DaemonConfig {
   readonly bufferBytes: number;
   readonly cacheBytes: number;
   readonly checkpointIntervalMs: number;
+  readonly verify: VerifyPolicy;
   readonly logLevel: string;
 }
 
@@ -54,6 +58,8 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
   if (!allowedKernels.includes(kernels)) refuse('kernels', kernels, allowedKernels.join(', '));
   const logLevel = options.logLevel ?? 'info';
   if (!(logLevels as readonly string[]).includes(logLevel)) refuse('log level', logLevel, logLevels.join(', '));
+  const verify = options.verify ?? 'always';
+  if (!(verifyPolicies as readonly string[]).includes(verify)) refuse('verify', verify, verifyPolicies.join(', '));
   return Object.freeze({
     tcp: address('tcp', options.tcp ?? '127.0.0.1:4420'),
     http: address('http', options.http ?? '127.0.0.1:4480'),
@@ -64,6 +70,7 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
     bufferBytes: within('buffer size', options.bufferBytes ?? 512 * MIB, 16 * MIB, 3072 * MIB),
     cacheBytes: within('cache size', options.cacheBytes ?? 256 * MIB, MIB, 3072 * MIB),
     checkpointIntervalMs: within('checkpoint interval (ms)', options.checkpointIntervalMs ?? 1000, 10, 3_600_000),
+    verify: verify as VerifyPolicy,
     logLevel,
   });
 }

@@ -179,6 +179,7 @@ export class Drive implements RunningDrive {
       {
         workerCount: config.workers,
         frameCacheBytes: config.cacheBytes,
+        verify: config.verify,
         media: {
           cells: { fileDescriptor: files.cellsDescriptor, sizeBytes: files.cellsSizeBytes },
           oobFileDescriptor: files.oobDescriptor,

@@ -14,6 +14,7 @@ import { type CellAccess, CellReader } from '../nand/cell-reader.ts';
 import { JOB_PAGES_MAX, planTargets, releasePlan } from './plan.ts';
 import { Pool } from './pool.ts';
 import { Scheduler } from './scheduler.ts';
+import { PageSums, type VerifyPolicy } from './page-sums.ts';
 import type { UnitModules } from './unit.ts';
 
 const MIB = 2 ** 20;
@@ -27,6 +28,8 @@ export interface AttentionSettings {
   readonly frameCacheBytes: number;
   /** Partials, job lists and converted queries of units in progress, in the arena. */
   readonly scratchBytesMax?: number;
+  /** Default always. */
+  readonly verify?: VerifyPolicy;
   /** The flash, as threads read it. */
   readonly media: CellAccess;
   /** Tests: job-gate.ts. */
@@ -107,7 +110,10 @@ export class Attention implements AttentionEngine {
       : new FrameCache({ sizeBytes: settings.frameCacheBytes, frameSizeBytes: pages.pageSizeBytes }, { arena, pages });
     const words = new Uint32Array(arena.buffer);
     const floats = new Float32Array(arena.buffer);
-    this.#unitModules = { arena, words, floats, kernels, frames: this.#frames, pages };
+    // A frame cache holds its own copies, checked as they were loaded.
+    const isChecking = kernels.canMapMedia && settings.verify !== 'first-use';
+    const sums = isChecking ? new PageSums(settings.media.geometry.pageCount) : undefined;
+    this.#unitModules = { arena, words, floats, kernels, frames: this.#frames, pages, sums };
     this.#scheduler = new Scheduler(
       { scratchBytesMax: settings.scratchBytesMax ?? 64 * MIB },
       {

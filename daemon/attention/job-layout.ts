@@ -44,6 +44,8 @@ export const pageFlags = {
   load: 1,
   /** Compute its checksum and compare it with the out-of-band entry. */
   check: 2,
+  /** The checksum to compare with is in the record; the out-of-band entry need not be read. */
+  sumKnown: 4,
 } as const;
 
 /** A page that a job must load, check, or both. 32 bytes. */
@@ -53,7 +55,8 @@ export const pageRecord = defineStruct('attention page', 32, {
   eraseCount: u32(8, 'how often its block was erased'),
   frame: u32(12, 'offset of its frame in the arena; 0: it lies in the media mapping'),
   flags: u32(16, 'pageFlags'),
-  reserved0: reserved(20, 12),
+  sum: u32(20, 'CRC32C of its bytes: expected if sumKnown; what the worker computed after a check'),
+  reserved0: reserved(24, 8),
 });
 
 /** Word offset of a field from the start of its record. */

@@ -88,11 +88,17 @@ export class JobRunner {
           frame === 0
             ? this.#kernels.crc32cMedia(this.#reader.cellOffset(page), pageSizeBytes)
             : this.#kernels.crc32c(frame, pageSizeBytes);
+        if (flags & pageFlags.sumKnown) {
+          if (sum === words[record + pageWords.sum]) continue;
+          words[at + jobWords.failedPage] = page;
+          return jobStates.checkFailed;
+        }
         const expected = { lpn: words[record + pageWords.logicalPage]!, epoch: words[record + pageWords.eraseCount]! };
         if (!this.#reader.matches(page, { ...expected, dataCrc32c: sum })) {
           words[at + jobWords.failedPage] = page;
           return jobStates.checkFailed;
         }
+        words[record + pageWords.sum] = sum;
       }
     }
     return jobStates.done;

@@ -13,6 +13,7 @@ import {
 } from '../kernels/contract.ts';
 import { type AttendOptions, outputSizeBytes } from './contract.ts';
 import type { FrameSource } from './frame-source.ts';
+import type { PageSums } from './page-sums.ts';
 import { JOB_MAGIC, jobRecord, jobStates, pageFlags, pageRecord, unitRecord, wordsOf } from './job-layout.ts';
 import { chunksIn, groupIndex, type TargetPlan } from './plan.ts';
 import { type TokenSpan, visibleEnd, visibleSpans, visibleStart } from './visibility.ts';
@@ -35,6 +36,8 @@ export interface UnitModules {
   readonly kernels: Pick<Kernels, 'convert'>;
   readonly frames: FrameSource;
   readonly pages: Pick<KvPages, 'isVerified' | 'markVerified' | 'eraseCount'>;
+  /** Where mapped pages are checked at every use; undefined: at first use. */
+  readonly sums: PageSums | undefined;
 }
 
 /** A job that was written to the arena and not yet settled. */
@@ -154,15 +157,17 @@ export class Unit {
 
   /** After a job ran: gives its frames back and remembers which pages were seen right. */
   settle(job: PreparedJob): void {
-    const { words, frames, pages } = this.#modules;
+    const { words, frames, pages, sums } = this.#modules;
     const at = job.offset >>> 2;
     const done = words[at + jobWords.state] === jobStates.done;
     if (done) {
       let record = words[at + jobWords.pages]! >>> 2;
       for (let i = words[at + jobWords.pageCount]!; i > 0; i--, record += pageRecord.sizeBytes / 4) {
-        if (words[record + pageWords.flags]! & pageFlags.check) {
-          pages.markVerified(words[record + pageWords.page]! as Ppn);
-        }
+        const flags = words[record + pageWords.flags]!;
+        if (!(flags & pageFlags.check) || flags & pageFlags.sumKnown) continue;
+        const page = words[record + pageWords.page]! as Ppn;
+        pages.markVerified(page);
+        sums?.learn(page, words[record + pageWords.eraseCount]!, words[record + pageWords.sum]!);
       }
     }
     for (const handle of job.handles) frames.release(handle, done);
@@ -360,14 +365,20 @@ export class Unit {
 
   /** A page record, if the job must load or check the page. */
   #writePage(index: number, handle: number): void {
-    const { words, frames, pages } = this.#modules;
+    const { words, frames, pages, sums } = this.#modules;
     const page = this.plan.pages[index]! as Ppn;
-    const flags = (frames.isLoaded(handle) ? 0 : pageFlags.load) | (pages.isVerified(page) ? 0 : pageFlags.check);
-    if (flags === 0) return;
+    const eraseCount = pages.eraseCount(page);
+    // Bytes that come from the file anew may have changed there since they were checked.
+    const isLoaded = frames.isLoaded(handle);
+    const isTrusted = isLoaded && pages.isVerified(page);
+    if (isTrusted && !sums) return;
+    const isKnown = isTrusted && sums?.isKnown(page, eraseCount) === true;
+    const flags = (isLoaded ? 0 : pageFlags.load) | pageFlags.check | (isKnown ? pageFlags.sumKnown : 0);
     const at = (this.#base + this.#scratch.pages + this.#page * pageRecord.sizeBytes) >>> 2;
     words[at + pageWords.page] = page;
     words[at + pageWords.logicalPage] = this.plan.logicalPages[index]!;
-    words[at + pageWords.eraseCount] = pages.eraseCount(page);
+    words[at + pageWords.eraseCount] = eraseCount;
+    words[at + pageWords.sum] = isKnown ? sums.get(page) : 0;
     words[at + pageWords.frame] = frames.arenaCode === frameArenas.memory ? frames.offset(handle) : 0;
     words[at + pageWords.flags] = flags;
     this.#page++;

@@ -64,6 +64,24 @@ for (const set of kernelSets) {
         await engine.close();
         drive.assertReleased();
       });
+
+      test(`a bit that flips after its page was checked is found or not seen; ${workerCount} workers`, async () => {
+        drive.verified.clear();
+        const engine = await openAttention(drive, { workerCount });
+        for (let i = 0; i < 2; i++) await attendAndCheck(engine, broken, {}, {}, drive.tools);
+        const page = drive.pageOf(broken, 0, 1, 1, 150);
+        drive.flipBit(page, 8 * 17 + 3);
+        const prepared = prepare(broken, plainOptions, {}, drive.tools);
+        const attended = engine.attend(plainOptions, [prepared.target]);
+        // Kernels that map the media see the cell; the others may still hold a copy from before.
+        const isFound = await attended.then(() => false, rejectsWith('unrecoveredRead', page));
+        if (drive.kernels.canMapMedia) assert.ok(isFound, 'the flipped bit was found');
+        else if (!isFound) assertOutput(prepared, drive);
+        drive.flipBit(page, 8 * 17 + 3);
+        await attendAndCheck(engine, broken, {}, {}, drive.tools);
+        await engine.close();
+        drive.assertReleased();
+      });
     }
   });
 }

@@ -83,6 +83,7 @@ function run(random: Random, prepared: readonly Prepared[]): void {
     interrupt();
   };
   const unitModules: UnitModules = {
+    sums: undefined,
     arena,
     words,
     floats: new Float32Array(arena.buffer),

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { logLevels, type DaemonOptions } from '../../../daemon/config.ts';
+import { verifyPolicies } from '../../../daemon/attention/page-sums.ts';
 import { kernelNames } from '../../../daemon/kernels/contract.ts';
 import { Option } from 'commander';
 import { integerWithin, parseSize } from '../quantity.ts';
@@ -14,6 +15,7 @@ interface StartOptions {
   bufferSize?: number;
   cacheSize?: number;
   checkpointInterval?: number;
+  verify?: string;
   logLevel?: string;
 }
 
@@ -46,6 +48,11 @@ export function addStart(program: Command): void {
       integerWithin(10, 3_600_000),
     )
     .addOption(
+      new Option('--verify <WHEN>', 'check flash pages at every use, or once after a start (default: always)').choices(
+        verifyPolicies,
+      ),
+    )
+    .addOption(
       new Option('--log-level <LEVEL>', 'log lines on standard error, JSON (default: info)').choices(logLevels),
     )
     .addHelpText('after', epilogue)
@@ -66,6 +73,7 @@ function daemonOptions(options: StartOptions): DaemonOptions {
     bufferBytes: options.bufferSize,
     cacheBytes: options.cacheSize,
     checkpointIntervalMs: options.checkpointInterval,
+    verify: options.verify,
     logLevel: options.logLevel,
   };
 }

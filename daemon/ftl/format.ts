@@ -49,6 +49,9 @@ export function formatDrive(folder: string, options: FormatOptions, random: Rand
     writeSuperblock(`${folder}/superblock`, geometry, uuid);
     syncPath(folder);
     return identityOf(uuid, geometry);
+  } catch (error) {
+    if (error instanceof DriveError) throw error;
+    throw new DriveError('writeFault', `format of ${folder}: ${(error as Error).message}`, { cause: error });
   } finally {
     lock.release();
   }
@@ -64,7 +67,7 @@ function syncPath(path: string): void {
 }
 
 function clear(folder: string, force: boolean): void {
-  const entries = readdirSync(folder).filter((name) => name !== 'lock');
+  const entries = readdirSync(folder).filter((name) => !/^lock(\.\d+)?$/.test(name));
   const foreign = entries.filter((name) => ![...DRIVE_ENTRIES, 'running.json'].includes(name));
   if (foreign.length > 0) {
     throw new DriveError('invalidField', `folder ${folder} holds ${foreign[0]}; give an empty folder or a drive's`);
@@ -75,7 +78,9 @@ function clear(folder: string, force: boolean): void {
       `folder ${folder} holds a drive; --force formats it, and all it stores is lost`,
     );
   }
-  for (const name of entries) rmSync(`${folder}/${name}`, { recursive: true });
+  // The superblock first: without it the folder is no drive.
+  rmSync(`${folder}/superblock`, { force: true });
+  for (const name of entries) rmSync(`${folder}/${name}`, { recursive: true, force: true });
 }
 
 function writeSuperblock(path: string, geometry: Geometry, uuid: Uint8Array): void {

@@ -213,8 +213,14 @@ export class StagingFolder implements StagingStore {
   }
 
   list(): number[] {
-    const names = readdirSync(this.#folder).filter((name) => /^\d{8}\.log$/.test(name));
-    return names.map((name) => Number.parseInt(name, 10)).sort((a, b) => a - b);
+    let names: string[];
+    try {
+      names = readdirSync(this.#folder);
+    } catch (error) {
+      throw new DriveError('mediaFormat', `${this.#folder}: ${(error as Error).message}`, { cause: error });
+    }
+    const segments = names.filter((name) => /^\d{8}\.log$/.test(name));
+    return segments.map((name) => Number.parseInt(name, 10)).sort((a, b) => a - b);
   }
 
   read(segment: number): Uint8Array {

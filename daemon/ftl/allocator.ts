@@ -71,6 +71,11 @@ export class Allocator {
     return this.#writers[pool].gcFreePages + this.#openableByGc(pool) * this.#array.geometry.pagesPerSuperblock;
   }
 
+  /** Fewer superblocks are left than garbage collection should always have. */
+  isShort(pool: Pool): boolean {
+    return this.superblocksLeft(pool) < GC_RESERVE_SUPERBLOCKS;
+  }
+
   #openableByHosts(pool: Pool): number {
     const reserve = GC_RESERVE_SUPERBLOCKS - this.#writers[pool].gcDebt;
     return Math.max(0, this.superblocksLeft(pool) - reserve);

@@ -37,8 +37,6 @@ export interface StagedSlot {
 }
 
 const NO_LBA = -1;
-/** LBAs put into the cache at a time while a drive opens. */
-const HELD_BATCH = 64;
 
 /**
  * The block namespace: a map from LBA to 4 KiB slot, and a write cache of one flash page in which LBAs gather until they
@@ -53,6 +51,8 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   readonly #cached = new Map<number, number>();
   /** While the drive opens: what recovery found in the staging log and in no page. Empty once it is in the cache. */
   readonly #held = new Map<number, StagedSlot>();
+  /** LBAs that are given room at once. A full namespace has few superblocks to spare for what is being superseded. */
+  readonly #batchLbas: number;
   lbasWritten = 0;
   lbasRead = 0;
   mappedCount = 0;
@@ -64,6 +64,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     this.map = new SegmentedMap(metaNamespaces.blockMap, this.lbaCount);
     this.#frame = modules.arena.allocate(geometry.pageSizeBytes);
     this.#slots = Array.from({ length: geometry.slotsPerPage }, emptySlot);
+    this.#batchLbas = Math.max(1, geometry.pagesPerSuperblock >> 2) * geometry.slotsPerPage;
   }
 
   // --- Commands ---
@@ -71,6 +72,15 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   async write(lba: number, lbaCount: number, source: Uint8Array, fua: boolean): Promise<void> {
     this.#check(lba, lbaCount);
     assert(source.length === lbaCount * SLOT_BYTES, 'the data is as long as the LBAs');
+    for (let done = 0; done < lbaCount; done += this.#batchLbas) {
+      await this.#writeBatch(lba + done, source.subarray(done * SLOT_BYTES, (done + this.#batchLbas) * SLOT_BYTES));
+    }
+    this.lbasWritten += lbaCount;
+    if (fua) await this.#modules.syncStaging();
+  }
+
+  async #writeBatch(lba: number, source: Uint8Array): Promise<void> {
+    const lbaCount = source.length / SLOT_BYTES;
     const reservation = await this.#modules.space.reserve(this.#pagesFor(lbaCount));
     try {
       for (let i = 0; i < lbaCount; i++) {
@@ -80,8 +90,6 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     } finally {
       reservation.release();
     }
-    this.lbasWritten += lbaCount;
-    if (fua) await this.#modules.syncStaging();
   }
 
   async read(lba: number, lbaCount: number, target: Uint8Array): Promise<void> {
@@ -259,7 +267,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   /** Puts what is held into the write cache. May collect garbage and make checkpoints. Before any command. */
   async cacheHeld(): Promise<void> {
     while (this.#held.size > 0) {
-      const batch = [...this.#held].slice(0, HELD_BATCH);
+      const batch = [...this.#held].slice(0, this.#batchLbas);
       const reservation = await this.#modules.space.reserve(this.#pagesFor(batch.length));
       try {
         for (const [lba, slot] of batch) {

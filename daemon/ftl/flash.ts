@@ -72,9 +72,9 @@ export class Flash {
    * `lbas` gives each slot's LBA. DriveError unrecoveredRead. The caller holds a pin.
    */
   async readBlockSlots(firstSlot: number, lbas: readonly number[], target: Uint8Array): Promise<void> {
-    const cells = this.array.read(firstSlot * SLOT_BYTES, target, 'block');
+    const cells = this.readCells(firstSlot * SLOT_BYTES, target, 'block', `LBA ${lbas[0]}`);
     const isVerified = lbas.every((_, i) => this.superblocks.isVerified(firstSlot + i));
-    const [oob] = await Promise.all([isVerified ? undefined : this.#readOobOf(firstSlot, lbas.length), cells]);
+    const oob = await both(isVerified ? undefined : this.#readOobOf(firstSlot, lbas.length), cells);
     if (oob === undefined) return;
     const { slotsPerPage } = this.geometry;
     const firstPpn = Math.floor(firstSlot / slotsPerPage);
@@ -96,8 +96,8 @@ export class Flash {
   /** Reads one KV page and checks it if it was not checked yet. The caller holds a pin. */
   async readKvPage(ppn: number, lpn: number, target: Uint8Array): Promise<void> {
     const slot = ppn * this.geometry.slotsPerPage;
-    const cells = this.array.read(ppn * this.geometry.pageSizeBytes, target, 'kv');
-    const [oob] = await Promise.all([this.superblocks.isVerified(slot) ? undefined : this.#readOobOf(slot, 1), cells]);
+    const cells = this.readCells(ppn * this.geometry.pageSizeBytes, target, 'kv', `KV page ${lpn}`);
+    const oob = await both(this.superblocks.isVerified(slot) ? undefined : this.#readOobOf(slot, 1), cells);
     if (oob !== undefined) this.checkKvPage(ppn, this.checkedEntry(ppn, oob, 0), lpn, target);
   }
 
@@ -110,10 +110,22 @@ export class Flash {
     this.superblocks.markVerified(slot);
   }
 
-  unrecovered(ppn: number, what: string): DriveError {
+  /** Reads cells without checking them. DriveError unrecoveredRead names the first page. `what` it holds. */
+  async readCells(byteOffset: number, target: Uint8Array, cause: NandCause, what: string): Promise<void> {
+    try {
+      await this.array.read(byteOffset, target, cause);
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      throw this.unrecovered(Math.floor(byteOffset / this.geometry.pageSizeBytes), what, error);
+    }
+  }
+
+  /** Counts it. `cause`: why the page can't be read; without one, its checksum is wrong. */
+  unrecovered(ppn: number, what: string, cause?: DriveError): DriveError {
     this.unrecoveredReadCount++;
-    const detail = `${describePage(this.geometry, ppn)} fails its checksum; it held ${what}`;
-    return new DriveError('unrecoveredRead', detail, { result: ppn });
+    const why = cause === undefined ? 'fails its checksum' : `cannot be read (${cause.message})`;
+    const detail = `${describePage(this.geometry, ppn)} ${why}; it held ${what}`;
+    return new DriveError('unrecoveredRead', detail, { result: ppn, cause });
   }
 
   /** Out-of-band areas of the pages that these slots are in. */
@@ -125,6 +137,14 @@ export class Flash {
     await this.array.media.readOob(firstPpn, oob);
     return oob;
   }
+}
+
+/** Waits for both even if one fails: the caller may give the memory to others as soon as it is told. */
+async function both<T>(first: Promise<T> | undefined, second: Promise<void>): Promise<T | undefined> {
+  const [a, b] = await Promise.allSettled([first, second]);
+  if (b.status === 'rejected') throw b.reason;
+  if (a.status === 'rejected') throw a.reason;
+  return a.value;
 }
 
 export const isCopy = (entry: OobEntry): boolean => (entry.flags & oobFlags.copy) !== 0;

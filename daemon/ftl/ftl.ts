@@ -186,6 +186,7 @@ export class Ftl implements FtlDrive {
     if (checkpoint && stageBuffered) this.registerParticipant(modules.kvRecovery as CheckpointParticipant);
     // Until it is durable nothing may be programmed or erased: recovery must find the same again if it is interrupted.
     await this.durability.special('opening');
+    for (const space of this.#spaces) await space.regain();
     await blocks.cacheHeld();
     modules.logger.info(
       {

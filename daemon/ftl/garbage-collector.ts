@@ -35,6 +35,9 @@ const STEP_PAGES = 8;
  * Empties superblocks: picks a victim and programs what is still valid elsewhere. It yields at every step, and looks at
  * the map again after each read, so host writes, forks, truncates and reclaims may race with it. It erases nothing:
  * an empty superblock is freed once a checkpoint covers it (space.ts).
+ *
+ * 4 KiB slots are gathered into whole pages. Those left over of one victim wait for the next: a page with padding could
+ * use up all that the victim gains. Until they are programmed, the maps name them at their old place.
  */
 export class GarbageCollector {
   readonly #modules: CollectorModules;
@@ -44,8 +47,8 @@ export class GarbageCollector {
   readonly #oob: Uint8Array;
   readonly #copies: Copy[] = [];
   #running: Promise<boolean> | undefined;
-  /** Superblocks with a page that can't be read: they keep what they hold. */
-  readonly #unreadable = new Set<number>();
+  /** [superblock] -> its epoch: it has a page that can't be read, which keeps it from being erased. */
+  readonly #unreadable = new Map<number, number>();
   victimCount = 0;
 
   constructor(modules: CollectorModules, policy: VictimPolicy = greedy) {
@@ -56,7 +59,7 @@ export class GarbageCollector {
     this.#oob = new Uint8Array(geometry.pagesPerSuperblock * oobBytesPerPage(geometry));
   }
 
-  /** Empties one superblock of the pool; false if there is none worth it, or no room to copy to. */
+  /** Empties one superblock of the pool; false if that gains nothing, or there is no room to copy to. */
   async collect(pool: Pool): Promise<boolean> {
     // One victim at a time over both pools: they share the frames.
     while (this.#running) await this.#running.catch(() => undefined);
@@ -72,52 +75,91 @@ export class GarbageCollector {
   async #collect(pool: Pool): Promise<boolean> {
     const { flash, allocator, logger } = this.#modules;
     const { superblocks, geometry } = flash;
-    const victim = this.#policy(superblocks, pool, this.#unreadable);
-    if (victim === undefined) return false;
-    const pagesNeeded = Math.ceil(superblocks.validSlotCount[victim]! / geometry.slotsPerPage);
-    if (allocator.gcPagesAvailable(pool) < pagesNeeded) return false;
+    const available = allocator.gcPagesAvailable(pool);
+    const copyCount = pool === 'block' ? this.#copies.length : 0;
+    const victim = this.#gainsAPage(pool) ? this.#policy(superblocks, pool, this.#isUnreadable) : undefined;
+    if (victim === undefined) return copyCount > 0 && available > 0 && this.#programBlocks();
+    // With little room left the victim only fills up the page for the one before.
+    const isWhole = Math.ceil((copyCount + superblocks.validSlotCount[victim]!) / geometry.slotsPerPage) <= available;
+    if (!isWhole && (copyCount === 0 || available === 0)) return false;
     superblocks.setState(victim, 'victim');
     superblocks.pin(victim);
     try {
-      await this.#empty(victim, pool);
-      this.victimCount++;
+      const failure = await this.#empty(victim, pool, isWhole);
+      if (isWhole) this.victimCount++;
+      else this.#putBack(victim);
+      if (failure === undefined) return true;
+      this.#putBack(victim);
+      this.#unreadable.set(victim, superblocks.epoch[victim]!);
+      logger.error({ superblock: victim, err: failure }, 'garbage collection leaves a page that cannot be read');
+      return true;
     } catch (error) {
-      superblocks.setState(victim, 'full');
-      if (!(error instanceof DriveError) || error.code !== 'unrecoveredRead') throw error;
-      this.#unreadable.add(victim);
-      logger.error(
-        { superblock: victim, err: error },
-        'garbage collection leaves a superblock with an unreadable page',
-      );
+      this.#putBack(victim);
+      throw error;
     } finally {
-      this.#copies.length = 0;
       superblocks.unpin(victim);
     }
-    return true;
   }
 
-  async #empty(victim: number, pool: Pool): Promise<void> {
+  /** What was not moved is where it was. */
+  #putBack(victim: number): void {
+    const { superblocks } = this.#modules.flash;
+    if (superblocks.state(victim) === 'victim') superblocks.setState(victim, 'full');
+  }
+
+  readonly #isUnreadable = (superblock: number): boolean =>
+    this.#unreadable.get(superblock) === this.#modules.flash.superblocks.epoch[superblock];
+
+  /** Whether what full superblocks have lost makes up a page; else collecting would go round in circles. */
+  #gainsAPage(pool: Pool): boolean {
+    const { superblocks, geometry } = this.#modules.flash;
+    let invalidSlots = pool === 'block' && this.#copies.length > 0 ? geometry.slotsPerPage - 1 : 0;
+    for (let superblock = 0; superblock < geometry.superblockCount; superblock++) {
+      if (superblocks.state(superblock) !== 'full' || superblocks.pool(superblock) !== pool) continue;
+      const valid = superblocks.validSlotCount[superblock]!;
+      if (valid === 0 || this.#isUnreadable(superblock)) continue;
+      invalidSlots += superblocks.slotsPerSuperblock - valid;
+      if (invalidSlots >= geometry.slotsPerPage) return true;
+    }
+    return false;
+  }
+
+  /**
+   * Returns why it could not move all of it: the first page that can't be read. Unless `isWhole` it stops once what is
+   * gathered is programmed.
+   */
+  async #empty(victim: number, pool: Pool, isWhole: boolean): Promise<DriveError | undefined> {
     const { geometry, array } = this.#modules.flash;
     const firstPpn = victim * geometry.pagesPerSuperblock;
     const endPpn = firstPpn + geometry.pagesPerSuperblock;
     await array.media.readOob(firstPpn, this.#oob);
+    let failure: DriveError | undefined;
     for (let next = firstPpn; next < endPpn; ) {
       const pages: number[] = [];
       for (; next < endPpn && pages.length < STEP_PAGES; next++) if (this.#hasValid(next)) pages.push(next);
-      await this.#readPages(pages);
-      pages.forEach((ppn, frame) => {
-        if (pool === 'kv') this.#moveKvPage(ppn, this.#frame(frame));
-        else this.#moveBlocks(ppn, this.#frame(frame));
-      });
+      const errors = await this.#readPages(pages);
+      for (const [frame, ppn] of pages.entries()) {
+        try {
+          if (errors[frame] !== undefined) throw errors[frame];
+          const isProgrammed =
+            pool === 'kv' ? this.#moveKvPage(ppn, this.#frame(frame)) : this.#moveBlocks(ppn, this.#frame(frame));
+          if (isProgrammed && !isWhole) return failure;
+        } catch (error) {
+          if (!(error instanceof DriveError) || error.code !== 'unrecoveredRead') throw error;
+          failure ??= error;
+        }
+      }
     }
-    if (this.#copies.length > 0) this.#programBlocks();
+    return failure;
   }
 
-  /** All of them, also if one fails: nothing may still be on its way into the frames when this returns. */
-  async #readPages(pages: readonly number[]): Promise<void> {
-    const { array, geometry } = this.#modules.flash;
-    const reads = pages.map((ppn, frame) => array.read(ppn * geometry.pageSizeBytes, this.#frame(frame), 'gc'));
-    for (const result of await Promise.allSettled(reads)) if (result.status === 'rejected') throw result.reason;
+  /** [page] -> why it can't be read. All of them end: nothing may still be on its way into the frames after this. */
+  async #readPages(pages: readonly number[]): Promise<(Error | undefined)[]> {
+    const { flash } = this.#modules;
+    const { pageSizeBytes } = flash.geometry;
+    const reads = pages.map((ppn, frame) => flash.readCells(ppn * pageSizeBytes, this.#frame(frame), 'gc', 'a page'));
+    const results = await Promise.allSettled(reads);
+    return results.map((result) => (result.status === 'rejected' ? (result.reason as Error) : undefined));
   }
 
   #frame(index: number): Uint8Array {
@@ -144,46 +186,68 @@ export class GarbageCollector {
     throw flash.unrecovered(ppn, `slot ${slot}; its out-of-band entry is damaged`);
   }
 
-  #moveKvPage(ppn: number, bytes: Uint8Array): void {
+  #moveKvPage(ppn: number, bytes: Uint8Array): boolean {
     const { flash, allocator, owners } = this.#modules;
     const { geometry, superblocks } = flash;
     const from = ppn * geometry.slotsPerPage;
-    if (!superblocks.isValid(from)) return;
+    if (!superblocks.isValid(from)) return false;
     const entry = this.#entry(ppn, 0, owners.kv);
     flash.checkKvPage(ppn, entry, entry.logical, bytes);
     const target = allocator.takeGcPage('kv', channelOf(geometry, ppn % geometry.unitCount));
     flash.program(target, bytes, [{ ...entry, flags: entry.flags | oobFlags.copy }], 'gc');
     owners.kv.moved(entry, from, target * geometry.slotsPerPage);
+    return true;
   }
 
-  #moveBlocks(ppn: number, bytes: Uint8Array): void {
+  /** Gathers a page's slots; returns whether a page was programmed. The first slot that can't be read is thrown last. */
+  #moveBlocks(ppn: number, bytes: Uint8Array): boolean {
     const { flash, owners } = this.#modules;
     const { superblocks, geometry } = flash;
+    let isProgrammed = false;
+    let failure: DriveError | undefined;
     for (let i = 0; i < geometry.slotsPerPage; i++) {
       const from = ppn * geometry.slotsPerPage + i;
       if (!superblocks.isValid(from)) continue;
-      const entry = this.#entry(ppn, i, owners.block);
       const slotBytes = bytes.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
-      flash.checkBlockSlot(from, entry, entry.logical, slotBytes);
-      this.#frame(STEP_PAGES).set(slotBytes, this.#copies.length * SLOT_BYTES);
-      this.#copies.push({ entry, from });
-      if (this.#copies.length === geometry.slotsPerPage) this.#programBlocks();
+      try {
+        const entry = this.#entry(ppn, i, owners.block);
+        flash.checkBlockSlot(from, entry, entry.logical, slotBytes);
+        this.#frame(STEP_PAGES).set(slotBytes, this.#copies.length * SLOT_BYTES);
+        this.#copies.push({ entry, from });
+      } catch (error) {
+        if (!(error instanceof DriveError)) throw error;
+        failure ??= error;
+      }
+      if (this.#copies.length === geometry.slotsPerPage) isProgrammed = this.#programBlocks() || isProgrammed;
     }
+    if (failure !== undefined) throw failure;
+    return isProgrammed;
   }
 
-  /** Programs what has gathered. Some of it may have been overwritten since it was read. */
-  #programBlocks(): void {
+  /** Programs what has gathered, and padding. False if all of it was overwritten since it was read. */
+  #programBlocks(): boolean {
     const { flash, allocator, owners } = this.#modules;
+    const { superblocks, geometry } = flash;
     const copies = this.#copies.splice(0);
-    const isCurrent = copies.map(({ entry, from }) => owners.block.isCurrent(entry, from));
-    if (!isCurrent.includes(true)) return;
-    const ppn = allocator.takeGcPage('block', undefined);
-    const entries = copies.map(({ entry }, slot) =>
-      isCurrent[slot] ? { ...entry, flags: entry.flags | oobFlags.copy } : undefined,
-    );
-    flash.program(ppn, this.#frame(STEP_PAGES), entries, 'gc');
-    copies.forEach(({ entry, from }, slot) => {
-      if (isCurrent[slot]) owners.block.moved(entry, from, ppn * flash.geometry.slotsPerPage + slot);
+    // A superblock may even have been opened again, and hold the same LBA in the same slot: hence the epoch.
+    const isCurrent = copies.map(({ entry, from }) => {
+      const isSameLife = entry.epoch === superblocks.epoch[superblocks.superblockOfSlot(from)];
+      return isSameLife && owners.block.isCurrent(entry, from);
     });
+    if (!isCurrent.includes(true)) return false;
+    const entries = copies.map(({ entry }, i) =>
+      isCurrent[i] ? { ...entry, flags: entry.flags | oobFlags.copy } : undefined,
+    );
+    try {
+      const ppn = allocator.takeGcPage('block', undefined);
+      flash.program(ppn, this.#frame(STEP_PAGES), entries, 'gc');
+      copies.forEach(({ entry, from }, i) => {
+        if (isCurrent[i]) owners.block.moved(entry, from, ppn * geometry.slotsPerPage + i);
+      });
+    } catch (error) {
+      for (const { from } of copies) this.#putBack(superblocks.superblockOfSlot(from));
+      throw error;
+    }
+    return true;
   }
 }

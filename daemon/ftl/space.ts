@@ -25,6 +25,7 @@ export class Space {
   readonly #pool: Pool;
   readonly #modules: SpaceModules;
   #reservedPages = 0;
+  #releaseWaiters: (() => void)[] = [];
   #queue: Promise<void> = Promise.resolve();
   #background: Promise<void> | undefined;
   #closed = false;
@@ -36,19 +37,28 @@ export class Space {
     this.#modules = modules;
   }
 
-  /** DriveError capacityExceeded if garbage collection can't make that much room. */
+  /**
+   * Whoever holds a pin or another reservation of this pool must not wait for one.
+   * DriveError capacityExceeded if garbage collection can't make that much room; writeFault if it can't go on.
+   */
   reserve(pageCount: number): Promise<SpaceReservation> {
     const turn = this.#queue.then(async () => {
       while (this.#available() < pageCount) await this.#makeRoom(pageCount);
       this.#reservedPages += pageCount;
       this.#startBackground();
-      return new SpaceReservation(pageCount, (count) => (this.#reservedPages -= count));
+      return new SpaceReservation(pageCount, (count) => this.#giveBack(count));
     });
     this.#queue = turn.then(
       () => undefined,
       () => undefined,
     );
     return turn;
+  }
+
+  #giveBack(pageCount: number): void {
+    this.#reservedPages -= pageCount;
+    assert(this.#reservedPages >= 0, 'what is given back was reserved');
+    for (const resolve of this.#releaseWaiters.splice(0)) resolve();
   }
 
   #available(): number {
@@ -88,11 +98,25 @@ export class Space {
     }
     if (collected > 0) return;
     if (empties.length > 0) return superblocks.nextUnpin();
+    // Others have room that they haven't used: they may give it back, or supersede pages with what they write.
+    if (this.#reservedPages > 0) return new Promise((resolve) => this.#releaseWaiters.push(resolve));
     const available = allocator.hostPagesAvailable(this.#pool);
     throw new DriveError(
       'capacityExceeded',
       `${pageCount} flash pages asked for in the ${this.#pool} namespace, ${available} can be made free`,
     );
+  }
+
+  /**
+   * Before any host runs: a crash closed superblocks that were half full, so garbage collection may be short of room. A
+   * checkpoint after each victim, so that another crash leaves no less.
+   */
+  async regain(): Promise<void> {
+    const { allocator, collector, checkpoint } = this.#modules;
+    while (allocator.isShort(this.#pool) && (await collector.collect(this.#pool))) {
+      await checkpoint();
+      this.#freeEmpty();
+    }
   }
 
   #emptySuperblocks(): number[] {
@@ -117,6 +141,8 @@ export class Space {
       }
       if (!this.#closed && this.#emptySuperblocks().length > 0) await checkpoint();
     } catch (error) {
+      // A broken invariant stops the drive: it stays unhandled.
+      if (!(error instanceof DriveError)) throw error;
       logger.warn({ pool: this.#pool, err: error }, 'background garbage collection stopped');
     }
   }

@@ -207,7 +207,8 @@ export class GarbageCollector {
     let failure: DriveError | undefined;
     for (let i = 0; i < geometry.slotsPerPage; i++) {
       const from = ppn * geometry.slotsPerPage + i;
-      if (!superblocks.isValid(from)) continue;
+      // One that was gathered before may still wait for others to fill its page.
+      if (!superblocks.isValid(from) || this.#copies.some((copy) => copy.from === from)) continue;
       const slotBytes = bytes.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
       try {
         const entry = this.#entry(ppn, i, owners.block);

@@ -1,7 +1,11 @@
 import type { Pool, Superblocks } from './superblocks.ts';
 
 /** Chooses a full superblock of the pool to empty; undefined if none is worth it. */
-export type VictimPolicy = (superblocks: Superblocks, pool: Pool, isExcluded: (superblock: number) => boolean) => number | undefined;
+export type VictimPolicy = (
+  superblocks: Superblocks,
+  pool: Pool,
+  isExcluded: (superblock: number) => boolean,
+) => number | undefined;
 
 /** The one with the fewest valid slots, if it has any to gain. Empty ones need no collecting. */
 export const greedy: VictimPolicy = (superblocks, pool, isExcluded) => {

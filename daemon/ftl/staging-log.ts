@@ -151,7 +151,7 @@ export class StagingFile implements StagingWriter {
         const what = `is damaged at byte ${wholeBytes}; it was synced up to byte ${start.sizeBytes}`;
         throw new DriveError('mediaFormat', `staging segment ${segment} ${what}`);
       }
-      if (wholeBytes < bytes.length) return;
+      if (wholeBytes === 0 || wholeBytes < bytes.length) return;
     }
   }
 

@@ -65,6 +65,9 @@ export class Checkpointer implements Durability {
   /** Gathered by a checkpoint whose transaction failed; they go into the next. */
   #uncommitted: MetaChange[] = [];
   #restageNext = false;
+  #isGathering = false;
+  #isRelieving = false;
+  #segmentBytesMax: number = SEGMENT_BYTES_MAX;
   readonly #checkpoints = new GroupCommit(() => this.#checkpointOnce(false, false));
   readonly #syncs = new GroupCommit(() => this.#sync());
   #failure: DriveError | undefined;
@@ -109,21 +112,16 @@ export class Checkpointer implements Durability {
   }
 
   async #checkpoint(forceRestage: boolean, isClean: boolean): Promise<void> {
-    const { media, meta, staging, operations, allocator, describe, checkpointed } = this.#modules;
+    const { media, meta, staging, operations, checkpointed } = this.#modules;
     if (this.#failure) throw this.#failure;
     const operation = operations.next();
-    const restage = forceRestage || this.#restageNext || staging.segmentBytes > SEGMENT_BYTES_MAX;
+    const restage = forceRestage || this.#restageNext || staging.segmentBytes > this.#segmentBytesMax;
     // Until this transaction is durable, recovery starts from the old one and reads the old segments too.
     if (restage) {
       staging.rotate();
       this.#restageNext = true;
     }
-    const sink = this.#sink(operation, restage);
-    for (const participant of [...this.#inner, ...this.#participants]) participant.checkpoint(sink);
-    const log = { segment: staging.segmentNumber, sizeBytes: staging.segmentBytes };
-    const open = allocator.openSuperblocks();
-    const state: StateRecord = { operation, isClean, log, open, ...describe() };
-    sink.put(metaNamespaces.drive, ['state'], state);
+    const log = this.#gather(operation, restage, isClean);
     await this.#syncAll(staging, media);
     const changes = this.#uncommitted;
     this.#uncommitted = [];
@@ -140,6 +138,25 @@ export class Checkpointer implements Durability {
     checkpointed(operation);
   }
 
+  /** Synchronous: one state of all rooms. Returns where the log ends that belongs to it. */
+  #gather(operation: number, restage: boolean, isClean: boolean): LogPosition {
+    const { staging, allocator, describe } = this.#modules;
+    this.#isGathering = true;
+    try {
+      const sink = this.#sink(operation, restage);
+      for (const participant of [...this.#inner, ...this.#participants]) participant.checkpoint(sink);
+      const log = { segment: staging.segmentNumber, sizeBytes: staging.segmentBytes };
+      // What is staged anew may be a lot by itself.
+      if (restage) this.#segmentBytesMax = Math.max(SEGMENT_BYTES_MAX, 2 * log.sizeBytes);
+      const open = allocator.openSuperblocks();
+      const state: StateRecord = { operation, isClean, log, open, ...describe() };
+      sink.put(metaNamespaces.drive, ['state'], state);
+      return log;
+    } finally {
+      this.#isGathering = false;
+    }
+  }
+
   #sink(operation: number, restage: boolean): CheckpointSink {
     const { staging } = this.#modules;
     const changes = this.#uncommitted;
@@ -154,9 +171,17 @@ export class Checkpointer implements Durability {
   }
 
   syncStaging(): Promise<void> {
-    // The log is bounded: it is given up by a checkpoint, which makes durable all that a sync does, and more.
-    const isLong = this.#modules.staging.segmentBytes > 2 * SEGMENT_BYTES_MAX;
-    return isLong ? this.flush() : this.#syncs.request();
+    return this.#syncs.request();
+  }
+
+  /** The log grows with what is never flushed (FUA writes, deallocations), so a checkpoint begins a new segment in time. */
+  appended(): void {
+    const { staging } = this.#modules;
+    if (this.#isRelieving || this.#isGathering || staging.segmentBytes <= this.#segmentBytesMax) return;
+    this.#isRelieving = true;
+    // Whoever flushes next is told if it fails.
+    const done = (): void => void (this.#isRelieving = false);
+    this.flush().then(done, done);
   }
 
   async #sync(): Promise<void> {

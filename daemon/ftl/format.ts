@@ -13,7 +13,13 @@ import { DRIVE_MAGIC, driveSuperblock, MEDIA_FORMAT_VERSION } from '../../spec/m
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
-import { completeGeometry, type Geometry, type GeometryRequest, planGeometry } from '../nand/geometry.ts';
+import {
+  SLOT_COUNT_MAX,
+  completeGeometry,
+  type Geometry,
+  type GeometryRequest,
+  planGeometry,
+} from '../nand/geometry.ts';
 import { createMediaFiles } from '../nand/media-file.ts';
 import type { DriveIdentity } from './contract.ts';
 import { FolderLock } from './folder-lock.ts';
@@ -29,7 +35,7 @@ export interface FormatOptions extends GeometryRequest {
 
 /**
  * Makes a drive in a folder. The superblock is written last, so a format that was interrupted leaves no drive.
- * DriveError invalidField for a wrong geometry or a folder with something else in it, folderInUse.
+ * DriveError invalidField for a wrong geometry or a folder with something else in it, folderInUse, writeFault.
  */
 export function formatDrive(folder: string, options: FormatOptions, random: Random): DriveIdentity {
   const geometry = planGeometry(options);
@@ -67,7 +73,7 @@ function syncPath(path: string): void {
 }
 
 function clear(folder: string, force: boolean): void {
-  const entries = readdirSync(folder).filter((name) => !/^lock(\.\d+)?$/.test(name));
+  const entries = readdirSync(folder).filter((name) => !/^lock(\.|$)/.test(name));
   const foreign = entries.filter((name) => ![...DRIVE_ENTRIES, 'running.json'].includes(name));
   if (foreign.length > 0) {
     throw new DriveError('invalidField', `folder ${folder} holds ${foreign[0]}; give an empty folder or a drive's`);
@@ -81,6 +87,19 @@ function clear(folder: string, force: boolean): void {
   // The superblock first: without it the folder is no drive.
   rmSync(`${folder}/superblock`, { force: true });
   for (const name of entries) rmSync(`${folder}/${name}`, { recursive: true, force: true });
+}
+
+function isPlausible(geometry: Geometry): boolean {
+  const { superblockCount, blockSuperblockCount, kvSuperblockCount, pagesPerBlock, unitCount } = geometry;
+  const { slotsPerPage, pageCount, pageSizeBytes, blockCapacityBytes, kvCapacityBytes } = geometry;
+  return (
+    [blockSuperblockCount, kvSuperblockCount, pagesPerBlock, unitCount, slotsPerPage].every((count) => count >= 1) &&
+    blockSuperblockCount + kvSuperblockCount === superblockCount &&
+    pagesPerBlock < 0xffff &&
+    Number.isInteger(Math.log2(slotsPerPage)) &&
+    pageCount * slotsPerPage <= SLOT_COUNT_MAX &&
+    blockCapacityBytes + kvCapacityBytes <= pageCount * pageSizeBytes
+  );
 }
 
 function writeSuperblock(path: string, geometry: Geometry, uuid: Uint8Array): void {
@@ -119,6 +138,7 @@ export function readSuperblock(folder: string): { readonly uuid: Uint8Array; rea
     throw wrong(`format version ${fields.version}; this program reads ${MEDIA_FORMAT_VERSION}`);
   }
   if (fields.crc32c !== crc32c(bytes.subarray(0, CHECKED_BYTES))) throw wrong('checksum is wrong');
+  if (!isPlausible(completeGeometry(fields))) throw wrong('its geometry cannot be');
   return { uuid: fields.uuid, geometry: completeGeometry(fields) };
 }
 

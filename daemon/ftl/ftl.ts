@@ -120,7 +120,8 @@ export class Ftl implements FtlDrive {
     const superblocks = new Superblocks(geometry);
     const flash = new Flash({ array, superblocks, arena, kernels });
     const allocator = new Allocator({ superblocks, array, operations, random });
-    const staging = new StagingFile({ uuid: stores.uuid }, { store: stores.staging, operations });
+    const appended = (): void => this.durability.appended();
+    const staging = new StagingFile({ uuid: stores.uuid }, { store: stores.staging, operations, appended });
     const checkpoint = (): Promise<void> => this.durability.flush();
     const owners = { block: lazily(() => this.blocks), kv: lazily(() => this.kv) };
     const collector = new GarbageCollector({ flash, allocator, arena, owners, logger });

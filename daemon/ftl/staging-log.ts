@@ -64,6 +64,8 @@ export class StagingFile implements StagingWriter {
   readonly #store: StagingStore;
   readonly #uuid: Uint8Array;
   readonly #operations: OperationCounter;
+  /** Called after each record. */
+  readonly #appended: () => void;
   #segment: StagingSegment | undefined;
   /** Segments before it that were not synced since their last record. */
   #older: StagingSegment[] = [];
@@ -73,7 +75,11 @@ export class StagingFile implements StagingWriter {
   byteCount = 0;
   syncCount = 0;
 
-  constructor(options: { uuid: Uint8Array }, modules: { store: StagingStore; operations: OperationCounter }) {
+  constructor(
+    options: { uuid: Uint8Array },
+    modules: { store: StagingStore; operations: OperationCounter; appended: () => void },
+  ) {
+    this.#appended = modules.appended;
     this.#uuid = options.uuid;
     this.#store = modules.store;
     this.#operations = modules.operations;
@@ -102,6 +108,7 @@ export class StagingFile implements StagingWriter {
     this.segmentBytes += record.length;
     this.recordCount++;
     this.byteCount += record.length;
+    this.#appended();
     return operation;
   }
 
@@ -116,14 +123,20 @@ export class StagingFile implements StagingWriter {
     }
   }
 
-  /** Begins a new segment; the old ones stay until `removeBefore`. */
+  /** Begins a new segment; the old ones stay until `removeBefore`. DriveError writeFault: the old one goes on. */
   rotate(): void {
     const previous = this.#segment;
     const next = Math.max(this.#segmentNumber, ...this.#store.list(), 0) + 1;
     const segment = this.#store.create(next);
     const header = stagingSegmentHeader.encode({ magic: STAGING_MAGIC, segment: next, uuid: this.#uuid });
     new DataView(header.buffer).setUint32(SEGMENT_CHECKED, crc32c(header.subarray(0, SEGMENT_CHECKED)), true);
-    segment.append(header);
+    try {
+      segment.append(header);
+    } catch (error) {
+      segment.close();
+      this.#store.remove(next);
+      throw error;
+    }
     this.#segment = segment;
     this.#segmentNumber = next;
     this.segmentBytes = header.length;
@@ -224,7 +237,11 @@ export class StagingFolder implements StagingStore {
   }
 
   read(segment: number): Uint8Array {
-    return readFileSync(this.#path(segment));
+    try {
+      return readFileSync(this.#path(segment));
+    } catch (error) {
+      throw new DriveError('mediaFormat', `staging segment ${segment}: ${(error as Error).message}`, { cause: error });
+    }
   }
 
   create(segment: number): StagingSegment {
@@ -238,7 +255,11 @@ export class StagingFolder implements StagingStore {
   }
 
   remove(segment: number): void {
-    unlinkSync(this.#path(segment));
+    try {
+      unlinkSync(this.#path(segment));
+    } catch {
+      // Replay passes over it, and the next checkpoint tries again.
+    }
   }
 }
 
@@ -264,11 +285,19 @@ class StagingSegmentFile implements StagingSegment {
       cause = error;
     }
     if (written !== bytes.length) {
-      ftruncateSync(this.#descriptor, this.#sizeBytes);
+      this.#cutBack();
       const why = cause === undefined ? 'the disk is full' : (cause as Error).message;
       throw new DriveError('writeFault', `staging log: ${why}`, { cause });
     }
     this.#sizeBytes += bytes.length;
+  }
+
+  #cutBack(): void {
+    try {
+      ftruncateSync(this.#descriptor, this.#sizeBytes);
+    } catch {
+      // The next record overwrites what is left; replay stops at it if there is none.
+    }
   }
 
   async sync(): Promise<void> {

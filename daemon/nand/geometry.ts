@@ -46,7 +46,10 @@ export interface Geometry {
 export const RESERVE_SUPERBLOCKS = { block: 8, kv: 16 } as const;
 const PAGES_PER_BLOCK_MAX = 256;
 const PAGES_PER_BLOCK_MIN = 4;
-const PAGE_COUNT_MAX = 2 ** 30;
+/** Bounds what is kept in memory for one superblock. */
+const PAGES_PER_SUPERBLOCK_MAX = 65_536;
+/** Slots have 32-bit addresses, and the highest one means that nothing is mapped. */
+export const SLOT_COUNT_MAX = 2 ** 32 - 1;
 
 /**
  * The geometry for the capacities asked for. Erase blocks are as large as leaves at least `limits.superblockCountMin`
@@ -70,7 +73,8 @@ export function planGeometry(request: GeometryRequest): Geometry {
     kv = share(kvCapacityBytes, superblockBytes, RESERVE_SUPERBLOCKS.kv);
     // The reserve is to be a small part of the drive, so it doesn't count here.
     const reserve = RESERVE_SUPERBLOCKS.block + RESERVE_SUPERBLOCKS.kv;
-    if (block + kv - reserve >= limits.superblockCountMin || pagesPerBlock === PAGES_PER_BLOCK_MIN) break;
+    const isFine = unitCount * pagesPerBlock <= PAGES_PER_SUPERBLOCK_MAX;
+    if ((isFine && block + kv - reserve >= limits.superblockCountMin) || pagesPerBlock === PAGES_PER_BLOCK_MIN) break;
   }
   const missing = Math.max(0, limits.superblockCountMin - block - kv);
   block += Math.floor(missing / 2);
@@ -87,8 +91,9 @@ export function planGeometry(request: GeometryRequest): Geometry {
     blockCapacityBytes,
     kvCapacityBytes,
   });
-  if (geometry.pageCount > PAGE_COUNT_MAX) {
-    refuse('capacity', `${geometry.pageCount} flash pages`, `at most ${PAGE_COUNT_MAX}; use larger pages`);
+  const slotCount = geometry.pageCount * geometry.slotsPerPage;
+  if (slotCount > SLOT_COUNT_MAX) {
+    refuse('capacity', `of ${slotCount} blocks of 4 KiB with all that is set aside`, `at most ${SLOT_COUNT_MAX}`);
   }
   return geometry;
 }

@@ -7,7 +7,7 @@ import { defineStruct, reserved, u8, u16, u32, u64, uint64 } from '../struct.ts'
 export const SLOT_BYTES = 4096;
 export const oobKinds = { padding: 0, block: 1, kv: 2 } as const;
 export const oobFlags = {
-  /** Programmed by garbage collection: the bytes are older than the operation number says. */
+  /** Programmed by garbage collection. Recovery passes over it: what it was copied from is there still. */
   copy: 1,
 } as const;
 
@@ -19,7 +19,7 @@ export const oobEntry = defineStruct('out-of-band entry', 64, {
   epoch: u32(4, 'of the superblock header'),
   openTag: u32(8, 'of the superblock header'),
   dataCrc32c: u32(12, 'block: of the slot; KV: of the whole page'),
-  operation: uint64(16, 'operation number: of the write (block), of the program (KV), of the copy'),
+  operation: uint64(16, 'operation number: of the write (block), of the first program (KV); a copy keeps it'),
   logical: u32(24, 'LBA, or logical page of the KV namespace'),
   group: u32(28, 'KV: group within the stream'),
   sequenceId: u64(32, 'KV: sequence that the page was programmed for'),

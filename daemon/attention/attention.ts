@@ -217,6 +217,10 @@ export class Attention implements AttentionEngine {
     const { failure, counts } = command;
     if (failure) {
       this.#failedCount++;
+      if (failure instanceof DriveError && failure.code === 'unrecoveredRead') {
+        this.#modules.pages.countUnrecovered();
+        this.#modules.logger.error({ page: failure.result, err: failure }, 'a flash page can not be read');
+      }
       waiter?.reject(failure);
       return;
     }

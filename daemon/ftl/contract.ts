@@ -59,6 +59,8 @@ export interface KvPages {
   markVerified(ppn: Ppn): void;
   /** How often the page's block was erased. With `ppn` it names one content for good: what a cache of pages is keyed by. */
   eraseCount(ppn: Ppn): number;
+  /** Counts a page that a compute worker could not read or found wrong. */
+  countUnrecovered(): void;
   /** Counts NAND reads that were made outside this room (compute workers walking the media). */
   countReads(pageCount: number): void;
 }

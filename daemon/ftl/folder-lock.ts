@@ -75,11 +75,15 @@ function isStale(path: string, folder: string): boolean {
   return true;
 }
 
-/** Clock ticks from boot to the start of a process; undefined if there is none. Field 22 of /proc/PID/stat. */
+/**
+ * Clock ticks from boot to the start of a process; undefined if there is none, or only what is left of one that nobody
+ * has waited for. Fields 3 and 22 of /proc/PID/stat.
+ */
 function startOf(pid: number): number | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : Number(fields[19]);
   } catch {
     return undefined;
   }

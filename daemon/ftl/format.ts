@@ -9,6 +9,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import { dirname } from 'node:path';
 import { DRIVE_MAGIC, driveSuperblock, MEDIA_FORMAT_VERSION } from '../../spec/media-format/drive-superblock.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
@@ -40,7 +41,8 @@ export interface FormatOptions extends GeometryRequest {
 export function formatDrive(folder: string, options: FormatOptions, random: Random): DriveIdentity {
   const geometry = planGeometry(options);
   try {
-    mkdirSync(folder, { recursive: true });
+    // The usual case first: making a folder under /proc recursively never returns in some versions of Node.
+    mkdirSync(folder, { recursive: existsSync(folder) || !existsSync(dirname(folder)) });
   } catch (error) {
     throw new DriveError('invalidField', `folder ${folder}: ${(error as Error).message}`, { cause: error });
   }

@@ -171,6 +171,10 @@ export class KvPageStore implements KvPages, Relocatable {
     return this.#modules.flash.superblocks.epoch[this.#superblockOf(ppn)]!;
   }
 
+  countUnrecovered(): void {
+    this.#modules.flash.unrecoveredReadCount++;
+  }
+
   countReads(pageCount: number): void {
     this.readsOutside += pageCount;
   }

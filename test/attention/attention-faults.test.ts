@@ -53,6 +53,7 @@ for (const set of kernelSets) {
         await engine.attend(plainOptions, [good2.target]);
         assertOutput(good2, drive);
         await failed;
+        assert.ok(drive.unrecoveredCount > 0, 'the page was counted');
         drive.assertReleased();
         assert.equal(drive.verified.has(page), false);
         // Tokens before it are still there.

@@ -48,6 +48,7 @@ export class DoubleDrive {
   readonly verified = new Set<number>();
   readonly eraseCounts = new Map<number, number>();
   readsCounted = 0;
+  unrecoveredCount = 0;
   viewsHeld = 0;
   readonly #options: DoubleDriveOptions;
   readonly #folder: string;
@@ -195,6 +196,9 @@ export class DoubleDrive {
         this.verified.add(page);
       },
       eraseCount: (page: Ppn) => this.eraseCounts.get(page) ?? 0,
+      countUnrecovered: () => {
+        this.unrecoveredCount++;
+      },
       countReads: (count: number) => {
         this.readsCounted += count;
       },

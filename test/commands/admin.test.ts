@@ -60,6 +60,8 @@ describe('Identify', () => {
     assert.deepEqual([one.csi, two.csi], [0, KV_CACHE_CSI]);
     assert.notDeepEqual(one.uuid, two.uuid);
     assert.deepEqual(one.uuid, one.nguid);
+    const again = decodeNamespaceDescriptors((await identify(host, 3, 1)).data);
+    assert.deepEqual(again, one, 'a namespace keeps its names');
     assert.equal((await identify(host, 3, 3)).status, statusOf('invalidNamespace'));
   });
 

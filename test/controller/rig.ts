@@ -204,7 +204,8 @@ export const identityOf = (pageSizeBytes: number): SubsystemIdentity => ({
   model: 'attndrive test',
   firmware: '0.1.0',
   subsystemNqn: subsystemNqn(SERIAL),
-  uuid: Uint8Array.from({ length: 16 }, (_, i) => i + 1),
+  // A Buffer, as the composition root gives: its slice would share bytes.
+  uuid: Buffer.from(Array.from({ length: 16 }, (_, i) => i + 1)),
   build: '0.1.0-test',
   pageSizeBytes,
   kernelSet: 'reference',

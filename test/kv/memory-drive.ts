@@ -267,6 +267,8 @@ export class MemoryDrive implements KvPages, StagingLog {
 
   countReads(): void {}
 
+  countUnrecovered(): void {}
+
   // --- StagingLog and durability
 
   append(owner: StagingOwner, payload: Uint8Array): number {

@@ -33,7 +33,8 @@ const bitMask = (values: Readonly<Record<string, number>>): number =>
 
 /** A namespace's UUID (version 8: our own making) and NGUID: the drive's with the namespace id in its last byte. */
 export function namespaceUuid(driveUuid: Uint8Array, namespaceId: number): Uint8Array {
-  const uuid = driveUuid.slice(0, 16);
+  // Not slice: that of a Buffer shares its bytes.
+  const uuid = Uint8Array.from(driveUuid.subarray(0, 16));
   uuid[6] = ((uuid[6] as number) & 0x0f) | 0x80;
   uuid[8] = ((uuid[8] as number) & 0x3f) | 0x80;
   uuid[15] = (uuid[15] as number) ^ namespaceId;

@@ -77,9 +77,9 @@ export class StagingFile implements StagingWriter {
 
   constructor(
     options: { uuid: Uint8Array },
-    modules: { store: StagingStore; operations: OperationCounter; appended: () => void },
+    modules: { store: StagingStore; operations: OperationCounter; appended?: () => void },
   ) {
-    this.#appended = modules.appended;
+    this.#appended = modules.appended ?? ((): void => undefined);
     this.#uuid = options.uuid;
     this.#store = modules.store;
     this.#operations = modules.operations;

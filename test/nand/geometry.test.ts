@@ -112,5 +112,8 @@ test('values that are not allowed are named with what is', () => {
   refused({ blockCapacityBytes: 0 }, /block capacity 0/);
   refused({ kvCapacityBytes: Number.NaN }, /KV capacity NaN/);
   refused({ overProvisioning: 0 }, /over-provisioning 0/);
-  refused({ kvCapacityBytes: 2 ** 44, pageSizeBytes: 4 * KIB }, /blocks of 4 KiB with all that is set aside; allowed: at most 4294967295/);
+  refused(
+    { kvCapacityBytes: 2 ** 44, pageSizeBytes: 4 * KIB },
+    /blocks of 4 KiB with all that is set aside; allowed: at most 4294967295/,
+  );
 });

@@ -9,9 +9,8 @@ export const metaNamespaces = {
   blockMap: 2,
   /** FTL: [segment] -> 4096 little-endian u32 physical pages of the KV namespace. */
   kvMap: 3,
-  /** FTL: [segment] -> superblock records. */
-  superblocks: 4,
-  /** FTL: LBAs whose newest bytes are only in the staging log. */
+  // 4 was set aside for superblocks; nothing was ever written under it.
+  /** FTL: ['list'] -> [LBA, operation number] of blocks whose newest bytes are only in the staging log. */
   stagedBlocks: 5,
   /** KV: one record for the room. */
   kvState: 16,

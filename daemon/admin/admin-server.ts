@@ -48,15 +48,21 @@ export class AdminServer {
     return this.#httpAddress && { host: this.#httpAddress.address, port: this.#httpAddress.port };
   }
 
-  /** Listens. DriveError addressInUse; invalidField if it cannot listen there for another reason. */
+  /** Listens, everywhere or nowhere. DriveError addressInUse; invalidField if it cannot for another reason. */
   async start(): Promise<void> {
     const { socketPath, socketMode = 0o600, http } = this.#options;
     await removeStaleSocket(socketPath);
-    await this.#listen({ path: socketPath }, `unix:${socketPath}`);
-    await chmod(socketPath, socketMode);
-    if (http === undefined) return;
-    const app = await this.#listen(http, `${http.host}:${http.port}`);
-    this.#httpAddress = app.server.address() as AddressInfo;
+    try {
+      await this.#listen({ path: socketPath }, `unix:${socketPath}`);
+      await chmod(socketPath, socketMode);
+      if (http === undefined) return;
+      const app = await this.#listen(http, `${http.host}:${http.port}`);
+      this.#httpAddress = app.server.address() as AddressInfo;
+    } catch (error) {
+      // A socket that goes on listening would keep the process alive.
+      await this.close();
+      throw error;
+    }
   }
 
   /** Stops listening, lets running requests end, and drops idle connections. */

@@ -16,11 +16,20 @@ function environmentOf(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return { ...rest, ...environment };
 }
 
-export function attndrive(args: readonly string[], environment: NodeJS.ProcessEnv = {}): CommandResult {
+const TIMEOUT_MS = 300_000;
+
+/** Runs it to its end; killed, without a status, if it has none. */
+export function attndrive(
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
+  timeout = TIMEOUT_MS,
+): CommandResult {
   const { status, stdout, stderr } = spawnSync(process.execPath, [launcher, ...args], {
     encoding: 'utf8',
     env: environmentOf(environment),
     maxBuffer: 64 * 2 ** 20,
+    timeout,
+    killSignal: 'SIGKILL',
   });
   return { status, stdout, stderr };
 }

@@ -33,7 +33,7 @@ export function layerOverrides() {
     ),
     override(['client/**/*.ts'], [outside(['daemon', 'tools', 'test'])]),
     override(['tools/**/*.ts'], [outside(['test'])]),
-    override(['tools/decode/**/*.ts'], [outside(['daemon', 'test'])]),
+    override(['tools/model/**/*.ts'], [outside(['daemon', 'test'])]),
   ];
   daemonLevels.forEach((level, index) => {
     for (const room of level) {

@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFile
 import { tmpdir } from 'node:os';
 import { after, test } from 'node:test';
 import type { OperationCounter } from '../../daemon/ftl/contract.ts';
-import { type LogPosition, StagingFile, StagingFolder } from '../../daemon/ftl/staging-log.ts';
+import { type LogPosition, StagingFile, StagingFolder, type StagingStore } from '../../daemon/ftl/staging-log.ts';
 
 const uuid = new Uint8Array(16).fill(5);
 const folders: string[] = [];
@@ -155,6 +155,33 @@ test('old segments stay until they are removed; numbers are not used twice', () 
   again.rotate();
   assert.equal(again.segmentNumber, 4);
   again.close();
+});
+
+test('a sync covers the segments before the newest, once', async () => {
+  const synced: number[] = [];
+  const segments: number[] = [];
+  const store: StagingStore = {
+    list: () => segments,
+    read: () => new Uint8Array(),
+    remove: () => undefined,
+    create: (segment) => {
+      segments.push(segment);
+      return {
+        append: () => undefined,
+        sync: () => Promise.resolve(void synced.push(segment)),
+        close: () => undefined,
+      };
+    },
+  };
+  const operations = { next: () => 1, last: 1 };
+  const log = new StagingFile({ uuid }, { store, operations });
+  log.rotate();
+  log.append('kv', payload(8));
+  log.rotate();
+  await log.sync();
+  assert.deepEqual(synced, [1, 2]);
+  await log.sync();
+  assert.deepEqual(synced, [1, 2, 2]);
 });
 
 test('a record that the disk refuses leaves the log as it was', () => {

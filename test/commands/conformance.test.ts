@@ -226,7 +226,7 @@ async function open(rig: Rig): Promise<Record<Row['queue'], RawHost>> {
   return { admin: host, nvm: io, kv: io };
 }
 
-test('every opcode of the tables is here, but region delete, which names a key', () => {
+test('every opcode of the tables is here, but region delete, whose key goes with it: it has a test of its own', () => {
   for (const [queue, rowsOf] of Object.entries({ admin: adminOpcodes, nvm: nvmOpcodes, kv: kvOpcodes })) {
     const listed = table.filter((row) => row.queue === queue).map((row) => row.fields.opcode);
     const missing = Object.values(rowsOf).filter(({ opcode }) => !listed.includes(opcode));
@@ -254,6 +254,24 @@ describe('command x field x bad value', () => {
           assert.equal(status, statusOf('invalidField'), `${row.queue} ${row.name} ${name} bit ${bit}`);
         }
       }
+    }
+  });
+
+  test('each reserved bit of region delete, a namespace, a key that nobody has', async (t) => {
+    const { host } = await (await createRig(t)).admin();
+    const { opcode } = adminOpcodes.regionDelete;
+    for (const name of dwordNames) {
+      for (let bit = 0; bit < 32; bit++) {
+        if (name === 'cdw10') continue;
+        const { status } = await host.run({ opcode, [name]: 2 ** bit });
+        assert.equal(status, statusOf('invalidField'), `${name} bit ${bit}`);
+      }
+    }
+    for (const nsid of [1, ALL]) {
+      assert.equal((await host.run({ opcode, nsid })).status, statusOf('invalidNamespace'), `namespace ${nsid}`);
+    }
+    for (const key of [0, 1, ALL]) {
+      assert.equal((await host.run({ opcode, cdw10: key })).status, statusOf('sglDataBlock'), `key ${key}`);
     }
   });
 

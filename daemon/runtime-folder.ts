@@ -1,6 +1,7 @@
 import { chmodSync, chownSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DriveError } from './base/errors.ts';
+import { FolderLock } from './ftl/folder-lock.ts';
 
 /** What a running drive says of itself, for clients on this machine. */
 export interface RunningFile {
@@ -46,7 +47,10 @@ export class RuntimeFolder {
     this.#announcements = [join(path, 'drive.json'), join(folder, 'running.json')];
   }
 
-  /** DriveError invalidField if the folder can't be made, its paths are too long for sockets, or the group is unknown. */
+  /**
+   * DriveError invalidField if the folder can't be made, its paths are too long for sockets, or the group is unknown;
+   * folderInUse if another daemon has it: a copy of a drive has the same serial number.
+   */
   static create({ parent, serial, folder, group }: RuntimeFolderOptions): RuntimeFolder {
     const path = join(parent, serial);
     const created = new RuntimeFolder(path, folder, group !== undefined);
@@ -62,6 +66,8 @@ export class RuntimeFolder {
       mkdirSync(path, { recursive: true, mode });
       chmodSync(path, mode);
       if (group !== undefined) chownSync(path, process.getuid?.() ?? 0, groupId(group));
+      // Removed with the folder.
+      FolderLock.take(path);
     } catch (error) {
       if (error instanceof DriveError) throw error;
       throw new DriveError('invalidField', `runtime folder ${path}: ${(error as Error).message}`, { cause: error });

@@ -48,6 +48,17 @@ test('a second daemon on the same folder; the first goes on', async () => {
   await witness.check();
 });
 
+test('a copy of a running drive, which has its serial number; the first goes on', async () => {
+  const copy = `${daemon.folder}-copy`;
+  cpSync(daemon.folder, copy, { recursive: true, filter: (path) => !path.endsWith('/lock') });
+  refusedStart(copy, /in use: .* is served by process \d+/);
+  rmSync(copy, { recursive: true });
+  await witness.check();
+  const another = await connectTo(daemon);
+  await (await witness.through(another)).check();
+  await another.close();
+});
+
 test('folders that hold no drive, a drive without its media, media of another format or length', async () => {
   await witness.client.close();
   assert.equal(await daemon.end('SIGTERM'), 0);

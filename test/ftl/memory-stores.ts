@@ -54,14 +54,14 @@ export class MetaMemory implements MetaStore {
 class SegmentMemory implements StagingSegment {
   bytes = new Uint8Array(0);
   syncedBytes = 0;
-  onStep: () => void;
+  onStep: (what: 'append' | 'sync') => void;
 
-  constructor(onStep: () => void) {
+  constructor(onStep: (what: 'append' | 'sync') => void) {
     this.onStep = onStep;
   }
 
   append(bytes: Uint8Array): void {
-    this.onStep();
+    this.onStep('append');
     const joined = new Uint8Array(this.bytes.length + bytes.length);
     joined.set(this.bytes);
     joined.set(bytes, this.bytes.length);
@@ -69,7 +69,7 @@ class SegmentMemory implements StagingSegment {
   }
 
   async sync(): Promise<void> {
-    this.onStep();
+    this.onStep('sync');
     const covered = this.bytes.length;
     await Promise.resolve();
     this.syncedBytes = Math.max(this.syncedBytes, covered);
@@ -87,7 +87,7 @@ class SegmentMemory implements StagingSegment {
 
 export class StagingMemory implements StagingStore {
   readonly segments = new Map<number, SegmentMemory>();
-  onStep: () => void = () => undefined;
+  onStep: (what: 'append' | 'sync') => void = () => undefined;
 
   list(): number[] {
     return [...this.segments.keys()].sort((a, b) => a - b);
@@ -98,7 +98,7 @@ export class StagingMemory implements StagingStore {
   }
 
   create(segment: number): StagingSegment {
-    const created = new SegmentMemory(() => this.onStep());
+    const created = new SegmentMemory((what) => this.onStep(what));
     this.segments.set(segment, created);
     return created;
   }

@@ -1,8 +1,10 @@
 /** A run that is cut, or refused by the disk, at each of its steps: every program, header, record, sync and commit. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { limits } from '../../spec/limits.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
 import { createSeededRandom, type Random } from '../../daemon/base/random.ts';
+import { stagingOwners } from '../../daemon/ftl/contract.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
 import { lbaContent, lbaVersion, openDrive, type OpenDrive } from './open-drive.ts';
 
@@ -159,4 +161,19 @@ test('a disk that refuses now and then loses nothing, and all works once it has 
     await drive.ftl.close();
     await check(await openDrive(stores.stores(), random), model, `seed ${seed}, after a shutdown`);
   }
+});
+
+test('a log that is only appended to asks for checkpoints by itself', async () => {
+  const stores = new MemoryDriveStores(SMALL);
+  const { ftl } = await openDrive(stores.stores(), createSeededRandom(51));
+  const { checkpoints } = ftl.snapshot().counters;
+  const record = new Uint8Array(limits.stagingSegmentBytesMax / 4);
+  for (let i = 0; i < 12; i++) {
+    ftl.staging.append(stagingOwners.kv, record);
+    await new Promise((resolve) => setImmediate(resolve));
+    const segmentBytes = [...stores.staging.segments.values()].reduce((sum, { bytes }) => sum + bytes.length, 0);
+    assert.ok(segmentBytes <= 1.5 * limits.stagingSegmentBytesMax, `${segmentBytes} bytes after ${i + 1} records`);
+  }
+  assert.ok(ftl.snapshot().counters.checkpoints >= checkpoints + 2);
+  await ftl.close();
 });

@@ -184,10 +184,8 @@ test('metadata that is gone, or that does not fit the flash, is told from a new 
     /map of block names slot 2147483648, which is outside the media/,
   );
   await refused((stores) => {
-    const slot = new DataView(
-      (stores.meta.records.get(JSON.stringify([metaNamespaces.blockMap, 0]))?.value as Uint8Array).buffer,
-    );
-    mapped(stores, 9, slot.getUint32(0, true));
+    const map = stores.meta.records.get(JSON.stringify([metaNamespaces.blockMap, 0]))!.value as Uint8Array;
+    mapped(stores, 9, new DataView(map.buffer).getUint32(0, true));
   }, /which has two owners/);
   await refused((stores) => {
     const text = JSON.stringify([metaNamespaces.stagedBlocks, 'list']);

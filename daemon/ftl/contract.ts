@@ -101,7 +101,10 @@ export interface CheckpointSink {
   /** The staging log starts a new segment: everything buffered must be staged again, not only what is new. */
   readonly restage: boolean;
   stage(owner: StagingOwner, payload: Uint8Array): void;
-  /** Into the metadata transaction. Namespaces are numbers of meta/namespaces.ts. */
+  /**
+   * Into the metadata transaction. Namespaces are numbers of meta/namespaces.ts. `value` is encoded later, when the
+   * transaction is made: give a copy of what may change.
+   */
   put(namespace: number, key: MetaKey, value: unknown): void;
   remove(namespace: number, key: MetaKey): void;
 }

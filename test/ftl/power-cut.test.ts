@@ -175,8 +175,8 @@ const MIB = 2 ** 20;
 const tight = { blockCapacityBytes: 3 * MIB, kvCapacityBytes: MIB, pageSizeBytes: 8192, channelCount: 1 };
 
 for (const [name, request, lives] of [
-  ['roomy', { blockCapacityBytes: MIB, kvCapacityBytes: MIB }, 40],
-  ['full', tight, 60],
+  ['roomy', { blockCapacityBytes: MIB, kvCapacityBytes: MIB }, 25],
+  ['full', tight, 30],
 ] as const) {
   test(`after power cuts a ${name} drive holds all that was durable and nothing older`, async () => {
     const random = createSeededRandom(1);

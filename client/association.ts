@@ -55,6 +55,7 @@ const ADMIN_QUEUE_DEPTH = 32;
 const READY_POLL_MS = 10;
 const CAP_TO_UNIT_MS = 500;
 const CAPSULE_ENTRY_BYTES = 64;
+const ALL_NAMESPACES = 0xffff_ffff;
 
 /** Name of this machine's user for callers that give no host NQN: the same in every process and after a restart. */
 export function defaultHostNqn(): string {
@@ -136,7 +137,7 @@ export class Association {
     clearInterval(this.#keepAlive);
     this.admin.fail(error);
     this.io.fail(error);
-    for (const queue of this.#queues) queue.close(error.message);
+    for (const queue of this.#queues) queue.close(error);
     for (const listener of this.#listeners.splice(0)) listener(error);
   }
 
@@ -216,7 +217,9 @@ export class Association {
     const sgl =
       receive === undefined ? ({ kind: 'none' } as const) : ({ kind: 'transport', length: receive.length } as const);
     const entry = encodeEntry(opcode, fields, sgl);
-    return this.admin.execute({ entry, opcodeName: opcode.name, subject: () => '', receive });
+    const { namespaceId = 0 } = fields;
+    const subject = namespaceId === 0 || namespaceId === ALL_NAMESPACES ? '' : `namespace ${namespaceId}`;
+    return this.admin.execute({ entry, opcodeName: opcode.name, subject: () => subject, receive });
   }
 
   async #identify(): Promise<ControllerIdentity> {

@@ -30,6 +30,8 @@ export class DriveCommandError extends DriveClientError {
   readonly code: ErrorCode | 'unknownStatus';
   readonly retry: boolean;
   readonly opcodeName: string;
+  /** What the command was about: "sequence 5, layer 2". May be empty. */
+  readonly subject: string;
   /** Status code type and status code of the standard. */
   readonly sct: number;
   readonly sc: number;
@@ -49,6 +51,7 @@ export class DriveCommandError extends DriveClientError {
     this.code = code ?? 'unknownStatus';
     this.retry = dnr === 0 && (code === undefined || errorTable[code].retry);
     this.opcodeName = failure.opcodeName;
+    this.subject = failure.subject;
     this.sct = sct;
     this.sc = sc;
     this.dnr = dnr === 1;

@@ -31,7 +31,7 @@ export {
   RegionUnavailableError,
 } from './errors.ts';
 export type { KvCache, SequenceRequest } from './kv-cache.ts';
-export { type DriveLocation, locateDrive, type RunningDrive, runningDrives } from './locate.ts';
+export { announcedDrives, type DriveLocation, locateDrive, type RunningDrive, runningDrives } from './locate.ts';
 export { mergePartials, type PartialOutput } from './merge-partials.ts';
 export type { AttendCounts, AttendPath, PreparedAttend } from './prepared-attend.ts';
 export type { Region } from './region.ts';

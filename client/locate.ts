@@ -51,12 +51,18 @@ export function locateDrive(target: string | undefined, options: LocateOptions =
 }
 
 /** Running drives of this user, by serial number. */
-export function runningDrives(options: LocateOptions = {}): RunningDrive[] {
+export const runningDrives = (options: LocateOptions = {}): RunningDrive[] => announcedDrives(options).running;
+
+/** Drives that a daemon of this user announced, by serial number: those that run, and those whose daemon died. */
+export function announcedDrives(options: LocateOptions = {}): { running: RunningDrive[]; gone: RunningDrive[] } {
   const drives = runtimeFolders(options.environment ?? process.env).flatMap((folder) =>
     entriesOf(folder).flatMap((name) => readRunning(`${folder}/${name}/${DRIVE_FILE}`) ?? []),
   );
-  const bySerial = new Map(drives.filter(({ processId }) => isAlive(processId)).map((drive) => [drive.serial, drive]));
-  return [...bySerial.values()].sort((a, b) => (a.serial < b.serial ? -1 : 1));
+  const bySerial = (wanted: readonly RunningDrive[]): RunningDrive[] =>
+    [...new Map(wanted.map((drive) => [drive.serial, drive])).values()].sort((a, b) => (a.serial < b.serial ? -1 : 1));
+  const running = bySerial(drives.filter(({ processId }) => isAlive(processId)));
+  const serials = new Set(running.map(({ serial }) => serial));
+  return { running, gone: bySerial(drives.filter(({ serial }) => !serials.has(serial))) };
 }
 
 /**
@@ -136,8 +142,19 @@ function readRunning(path: string): RunningDrive | undefined {
 function isAlive(processId: number): boolean {
   try {
     process.kill(processId, 0);
-    return true;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') return false;
+  }
+  return !isZombie(processId);
+}
+
+/** A process that has ended and that its parent has not asked about yet: it can still be signalled, and does nothing. */
+function isZombie(processId: number): boolean {
+  try {
+    // "PID (NAME) STATE ...": the name may hold anything, parentheses too.
+    const stat = readFileSync(`/proc/${processId}/stat`, 'latin1');
+    return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) === 'Z';
+  } catch {
+    return false;
   }
 }

@@ -128,12 +128,12 @@ export class Queue implements PduSink {
   }
 
   /** Ends the connection; whatever is in flight fails. */
-  close(reason = 'closed by the client'): void {
+  close(end: ConnectionEnd = new DriveDisconnectedError(this.address, 'closed by the client')): void {
     if (this.#end !== undefined) return;
     this.#socket.end();
     // A drive that doesn't close its side must not keep this process alive.
     this.#socket.unref();
-    this.#fail(new DriveDisconnectedError(this.address, reason));
+    this.#fail(end);
   }
 
   /** A PDU header from the drive; returns where its data goes. */

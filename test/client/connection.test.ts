@@ -233,6 +233,7 @@ test('a lost connection fails everything under way and everything after it, and 
     assert.equal(result.status, 'rejected');
     assert.ok(result.reason instanceof DriveDisconnectedError, String(result.reason));
     assert.equal(result.reason.code, 'disconnected');
+    assert.equal(result.reason.message.match(/connection/g)?.length, 1, result.reason.message);
   }
   assert.ok((await client.disconnected) instanceof DriveDisconnectedError);
   assert.equal(client.isConnected, false);

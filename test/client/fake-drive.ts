@@ -77,6 +77,12 @@ interface FakeRegion {
   readonly sizeBytes: number;
 }
 
+/** Folders of drives that nobody has stopped: a test that fails on its way leaves nothing behind. */
+const folders = new Set<string>();
+process.once('exit', () => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+
 export class FakeDrive {
   readonly folder = mkdtempSync(join(tmpdir(), 'attndrive-fake-'));
   readonly options: Required<FakeDriveOptions>;
@@ -106,6 +112,7 @@ export class FakeDrive {
       ioQueueCountMax: 64,
       ...options,
     };
+    folders.add(this.folder);
     this.#server = createServer((socket) => {
       const connection = new FakeConnection(this, socket);
       this.connections.add(connection);
@@ -128,6 +135,7 @@ export class FakeDrive {
     await new Promise((resolve) => this.#server.close(resolve));
     for (const { fileDescriptor } of this.regions.values()) closeSync(fileDescriptor);
     rmSync(this.folder, { recursive: true });
+    folders.delete(this.folder);
   }
 
   createRegion(sizeBytes: number): Uint8Array {

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
-import { DriveUnreachableError, locateDrive, runningDrives } from '../../client/index.ts';
+import { announcedDrives, DriveUnreachableError, locateDrive, runningDrives } from '../../client/index.ts';
 
 let root: string;
 let environment: Record<string, string>;
@@ -85,6 +87,26 @@ test('running drives are found; dead and broken entries are passed over', () => 
   mkdirSync(join(root, 'runtime', 'half'));
   writeFileSync(join(root, 'runtime', 'half', 'drive.json'), '{"pid":1,"folder":7}');
   assert.deepEqual(found(), ['test-A', 'test-B']);
+  assert.deepEqual(
+    announcedDrives({ environment }).gone.map(({ serial }) => serial),
+    ['test-C'],
+  );
+});
+
+test('a daemon that ended and that nobody waited for is gone', { skip: !existsSync('/proc/self/stat') }, async () => {
+  // The shell starts a child, becomes another program, and so never asks how the child ended.
+  const parent = spawn('sh', ['-c', 'sh -c "exit 0" & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] });
+  try {
+    const [chunk] = (await once(parent.stdout, 'data')) as [Buffer];
+    const processId = Number(chunk.toString());
+    const state = (): string => readFileSync(`/proc/${processId}/stat`, 'latin1').split(' ')[2] ?? '';
+    while (state() !== 'Z') await new Promise((resolve) => setTimeout(resolve, 5));
+    running('test-A', processId);
+    assert.doesNotThrow(() => process.kill(processId, 0));
+    assert.deepEqual(found(), []);
+  } finally {
+    parent.kill('SIGKILL');
+  }
 });
 
 test('without RUNTIME_DIRECTORY the session is searched, among others', () => {

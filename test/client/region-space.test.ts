@@ -2,16 +2,22 @@ import assert from 'node:assert/strict';
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { Region } from '../../client/region.ts';
 import { RegionSpace, type RegionSlice } from '../../client/region-space.ts';
 
 const MIB = 1 << 20;
 
+const folders: string[] = [];
+after(() => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+
 /** Regions without a drive: sparse files. */
 function createRegions(): { create: (sizeBytes: number) => Promise<Region>; regions: Region[]; clear: () => void } {
   const folder = mkdtempSync(join(tmpdir(), 'attndrive-space-'));
+  folders.push(folder);
   const regions: Region[] = [];
   const create = async (sizeBytes: number): Promise<Region> => {
     await new Promise((resolve) => setImmediate(resolve));

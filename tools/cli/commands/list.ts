@@ -20,6 +20,7 @@ interface ListedNamespace {
 }
 
 const epilogue = `
+Drives that do not answer are named on standard error; the exit status is then 1.
 The columns are those of nvme list. Node is where the drive listens; Format of the KV-cache namespace is its page.
 
 Examples:
@@ -39,8 +40,7 @@ export function addList(program: Command): void {
 }
 
 async function runList(options: ListOptions): Promise<void> {
-  const found: ListedNamespace[] = [];
-  for (const address of await addressesOf(options)) found.push(...(await namespacesOf(address)));
+  const found = await listedNamespaces(options);
   if (options.json) {
     printJson({ Devices: found.map(jsonEntry) });
     return;
@@ -62,11 +62,24 @@ async function runList(options: ListOptions): Promise<void> {
   );
 }
 
-/** The one asked for, or every drive of this user that runs. */
-async function addressesOf(options: ListOptions): Promise<string[]> {
-  if (options.drive !== undefined) return [options.drive];
-  const { runningDrives } = await import('../../../client/index.ts');
-  return runningDrives().map(({ nvmeSocket }) => `unix:${nvmeSocket}`);
+/** Of the drive asked for, or of every drive of this user that answers; the others are named on standard error. */
+async function listedNamespaces(options: ListOptions): Promise<ListedNamespace[]> {
+  if (options.drive !== undefined) return namespacesOf(options.drive);
+  const { announcedDrives } = await import('../../../client/index.ts');
+  const { running, gone } = announcedDrives();
+  const say = (text: string): void => void process.stderr.write(`attndrive: ${text}\n`);
+  for (const { folder, serial, processId } of gone) {
+    say(`${folder} (${serial}): its daemon (process ${processId}) is gone; start it with "attndrive start ${folder}"`);
+  }
+  const results = await Promise.allSettled(running.map(({ nvmeSocket }) => namespacesOf(`unix:${nvmeSocket}`)));
+  return results.flatMap((result, index) => {
+    if (result.status === 'fulfilled') return result.value;
+    const { folder, serial, processId } = running[index]!;
+    const reason = result.reason instanceof Error ? result.reason.message : String(result.reason);
+    say(`${folder} (${serial}, process ${processId}) does not answer: ${reason}`);
+    process.exitCode = 1;
+    return [];
+  });
 }
 
 async function namespacesOf(drive: string): Promise<ListedNamespace[]> {

@@ -110,6 +110,11 @@ export class Association {
     return this.#end;
   }
 
+  /** Bytes over all sockets so far, both ways. */
+  get linkBytes(): number {
+    return this.#queues.reduce((sum, queue) => sum + queue.linkBytes, 0);
+  }
+
   /** Data bytes that fit a command capsule of an I/O queue. */
   get inCapsuleBytesMax(): number {
     return Math.max(0, this.identity.ioccsz * 16 - CAPSULE_ENTRY_BYTES);

@@ -72,6 +72,7 @@ export class DriveClient {
   readonly #transfers: Transfers;
   readonly #slots = new SlotNumbers();
   readonly #regions = new Set<Region>();
+  #deletedRegionBytes = 0;
 
   /** Connects to `unix:PATH` or `tcp:HOST:PORT`. DriveUnreachableError, DriveCommandError, DriveProtocolError. */
   static async connect(address: string, options: ConnectOptions = {}): Promise<DriveClient> {
@@ -130,6 +131,12 @@ export class DriveClient {
     return this.#association.io.inFlightCount;
   }
 
+  /** Bytes that this client moved so far, both ways: over its sockets, and through regions of memory. */
+  get linkCounts(): { readonly socketBytes: number; readonly regionBytes: number } {
+    const regionBytes = [...this.#regions].reduce((sum, { movedBytes }) => sum + movedBytes, this.#deletedRegionBytes);
+    return { socketBytes: this.#association.linkBytes, regionBytes };
+  }
+
   /**
    * A memory region of the drive, for callers that place data themselves. RegionUnavailableError if this client is on
    * another machine; DriveCommandError regionLimit.
@@ -151,6 +158,7 @@ export class DriveClient {
       const region: Region = new Region(descriptor, {
         delete: (key) => {
           this.#regions.delete(region);
+          this.#deletedRegionBytes += region.movedBytes;
           return remove(key);
         },
       });

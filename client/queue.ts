@@ -105,6 +105,11 @@ export class Queue implements PduSink {
     return this.#end === undefined ? this.#inFlight.freeCount : 0;
   }
 
+  /** Bytes over the socket so far, both ways. */
+  get linkBytes(): number {
+    return this.#socket.bytesRead + this.#socket.bytesWritten;
+  }
+
   get inFlightCount(): number {
     return this.#inFlight.activeCount;
   }

@@ -19,6 +19,7 @@ export class Region {
   readonly #fileDescriptor: number;
   readonly #delete: RegionDelete;
   #open = true;
+  #movedBytes = 0;
 
   /** Opens the region's file. RegionUnavailableError if it isn't there or isn't what the drive says it is. */
   constructor(region: { key: number; sizeBytes: number; path: string }, modules: { delete: RegionDelete }) {
@@ -29,9 +30,15 @@ export class Region {
     this.#fileDescriptor = openRegionFile(region.path, region.sizeBytes);
   }
 
+  /** Bytes written and read by this process so far. */
+  get movedBytes(): number {
+    return this.#movedBytes;
+  }
+
   /** Copies `bytes` to `offset`. RangeError outside the region. */
   write(offset: number, bytes: Uint8Array): void {
     this.#check(offset, bytes.byteLength);
+    this.#movedBytes += bytes.byteLength;
     let done = 0;
     while (done < bytes.byteLength) {
       done += writeSync(this.#fileDescriptor, bytes, done, bytes.byteLength - done, offset + done);
@@ -48,6 +55,7 @@ export class Region {
   /** Copies bytes from `offset` until `target` is full. RegionUnavailableError if somebody has shortened the file. */
   readInto(offset: number, target: Uint8Array): void {
     this.#check(offset, target.byteLength);
+    this.#movedBytes += target.byteLength;
     let done = 0;
     while (done < target.byteLength) {
       const count = readSync(this.#fileDescriptor, target, done, target.byteLength - done, offset + done);

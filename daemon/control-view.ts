@@ -13,6 +13,7 @@ import { BLOCK_NSID, KV_CACHE_CSI, KV_CACHE_NSID } from '../spec/kv-commands.ts'
 import { limits } from '../spec/limits.ts';
 import type { MetricsSnapshot } from '../spec/metrics.ts';
 import type { DriveView } from './admin/drive-view.ts';
+import type { SocketAddress } from './config.ts';
 import { MODEL_NUMBER, type RunningDrive } from './rooms.ts';
 import type { SuperblockSnapshot } from './ftl/contract.ts';
 import type { SequenceSummary } from './kv/contract.ts';
@@ -37,7 +38,7 @@ export class ControlView implements DriveView {
     const ftl = this.#drive.room('ftl');
     const { geometry, identity } = ftl;
     const kernels = this.#drive.room('kernels');
-    const configuration = Object.entries(options.config).map(([name, value]) => [name, JSON.stringify(value) ?? '']);
+    const configuration = Object.entries(options.config).map(([name, value]) => [name, configurationText(name, value)]);
     return {
       serial: identity.serial,
       model: MODEL_NUMBER,
@@ -196,6 +197,13 @@ export class ControlView implements DriveView {
   reclaim(id: bigint): Promise<void> {
     return this.#drive.room('sequences').reclaim(id);
   }
+}
+
+/** An option as its user would write it: "always", "127.0.0.1:4420", "off". */
+function configurationText(name: string, value: string | number | SocketAddress | undefined): string {
+  if (value === undefined) return name === 'group' ? 'none' : 'off';
+  if (typeof value !== 'object') return String(value);
+  return `${value.host.includes(':') ? `[${value.host}]` : value.host}:${value.port}`;
 }
 
 function sequenceStatus(summary: SequenceSummary): SequenceStatus {

@@ -97,7 +97,7 @@ export class AdminServer {
       http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.ceil(requestTimeoutMs / 4) },
       keepAliveTimeout: limits.adminIdleTimeoutMs,
       forceCloseConnections: 'idle',
-      routerOptions: { maxParamLength: 64 },
+      routerOptions: { maxParamLength: 64, ignoreTrailingSlash: true },
       // Unknown properties are refused, not dropped without a word.
       ajv: { customOptions: { removeAdditional: false, coerceTypes: true, allErrors: false } },
       clientErrorHandler: answerMalformed,

@@ -39,7 +39,7 @@ interface ValidationFailure {
 /** Any failure of a request as a status and a body of one shape. Never a stack, never text of an unexpected error. */
 export function mapError(error: unknown): MappedError {
   if (error instanceof DriveError) {
-    return { http: errorTable[error.code].http, body: { code: error.code, message: error.message }, unexpected: false };
+    return { http: errorTable[error.code].http, body: bodyOf(error), unexpected: false };
   }
   const { code, validation, validationContext } = error as {
     code?: string;
@@ -61,6 +61,13 @@ export function mapError(error: unknown): MappedError {
     };
   }
   return { http: 500, body: { code: 'internal', message: errorTable.internal.text }, unexpected: true };
+}
+
+/** What is allowed stands apart: behind "allowed: " in the detail, or it follows from the code. */
+function bodyOf({ code, message }: DriveError): AdminErrorBody {
+  const [text = message, stated] = message.split('; allowed: ');
+  const allowed = stated ?? (code === 'unknownSequence' ? 'ids that GET /sequences lists' : undefined);
+  return { code, message: text, ...(allowed === undefined ? {} : { allowed }) };
 }
 
 /** A refusal that only HTTP has. */

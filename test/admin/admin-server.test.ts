@@ -58,6 +58,7 @@ test('health is 503 until the drive is ready', async () => {
     status: 200,
     body: { state: 'ready', live: true, ready: true, detail: '' },
   });
+  assert.equal((await ask('GET', '/health/')).status, 200);
   view.ready = false;
   assert.equal((await ask('GET', '/health')).status, 503);
 });
@@ -81,7 +82,11 @@ test('one sequence comes with its block table; reclaiming it removes it', async 
   assert.deepEqual(await ask('GET', '/sequences/7'), { status: 200, body: { ...sequenceOf(7n) } });
   assert.deepEqual(await ask('DELETE', '/sequences/7'), { status: 200, body: { reclaimed: '7' } });
   const gone = await ask('DELETE', '/sequences/7');
-  assert.deepEqual(gone, { status: 404, body: { code: 'unknownSequence', message: 'unknown sequence: 7' } });
+  const allowed = 'ids that GET /sequences lists';
+  assert.deepEqual(gone, { status: 404, body: { code: 'unknownSequence', message: 'unknown sequence: 7', allowed } });
+  const beyond = await ask('GET', '/sequences/18446744073709551616');
+  assert.equal(beyond.body['allowed'], '0 to 18446744073709551615');
+  assert.equal(beyond.body['message'], 'invalid field in command: sequence id 18446744073709551616');
 });
 
 test('superblocks are filtered by state and paged', async () => {

@@ -95,7 +95,9 @@ test('running drives are found; dead and broken entries are passed over', () => 
 
 test('a daemon that ended and that nobody waited for is gone', { skip: !existsSync('/proc/self/stat') }, async () => {
   // The shell starts a child, becomes another program, and so never asks how the child ended.
-  const parent = spawn('sh', ['-c', 'sh -c "exit 0" & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] });
+  const parent = spawn('sh', ['-c', 'sh -c "exit 0" & echo $!; exec sleep 60'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
   try {
     const [chunk] = (await once(parent.stdout, 'data')) as [Buffer];
     const processId = Number(chunk.toString());

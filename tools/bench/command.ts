@@ -1,5 +1,6 @@
 /** The bench command: which benchmarks there are, and its options. */
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
+import { kernelNames } from '../../daemon/kernels/contract.ts';
 import { integerWithin } from '../cli/quantity.ts';
 import { attendBench } from './attend.ts';
 import type { Bench } from './bench.ts';
@@ -27,7 +28,9 @@ export function createBenchCommand(name: string): Command {
     .option('--json', 'one JSON object a line')
     .option('--quick', 'small and short: to see that it runs')
     .option('--rounds <N>', `timed rounds (default: ${ROUNDS})`, integerWithin(1, 10_000))
-    .option('--kernels <NAME>', 'kernels of drive and client: auto, native, wasm or reference')
+    .addOption(
+      new Option('--kernels <NAME>', 'kernels of drive and client (default: auto)').choices(['auto', ...kernelNames]),
+    )
     .option('--workers <N>', 'compute workers (default: one per CPU)', integerWithin(0, 256))
     .addHelpText(
       'after',

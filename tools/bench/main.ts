@@ -3,9 +3,12 @@ import { CommanderError } from 'commander';
 import { createBenchCommand } from './command.ts';
 
 try {
-  await createBenchCommand('bench').exitOverride().parseAsync(process.argv);
+  await createBenchCommand('bench')
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(`attndrive: ${text.replace(/^error: /, '')}`) })
+    .parseAsync(process.argv);
 } catch (error) {
   const usage = error instanceof CommanderError;
-  if (!usage) process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  if (!usage) process.stderr.write(`attndrive: ${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = usage ? (error.exitCode === 0 ? 0 : 2) : 1;
 }

@@ -4,11 +4,23 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const main = new URL('../../.build/tools/cli/main.js', import.meta.url);
-if (existsSync(main)) {
-  const { main: run } = await import(main.href);
-  process.exitCode = await run(process.argv);
-} else {
-  const root = fileURLToPath(new URL('../../', import.meta.url));
-  process.stderr.write(`attndrive: not built yet: run "npm ci" (or "npm run build") in ${root}\n`);
+const root = fileURLToPath(new URL('../../', import.meta.url));
+
+function fail(text) {
+  process.stderr.write(`attndrive: ${text}\n`);
   process.exitCode = 1;
+}
+
+if (!existsSync(main)) {
+  fail(`not built yet: run "npm ci" (or "npm run build") in ${root}`);
+} else if (!existsSync(new URL('../../node_modules', import.meta.url))) {
+  fail(`node_modules is missing: run "npm ci" in ${root}`);
+} else {
+  try {
+    const { main: run } = await import(main.href);
+    process.exitCode = await run(process.argv);
+  } catch (error) {
+    if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error;
+    fail(`a package is missing: run "npm ci" in ${root} (${error.message.split('\n')[0]})`);
+  }
 }

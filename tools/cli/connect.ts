@@ -1,5 +1,6 @@
 /** Finding and connecting to the drive that a command is about. */
 import type { Command } from 'commander';
+import { CliError } from './cli-error.ts';
 import type { AdminClient, DriveClient } from '../../client/index.ts';
 
 export interface DriveOption {
@@ -11,12 +12,16 @@ export function withDriveOption(command: Command): Command {
   return command.option('--drive <ADDRESS>', 'drive folder, unix:PATH or tcp:HOST:PORT (default: the one that runs)');
 }
 
-/** Connects, runs `work`, disconnects. Errors of the SDK pass through: their messages are for people. */
+/** Connects, runs `work`, disconnects. Errors of the SDK are for people; what the drive refused is explained. */
 export async function withDrive<T>(options: DriveOption, work: (client: DriveClient) => Promise<T>): Promise<T> {
-  const { DriveClient, locateDrive } = await import('../../client/index.ts');
+  const { DriveClient, DriveCommandError, locateDrive } = await import('../../client/index.ts');
   const client = await DriveClient.connect(locateDrive(options.drive).address);
   try {
     return await work(client);
+  } catch (error) {
+    if (!(error instanceof DriveCommandError)) throw error;
+    const { explainFailure } = await import('./explain.ts');
+    throw new CliError(await explainFailure(error, client, options));
   } finally {
     await client.close();
   }

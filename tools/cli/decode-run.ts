@@ -1,5 +1,5 @@
 /** What `decode` does: runs the text, and tells afterwards what it took. */
-import type { DriveClient, DriveCommandError } from '../../client/index.ts';
+import { type DriveClient, DriveCommandError } from '../../client/index.ts';
 import type { ElementType } from '../../spec/element-type.ts';
 import {
   type Comparison,
@@ -15,10 +15,11 @@ import { loadModel, type LoadedModel } from '../model/source.ts';
 import { CliError } from './cli-error.ts';
 import type { DecodeCommandOptions } from './commands/decode.ts';
 import { withDrive } from './connect.ts';
-import { type DecodeCounts, readStatistics, statisticsSince } from './drive-statistics.ts';
+import { explainFailure } from './explain.ts';
 import { jsonPart } from './output.ts';
 import { promptBytes } from './prompt.ts';
-import { bytesText, countText, durationText, median, percentText } from './quantity.ts';
+import { bytesText, countText, durationText, median, percentText, timesText } from './quantity.ts';
+import { countRun, type RunCounts } from './run-counts.ts';
 import { TextWriter } from './text-writer.ts';
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
@@ -28,19 +29,21 @@ export async function decodeInMemory(options: DecodeCommandOptions): Promise<voi
   const loaded = loadModel(options.model, options.tokenizer);
   const prompt = promptBytes(options.prompt);
   const { model } = loaded;
+  const { kvDtype = 'f32' } = options;
+  sayContextLimit(loaded, options);
   const writer = new TextWriter(stepCountOf(model, options.tokens));
-  const attention = createMemoryAttention(model.shape, options.kvDtype);
+  const attention = createMemoryAttention(model.shape, kvDtype);
   const modules = { ...loaded, backend: createCpuBackend(model), attention };
   for await (const token of decodeGreedily(prompt, options.tokens, modules)) writer.write(token);
   const elapsedMs = writer.elapsedMs;
   writer.finish();
-  const types = options.kvDtype === 'f32' ? [] : (['f32'] as const);
+  const types = kvDtype === 'f32' ? [] : (['f32'] as const);
   const comparisons = options.compare ? await compare(loaded, prompt, writer.tokens, options.tokens, types) : [];
   const rate = ratePerSecond(writer.tokens.length, elapsedMs);
   if (options.json) {
     sayJson({
       attention: 'memory',
-      kvDtype: options.kvDtype,
+      kvDtype,
       tokens: writer.tokens.length,
       tokensPerSecond: rate,
       comparisons,
@@ -52,6 +55,13 @@ export async function decodeInMemory(options: DecodeCommandOptions): Promise<voi
       `attention in ${attention.name}`,
   );
   for (const comparison of comparisons) say(`  compared   ${comparisonText(comparison)}`);
+}
+
+/** More steps than the model has positions are not run. */
+function sayContextLimit({ model }: LoadedModel, { tokens, json }: DecodeCommandOptions): void {
+  const { contextLength } = model.shape;
+  if (tokens <= contextLength || json) return;
+  say(`--tokens ${tokens}: decoding stops at ${contextLength} tokens, the length of the model's context`);
 }
 
 /** --attention drive. */
@@ -74,7 +84,8 @@ async function decodeWith(client: DriveClient, loaded: LoadedModel, options: Dec
     client,
   );
   const { id } = decoding.sequence;
-  const before = await readStatistics(client);
+  const counted = await countRun(client, decoding);
+  sayContextLimit(loaded, options);
   if (decoding.storedTokenCount > 0 && !options.json) {
     const { elementTypeK } = decoding.sequence.shape;
     say(
@@ -97,12 +108,12 @@ async function decodeWith(client: DriveClient, loaded: LoadedModel, options: Dec
     if (interruption.signal.aborted) throw new CliError('interrupted');
   } catch (error) {
     writer.finish();
-    throw stoppedError(error, writer, id, options);
+    throw await stoppedError(error, writer, decoding, client, options);
   } finally {
     process.off('SIGINT', interrupt);
   }
   writer.finish();
-  const counts = statisticsSince(before, await readStatistics(client), decoding.sequence.shape);
+  const counts = await counted();
   decoding.attention.release();
   const stored = decoding.sequence.shape.elementTypeK;
   const types: ElementType[] = stored === 'f32' ? ['f32'] : ['f32', stored];
@@ -113,6 +124,7 @@ async function decodeWith(client: DriveClient, loaded: LoadedModel, options: Dec
     kvDtype: stored,
     groupTokens: decoding.sequence.shape.groupTokens,
     tokens: writer.tokens.length,
+    contextLength: loaded.model.shape.contextLength,
     storedTokens: decoding.storedTokenCount,
     elapsedMs,
     tokensPerSecond: ratePerSecond(writer.tokens.length, elapsedMs),
@@ -125,34 +137,43 @@ async function decodeWith(client: DriveClient, loaded: LoadedModel, options: Dec
   else saySummary(summary, options);
 }
 
-/** The cause, and how to go on: what the sequence held at the last flush is still there. */
-function stoppedError(error: unknown, writer: TextWriter, id: bigint, options: DecodeCommandOptions): CliError {
-  const cause = describeFailure(error);
-  const going = `sequence ${id} keeps what is durable; go on with: ${continueCommand(id, options)}`;
-  return new CliError(`stopped after ${writer.tokens.length} tokens: ${cause}; ${going}`);
+/** The cause, and how to go on where that can work: what the sequence held at the last flush is still there. */
+async function stoppedError(
+  error: unknown,
+  writer: TextWriter,
+  decoding: DriveDecoding,
+  client: DriveClient,
+  options: DecodeCommandOptions,
+): Promise<CliError> {
+  const { id } = decoding.sequence;
+  const refused = error instanceof DriveCommandError;
+  const text = error instanceof Error ? error.message : String(error);
+  const cause = refused ? await explainFailure(error, client, options) : text;
+  // What the drive refused once it refuses again: no space, a page that cannot be read.
+  const further = refused
+    ? `sequence ${id} keeps what it has; free it with: ${reclaimCommand(id, options)}`
+    : `sequence ${id} keeps what is durable; go on with: ${continueCommand(id, options)}`;
+  return new CliError(`stopped after ${writer.tokens.length} tokens: ${cause}; ${further}`);
 }
 
-/** A media error's page is the number beside the status. */
-function describeFailure(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const { code, dw0, dw1 } = error as Partial<DriveCommandError>;
-  if (code !== 'unrecoveredRead') return error.message;
-  return `${error.message}: flash page ${(dw1 ?? 0) * 2 ** 32 + (dw0 ?? 0)}`;
-}
+const driveText = ({ drive }: DecodeCommandOptions): string => (drive === undefined ? '' : ` --drive ${drive}`);
+
+const reclaimCommand = (id: bigint, options: DecodeCommandOptions): string =>
+  `attndrive kv reclaim ${id}${driveText(options)}`;
 
 function continueCommand(id: bigint, options: DecodeCommandOptions): string {
   const files = options.model === undefined ? '' : ` --model ${options.model} --tokenizer ${options.tokenizer}`;
-  const drive = options.drive === undefined ? '' : ` --drive ${options.drive}`;
   const prompt = JSON.stringify(options.prompt);
-  return `attndrive decode${files} --prompt ${prompt} --tokens ${options.tokens} --sequence ${id}${drive}`;
+  return `attndrive decode${files} --prompt ${prompt} --tokens ${options.tokens} --sequence ${id}${driveText(options)}`;
 }
 
-interface DriveSummary extends DecodeCounts {
+interface DriveSummary extends RunCounts {
   readonly attention: 'drive';
   readonly sequence: bigint;
   readonly kvDtype: ElementType;
   readonly groupTokens: number;
   readonly tokens: number;
+  readonly contextLength: number;
   readonly storedTokens: number;
   readonly elapsedMs: number;
   readonly tokensPerSecond: number;
@@ -168,14 +189,42 @@ function saySummary(summary: DriveSummary, options: DecodeCommandOptions): void 
   );
   const line = (name: string, text: string): void => say(`  ${name.padEnd(10)} ${text}`);
   line('sequence', `${sequence} is kept, flushed: keys and values as ${kvDtype}, ${groupTokens} tokens per page`);
-  line('', `go on   ${continueCommand(sequence, { ...options, tokens: 2 * options.tokens })}`);
-  line('', `free    attndrive kv reclaim ${sequence}${options.drive === undefined ? '' : ` --drive ${options.drive}`}`);
+  line('', goOnText(summary, options));
+  line('', `free    ${reclaimCommand(sequence, options)}`);
   line('flash', `${countText(summary.pagesProgrammed)} pages programmed, ${countText(summary.pagesRead)} pages read`);
   line('attended', attendedText(summary));
+  if (summary.flashTokens === 0) line('', fewTokensText(summary));
   line('link', linkText(summary));
   line('time', `${durationText(summary.attendMsMedian)} per ATTN (median of ${countText(summary.attendCount)})`);
   for (const comparison of summary.comparisons) line('compared', comparisonText(comparison));
+  const wrong = kvDtype === 'f32' && summary.comparisons.some(({ firstDifference }) => firstDifference !== null);
+  if (wrong) say(F32_DIFFERS);
 }
+
+const F32_DIFFERS =
+  'attndrive: warning: the tokens differ from those of attention in memory though keys and values are f32; ' +
+  'that is right only where two tokens had nearly the same score';
+
+/** More tokens than are stored, up to the model's context. */
+function goOnText(
+  { sequence, tokens, storedTokens, contextLength }: DriveSummary,
+  options: DecodeCommandOptions,
+): string {
+  const stored = Math.max(tokens, storedTokens);
+  if (stored >= contextLength) return `full    it holds ${stored} tokens, all of the model's context`;
+  return `go on   ${continueCommand(sequence, { ...options, tokens: Math.min(2 * stored, contextLength) })}`;
+}
+
+function fewTokensText({ groupTokens, tokens, storedTokens, sequence }: DriveSummary): string {
+  const held = Math.max(tokens, storedTokens);
+  if (held > groupTokens) return `sequence ${sequence} had no pages to read yet`;
+  const smaller = GROUP_TOKENS_SUGGESTED.find((count) => 2 * count <= held);
+  const hint =
+    smaller === undefined ? 'decode more tokens' : `a new sequence with --group-tokens ${smaller} fills some`;
+  return `no page is full before ${groupTokens} tokens: ${hint}`;
+}
+
+const GROUP_TOKENS_SUGGESTED = [64, 32, 16, 8];
 
 function attendedText({ flashTokens, bufferedTokens }: DriveSummary): string {
   const share = flashTokens + bufferedTokens === 0 ? 0 : flashTokens / (flashTokens + bufferedTokens);
@@ -185,9 +234,9 @@ function attendedText({ flashTokens, bufferedTokens }: DriveSummary): string {
 
 function linkText({ socketBytes, regionBytes, readBackBytes }: DriveSummary): string {
   const linkBytes = socketBytes + regionBytes;
+  const ratio = timesText(readBackBytes / linkBytes);
   const ways = `${bytesText(socketBytes)} by socket, ${bytesText(regionBytes)} by shared memory`;
-  const readBack = `${bytesText(readBackBytes)}, ${(readBackBytes / linkBytes).toFixed(1)} times as much`;
-  return `${bytesText(linkBytes)} (${ways}); reading the cache back would have moved ${readBack}`;
+  return `${bytesText(linkBytes)} (${ways}); reading the cache back would have moved ${bytesText(readBackBytes)} (${ratio})`;
 }
 
 async function compare(

@@ -2,9 +2,9 @@
 import { compareTokens, comparisonText } from '../model/comparison.ts';
 import type { DecodedToken } from '../model/decode.ts';
 import type { LoadedModel } from '../model/source.ts';
-import type { DecodeCounts } from './drive-statistics.ts';
 import { type Paint, paintFor, printLine } from './output.ts';
-import { bytesText, countText, durationText, median, percentText } from './quantity.ts';
+import { bytesText, countText, durationText, median, percentText, timesText } from './quantity.ts';
+import type { RunCounts } from './run-counts.ts';
 import { launcher, type TemporaryDrive } from './temporary-drive.ts';
 
 const LINE_CHARACTERS = 76;
@@ -18,7 +18,7 @@ export interface MemoryRun {
 export interface DriveRun extends MemoryRun {
   readonly sequenceId: bigint;
   readonly attendMs: readonly number[];
-  readonly counts: DecodeCounts;
+  readonly counts: RunCounts;
   readonly kernels: string;
   readonly workerCount: number;
   readonly groupTokens: number;
@@ -102,11 +102,11 @@ function printText(paint: Paint, name: string, run: MemoryRun): void {
   printLine();
 }
 
-function printBytes(paint: Paint, counts: DecodeCounts): void {
+function printBytes(paint: Paint, counts: RunCounts): void {
   const linkBytes = counts.socketBytes + counts.regionBytes;
   const largest = Math.max(linkBytes, counts.readBackBytes);
   const bar = (bytes: number): string => '█'.repeat(Math.max(1, Math.round((BAR_CHARACTERS * bytes) / largest)));
-  const ratio = `${(counts.readBackBytes / linkBytes).toFixed(0)} x`;
+  const ratio = timesText(counts.readBackBytes / linkBytes);
   const hauled = bytesText(counts.readBackBytes).padStart(9);
   printLine(`  ${paint.bold('bytes over the link')}`);
   printLine(`    with ATTN              ${bytesText(linkBytes).padStart(9)}  ${paint.green(bar(linkBytes))}`);

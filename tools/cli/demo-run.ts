@@ -8,7 +8,7 @@ import { DriveDecoding } from '../model/drive-decoding.ts';
 import type { LoadedModel } from '../model/source.ts';
 import type { DemoOptions } from './commands/demo.ts';
 import { type DriveRun, figures, type MemoryRun, printFurther, printResult, runText } from './demo-report.ts';
-import { readStatistics, statisticsSince } from './drive-statistics.ts';
+import { countRun } from './run-counts.ts';
 import { paintFor, printJson, Progress } from './output.ts';
 import { bytesText, durationText } from './quantity.ts';
 import { startTemporaryDrive, type TemporaryDrive } from './temporary-drive.ts';
@@ -76,7 +76,7 @@ async function runInDrive(
   try {
     const options = { prompt, stepCount, elementType: 'f32', groupTokens: 0 } as const;
     const decoding = await DriveDecoding.open(loaded, options, client);
-    const before = await readStatistics(client);
+    const counted = await countRun(client, decoding);
     const startMs = performance.now();
     const tokens: DecodedToken[] = [];
     for await (const token of decoding.tokens()) {
@@ -84,9 +84,9 @@ async function runInDrive(
       progress.update(`decoding with attention in the drive … token ${tokens.length} of ${stepCount}`);
     }
     const elapsedMs = performance.now() - startMs;
-    const counts = statisticsSince(before, await readStatistics(client), decoding.sequence.shape);
-    decoding.attention.release();
     await client.kv.flush();
+    const counts = await counted();
+    decoding.attention.release();
     const { kernelSet, kernelIsa, computeWorkerCount } = controllerVendorArea.decode(client.identity.vs);
     return {
       tokens,

@@ -3,6 +3,7 @@ import { InvalidArgumentError } from 'commander';
 
 const binary = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 } as const;
 const decimal = { kB: 1e3, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 } as const;
+const SIZE_BYTES_MAX = 16 * binary.TiB;
 const factors: Readonly<Record<string, number>> = {
   '': 1,
   B: 1,
@@ -20,6 +21,7 @@ export function parseSize(text: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$/.exec(text.trim());
   const factor = factors[match?.[2] ?? '?'];
   const bytes = match && factor !== undefined ? Number(match[1]) * factor : Number.NaN;
+  if (bytes > SIZE_BYTES_MAX) throw new InvalidArgumentError('The largest size is 16TiB.');
   if (!Number.isSafeInteger(bytes))
     throw new InvalidArgumentError('A size is a whole number of bytes: 4096, 64KiB, 256MiB, 1GiB.');
   return bytes;
@@ -63,6 +65,9 @@ export function durationText(milliseconds: number): string {
   if (milliseconds < 1000) return `${milliseconds.toFixed(milliseconds < 10 ? 2 : 1)} ms`;
   return `${(milliseconds / 1000).toFixed(1)} s`;
 }
+
+/** How many times as much: 36.2 -> "36 x", 2.34 -> "2.3 x", 0.412 -> "0.41 x". */
+export const timesText = (ratio: number): string => `${ratio >= 10 ? ratio.toFixed(0) : ratio.toPrecision(2)} x`;
 
 /** 0.1234 -> "12.3 %". */
 export const percentText = (share: number): string => `${(100 * share).toFixed(1)} %`;

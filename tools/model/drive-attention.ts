@@ -19,6 +19,9 @@ export class DriveAttention implements DecodeAttention {
   readonly storedTokenCount: number;
   /** Wall time of each ATTN, in milliseconds. */
   readonly attendMs: number[] = [];
+  /** Tokens attended to so far, over all layers, by where their keys and values lay. */
+  flashTokens = 0;
+  bufferedTokens = 0;
   readonly #append: readonly LayerRequest[];
   /** For tokens that are stored: the same without keys and values. */
   readonly #replay: readonly LayerRequest[];
@@ -69,8 +72,10 @@ export class DriveAttention implements DecodeAttention {
       entry.values.set(value);
     }
     const startMs = performance.now();
-    await request.post();
+    const { flashTokenCount, bufferedTokenCount } = await request.post();
     this.attendMs.push(performance.now() - startMs);
+    this.flashTokens += flashTokenCount;
+    this.bufferedTokens += bufferedTokenCount;
     return entry.output as Float32Array;
   }
 

@@ -12,8 +12,9 @@ const LABEL_PREFIX = 'decode ';
 export interface DriveDecodingOptions {
   readonly prompt: Uint8Array;
   readonly stepCount: number;
-  readonly elementType: ElementType;
-  /** 0: as many as fill a flash page. */
+  /** Default: f32, or what the stored sequence has; another than that is an error. */
+  readonly elementType?: ElementType | undefined;
+  /** 0: as many as fill a flash page, or as the stored sequence has; another than that is an error. */
   readonly groupTokens: number;
   /** Go on with this one. */
   readonly sequenceId?: bigint | undefined;
@@ -36,7 +37,7 @@ export class DriveDecoding {
     const { sequence, storedTokenCount } =
       options.sequenceId === undefined
         ? await create(loaded, options, label, client)
-        : await reopen(loaded, options.sequenceId, label, client);
+        : await reopen(loaded, options, label, client);
     const attention = await DriveAttention.prepare({ shape, storedTokenCount }, { client, sequence });
     return new DriveDecoding(loaded, options, { sequence, attention });
   }
@@ -75,7 +76,7 @@ interface OpenSequence {
 
 async function create(
   { model }: LoadedModel,
-  { elementType, groupTokens }: DriveDecodingOptions,
+  { elementType = 'f32', groupTokens }: DriveDecodingOptions,
   label: string,
   client: DriveClient,
 ): Promise<OpenSequence> {
@@ -84,11 +85,18 @@ async function create(
   return { sequence: await client.kv.create(request, { label }), storedTokenCount: 0 };
 }
 
-async function reopen({ model }: LoadedModel, id: bigint, label: string, client: DriveClient): Promise<OpenSequence> {
+async function reopen(
+  { model }: LoadedModel,
+  options: DriveDecodingOptions,
+  label: string,
+  client: DriveClient,
+): Promise<OpenSequence> {
+  const id = options.sequenceId!;
   const sequence = await client.kv.open(id);
   const info = await sequence.info();
   const difference = shapeDifference(info, model.shape);
   if (difference !== undefined) throw new ModelError(`sequence ${id} does not fit this model: ${difference}`);
+  refuseOtherStorage(info, options);
   if (info.label.startsWith(LABEL_PREFIX) && info.label !== label) {
     throw new ModelError(`sequence ${id} was decoded from another model or prompt; give the same --model and --prompt`);
   }
@@ -99,6 +107,17 @@ async function reopen({ model }: LoadedModel, id: bigint, label: string, client:
     }
   }
   return { sequence, storedTokenCount };
+}
+
+/** How a stored sequence is stored was settled when it was created. */
+function refuseOtherStorage({ id, shape }: SequenceInfo, { elementType, groupTokens }: DriveDecodingOptions): void {
+  const { elementTypeK } = shape;
+  if (elementType !== undefined && elementType !== elementTypeK) {
+    throw new ModelError(`--kv-dtype ${elementType}: sequence ${id} is stored as ${elementTypeK}, which stays`);
+  }
+  if (groupTokens !== 0 && groupTokens !== shape.groupTokens) {
+    throw new ModelError(`--group-tokens ${groupTokens}: sequence ${id} has ${shape.groupTokens}, which stays`);
+  }
 }
 
 function shapeDifference({ shape }: SequenceInfo, model: LoadedModel['model']['shape']): string | undefined {

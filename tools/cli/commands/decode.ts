@@ -9,7 +9,7 @@ export interface DecodeCommandOptions {
   prompt: string;
   tokens: number;
   attention: 'drive' | 'memory';
-  kvDtype: ElementType;
+  kvDtype?: ElementType;
   groupTokens?: number;
   sequence?: bigint;
   drive?: string;
@@ -18,11 +18,14 @@ export interface DecodeCommandOptions {
 }
 
 const epilogue = `
-Standard output is the text alone, prompt included; progress and a summary go to standard error.
+Standard output is the text alone, prompt included; progress and a summary go to standard error. As in the model's
+reference program, single bytes that are not printable ASCII or white space are dropped from the text: characters that
+the tokenizer has no token for, such as most beyond ASCII, do not show.
 Models are version-0 checkpoints of karpathy/llama2.c. Decoding is greedy; --tokens counts steps as its run.c does.
 
 In the drive, every layer's keys and values are appended by the ATTN command that attends to them, and the sequence
 stays when decoding is over: --sequence goes on with it (give the same model and prompt), kv reclaim frees it.
+With f16 and bf16 a text may leave that of f32; the summary says where. With f32 it should not: then there is a warning.
 
 Examples:
   $ attndrive decode --prompt "the drive" --tokens 64
@@ -48,7 +51,7 @@ export function addDecode(program: Command): void {
       new Option('--attention <WHERE>', 'where attention is computed').choices(['drive', 'memory']).default('drive'),
     )
     .addOption(
-      new Option('--kv-dtype <TYPE>', 'type keys and values are stored in').choices(elementTypeNames).default('f32'),
+      new Option('--kv-dtype <TYPE>', 'type keys and values are stored in (default: f32)').choices(elementTypeNames),
     )
     .option('--group-tokens <G>', 'tokens per flash page (default: as many as fit)', integerWithin(1, 65_536))
     .option('--sequence <ID>', 'go on with a stored sequence', parseSequenceId)

@@ -1,4 +1,5 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
+import { kernelNames } from '../../../daemon/kernels/contract.ts';
 import { integerWithin } from '../quantity.ts';
 
 const epilogue = `
@@ -24,7 +25,7 @@ export function addDemo(program: Command): void {
     )
     .option('--tokens <N>', 'steps', integerWithin(1, 1024), 256)
     .option('--prompt <TEXT>', 'what the text begins with', 'the drive')
-    .option('--kernels <NAME>', 'attention kernels: auto, native, wasm or reference')
+    .addOption(new Option('--kernels <NAME>', 'attention kernels (default: auto)').choices(['auto', ...kernelNames]))
     .option('--keep', 'leave the drive in its folder')
     .option('--json', 'print the figures as JSON')
     .addHelpText('after', epilogue)

@@ -1,10 +1,12 @@
 import { type Command, InvalidArgumentError } from 'commander';
+import { CliError } from '../cli-error.ts';
+import { limits } from '../../../spec/limits.ts';
 import { bytesText, countText, integerWithin, parseSize, percentText } from '../quantity.ts';
 import { printFields, printJson, printLine } from '../output.ts';
 
 interface FormatCommandOptions {
-  blockCapacity: number;
-  kvCapacity: number;
+  blockCapacity?: number;
+  kvCapacity?: number;
   pageSize?: number;
   channels?: number;
   diesPerChannel?: number;
@@ -17,6 +19,8 @@ interface FormatCommandOptions {
 const epilogue = `
 Sizes: bytes, or KiB, MiB, GiB, TiB (kB, MB, GB, TB are decimal).
 The files take their full size on disk only as they are written.
+Small drives have far more flash than --over-provisioning says: a drive has at least 128 superblocks, and 24 beyond its
+capacity for garbage collection.
 
 Examples:
   $ attndrive format ./drive --block-capacity 256MiB --kv-capacity 1GiB
@@ -30,8 +34,8 @@ export function addFormat(program: Command): void {
       'Makes a new, empty drive in DIR: a block namespace and a KV-cache namespace, each with its own capacity.',
     )
     .argument('<DIR>', 'folder, made if it is not there')
-    .requiredOption('--block-capacity <SIZE>', 'capacity of the block namespace', parseSize)
-    .requiredOption('--kv-capacity <SIZE>', 'capacity of the KV-cache namespace', parseSize)
+    .option('--block-capacity <SIZE>', 'capacity of the block namespace (required)', parseSize)
+    .option('--kv-capacity <SIZE>', 'capacity of the KV-cache namespace (required)', parseSize)
     .option('--page-size <SIZE>', 'flash page, 4KiB to 64KiB (default: 16KiB)', parseSize)
     .option('--channels <N>', 'flash channels (default: 8)', integerWithin(1, 64))
     .option('--dies-per-channel <N>', 'dies on each channel (default: 2)', integerWithin(1, 64))
@@ -53,11 +57,24 @@ function parsePercent(text: string): number {
   return value / 100;
 }
 
+/** Both, or an error that names all that are missing. */
+function capacitiesOf({ blockCapacity, kvCapacity }: FormatCommandOptions) {
+  if (blockCapacity !== undefined && kvCapacity !== undefined) {
+    return { blockCapacityBytes: blockCapacity, kvCapacityBytes: kvCapacity };
+  }
+  const missing = [
+    ...(blockCapacity === undefined ? ['--block-capacity SIZE'] : []),
+    ...(kvCapacity === undefined ? ['--kv-capacity SIZE'] : []),
+  ];
+  throw new CliError(`${missing.join(' and ')} missing: 256MiB and 1GiB, for example`, 2);
+}
+
 async function runFormat(folder: string, options: FormatCommandOptions): Promise<void> {
-  const { formatFolder } = await import('../format-drive.ts');
+  const capacities = capacitiesOf(options);
+  const { formatDefaults, formatFolder } = await import('../format-drive.ts');
+  const { RESERVE_SUPERBLOCKS } = await import('../../../daemon/nand/geometry.ts');
   const identity = formatFolder(folder, {
-    blockCapacityBytes: options.blockCapacity,
-    kvCapacityBytes: options.kvCapacity,
+    ...capacities,
     pageSizeBytes: options.pageSize,
     channelCount: options.channels,
     diesPerChannel: options.diesPerChannel,
@@ -85,5 +102,11 @@ async function runFormat(folder: string, options: FormatCommandOptions): Promise
     ],
     ['superblocks', `${countText(superblockCount)}, each of ${countText(unitCount * pagesPerBlock)} pages`],
   ]);
+  const { overProvisioning = formatDefaults.overProvisioning } = options;
+  if (rawBytes / capacityBytes - 1 > 1.5 * overProvisioning) {
+    const reserveCount = RESERVE_SUPERBLOCKS.block + RESERVE_SUPERBLOCKS.kv;
+    const least = `a drive has at least ${limits.superblockCountMin} superblocks, and ${reserveCount} beyond its capacity`;
+    printLine(`so much because ${least} for garbage collection; files grow only as they are written`);
+  }
   printLine(`start it: attndrive start ${folder}`);
 }

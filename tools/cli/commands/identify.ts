@@ -29,7 +29,7 @@ export function addIdentify(program: Command): void {
       .summary('Identify Namespace')
       .description("Prints a namespace's Identify structure: 1 blocks, 2 KV cache."),
   )
-    .option('-n, --namespace-id <NSID>', 'namespace (default: 1)', integerWithin(1, 0xffff_fffe), BLOCK_NSID)
+    .option('-n, --namespace-id <NSID>', 'namespace', integerWithin(1, 0xffff_fffe), BLOCK_NSID)
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExamples:\n  $ attndrive id-ns\n  $ attndrive id-ns -n 2')
     .action(runIdentifyNamespace);

@@ -238,9 +238,14 @@ async function runCreate(options: CreateOptions): Promise<void> {
 
 async function runFork(id: bigint, options: CommonOptions & { tokens?: number; label: string }): Promise<void> {
   const { tokens, label } = options;
-  const fork = await withDrive(options, async (client) =>
-    (await client.kv.open(id)).fork(tokens === undefined ? { label } : { label, tokenCount: tokens }),
-  );
+  const fork = await withDrive(options, async (client) => {
+    const sequence = await client.kv.open(id);
+    const longest = Math.max(...(await sequence.info()).lengths);
+    if (tokens !== undefined && tokens > longest) {
+      throw new CliError(`--tokens ${tokens}; sequence ${id} has ${longest} tokens: 0 to ${longest} are allowed`);
+    }
+    return sequence.fork(tokens === undefined ? { label } : { label, tokenCount: tokens });
+  });
   printId(fork.id, options);
 }
 
@@ -277,6 +282,15 @@ interface ReadOptions extends CommonOptions {
   output?: string;
 }
 
+function checkReadRange({ id, lengths }: SequenceInfo, { layer, tokenStart, tokenEnd }: ReadOptions): void {
+  const length = lengths[layer];
+  if (length === undefined)
+    throw new CliError(`--layer ${layer}; sequence ${id} has layers 0 to ${lengths.length - 1}`);
+  if (tokenStart <= (tokenEnd ?? length) && (tokenEnd ?? length) <= length) return;
+  const asked = `tokens ${tokenStart} to ${tokenEnd ?? length}`;
+  throw new CliError(`${asked}; layer ${layer} of sequence ${id} has ${length}: 0 to ${length} are allowed, in order`);
+}
+
 async function runRead(id: bigint, options: ReadOptions): Promise<void> {
   const { layer, part, dtype, tokenStart, tokenEnd } = options;
   if (options.output === undefined && process.stdout.isTTY) {
@@ -284,6 +298,7 @@ async function runRead(id: bigint, options: ReadOptions): Promise<void> {
   }
   const rows = await withDrive(options, async (client) => {
     const sequence = await client.kv.open(id);
+    checkReadRange(await sequence.info(), options);
     const found = await sequence.readBack({ layer, part, tokenStart, tokenEnd, elementType: dtype });
     return found[part];
   });

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { KV_CACHE_NSID } from '../../../spec/kv-commands.ts';
 import { type DriveOption, withDrive, withDriveOption } from '../connect.ts';
@@ -69,6 +70,7 @@ async function listedNamespaces(options: ListOptions): Promise<ListedNamespace[]
   const { running, gone } = announcedDrives();
   const say = (text: string): void => void process.stderr.write(`attndrive: ${text}\n`);
   for (const { folder, serial, processId } of gone) {
+    if (!existsSync(folder)) continue;
     say(`${folder} (${serial}): its daemon (process ${processId}) is gone; start it with "attndrive start ${folder}"`);
   }
   const results = await Promise.allSettled(running.map(({ nvmeSocket }) => namespacesOf(`unix:${nvmeSocket}`)));

@@ -1,7 +1,6 @@
 import type { Command } from 'commander';
 import { driveStatistics, logPages } from '../../../spec/log-pages.ts';
 import { type DriveOption, withDrive, withDriveOption } from '../connect.ts';
-import { readStatistics } from '../drive-statistics.ts';
 import { printJson, printLine } from '../output.ts';
 import { bytesText, countText } from '../quantity.ts';
 
@@ -24,7 +23,7 @@ export function addStats(program: Command): void {
 }
 
 async function runStats(options: StatsOptions): Promise<void> {
-  const statistics = await withDrive(options, readStatistics);
+  const statistics = await withDrive(options, (client) => client.controller.driveStatistics());
   if (options.json) {
     printJson(statistics);
     return;

@@ -63,7 +63,7 @@ export class RoomStatus implements DriveStatus {
       sequencesReclaimed: kv.reclaimedCount,
       kvPagesInUse: snapshot.kvPageCount - snapshot.kvPagesFree,
       kvPagesTotal: snapshot.kvPageCount,
-      bufferedTokens: bufferedTokenCount(this.#drive),
+      bufferedTokens: kv.bufferedTokenCount,
       unrecoveredReads: counters.unrecoveredReads,
     };
   }
@@ -101,11 +101,4 @@ export class RoomStatus implements DriveStatus {
   #uptimeSeconds(): number {
     return Math.floor((this.#drive.modules.clock.nowNs() - this.#drive.readyAtNs) / 1e9);
   }
-}
-
-/** Tokens in the tail buffer, over all sequences and layers. */
-export function bufferedTokenCount(drive: RunningDrive): number {
-  const sequences = drive.room('sequences');
-  const ids = sequences.list(0n, limits.sequenceCountMax);
-  return ids.reduce((sum, id) => sum + sequences.inspect(id).bufferedTokenCount, 0);
 }

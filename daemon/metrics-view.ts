@@ -1,5 +1,4 @@
 import type { MetricsSnapshot } from '../spec/metrics.ts';
-import { bufferedTokenCount } from './drive-status.ts';
 import type { RunningDrive } from './rooms.ts';
 
 /** Everything a scrape shows, from the rooms' snapshots; before the drive is ready, only that it isn't. */
@@ -89,7 +88,7 @@ function kvMetrics(drive: RunningDrive): MetricsSnapshot {
     attendJobsQueued: attention.jobsOut,
     sequences: kv.sequenceCount,
     kvTokensAppended: kv.appendedTokenCount,
-    kvTokensBuffered: bufferedTokenCount(drive),
+    kvTokensBuffered: kv.bufferedTokenCount,
     kvPages: [
       { labels: { state: 'used' }, value: ftl.kvPageCount - ftl.kvPagesFree },
       { labels: { state: 'free' }, value: ftl.kvPagesFree },

@@ -30,6 +30,8 @@ export type KvCounters = ReturnType<typeof newCounters>;
 
 export interface KvSnapshot extends Readonly<KvCounters> {
   readonly sequenceCount: number;
+  /** Tokens, over all layers, that are in the tail buffer and in no page. */
+  readonly bufferedTokenCount: number;
   /** Arena bytes that tail slabs take, those that only views still hold included. */
   readonly tailBytes: number;
   readonly recovery: RecoveryReport;

@@ -298,8 +298,13 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
   }
 
   snapshot(): KvSnapshot {
+    let bufferedTokenCount = 0;
+    for (const sequence of this.#live()) {
+      for (const layer of sequence.layers) bufferedTokenCount += sequence.tailCount(layer);
+    }
     return {
       ...this.#room.counters,
+      bufferedTokenCount,
       sequenceCount: this.#sequences.size,
       tailBytes: this.#room.tails.usedBytes,
       recovery: this.#report,

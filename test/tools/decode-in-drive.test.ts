@@ -164,7 +164,10 @@ test('a bit flipped in a programmed page is a media error that names the page, n
     ];
     const { status, stdout, stderr } = attndrive(args);
     assert.equal(status, 1);
-    assert.match(stderr, /unrecovered read error.*: flash page \d+/);
+    assert.match(
+      stderr,
+      /unrecovered read error.*: flash page \d+ \(superblock \d+\); .* free it with: attndrive kv reclaim/,
+    );
     assert.ok(inMemory(200).startsWith(stdout.trimEnd()), stdout);
   });
 });

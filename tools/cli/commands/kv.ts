@@ -89,7 +89,8 @@ function addChanging(kv: Command): void {
 }
 
 function addRead(kv: Command): void {
-  leaf(kv, 'read', 'Writes stored rows to standard output or a file, as [token][head][element], little-endian.')
+  withDriveOption(kv.command('read'))
+    .description('Writes stored rows to standard output or a file, as [token][head][element], little-endian.')
     .argument('<ID>', 'sequence', parseSequenceId)
     .requiredOption('--layer <N>', 'layer', integerWithin(0, LAYERS_MAX))
     .addOption(new Option('--part <PART>', 'which rows').choices(['keys', 'values']).default('keys'))
@@ -273,7 +274,7 @@ async function runReclaim(ids: readonly bigint[], options: CommonOptions): Promi
   else printLine(`reclaimed: ${ids.join(', ')}`);
 }
 
-interface ReadOptions extends CommonOptions {
+interface ReadOptions extends DriveOption {
   layer: number;
   part: 'keys' | 'values';
   dtype?: ElementType;

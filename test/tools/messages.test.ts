@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { AdminClient, locateDrive } from '../../client/index.ts';
 import { attndrive, startAttndrive } from './command-line.ts';
 import { DaemonProcess } from './daemon-process.ts';
 
@@ -114,6 +115,21 @@ test('a dead drive does not hide a live one from list', async () => {
 });
 
 const notSocket = (path: string): boolean => !/\.sock$|regions/.test(path);
+
+test('the control plane tells options as their user would write them', async () => {
+  const daemon = new DaemonProcess();
+  try {
+    await daemon.start(['--http', '127.0.0.1:0', '--workers', '1']);
+    const admin = new AdminClient(locateDrive(daemon.folder).adminAddress ?? '');
+    const { configuration } = await admin.drive();
+    await admin.close();
+    const { tcp, http, workers, group, verify } = configuration;
+    const wanted = { tcp: 'off', http: '127.0.0.1:0', workers: '1', group: 'none', verify: 'always' };
+    assert.deepEqual({ tcp, http, workers, group, verify }, wanted);
+  } finally {
+    await daemon.remove();
+  }
+});
 
 test('missing and excessive sizes are named together', () => {
   refused(['format', 'x'], /--block-capacity SIZE and --kv-capacity SIZE missing/, 2);

@@ -134,7 +134,7 @@ export const attendEntry = defineStruct('attend entry', 96, {
   appendTokenCount: u16(18, 'tokens to append first; 0: none'),
   queryPosition: u32(20, 'position of the first query token'),
   tokenStart: u32(24, 'first token of the range attended to'),
-  tokenEnd: u32(28, 'one past the last; ALL_TOKENS: the length when the command is accepted, its own append included'),
+  tokenEnd: u32(28, 'one past the last; ALL_TOKENS: the length after all appends of the command'),
   appendPosition: u32(32, 'position of the first carried token'),
   reserved0: reserved(36, 4),
   queryKey: u32(40, 'memory region the queries lie in; 0: in the data of this command'),

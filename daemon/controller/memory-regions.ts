@@ -111,6 +111,10 @@ export class RegionFile implements MemoryRegion {
 
   write(offset: number, source: Uint8Array): Promise<void> | void {
     this.check(offset, source.length);
+    // A file that its client has shortened is not made longer again.
+    const fileBytes = fs.fstatSync(this.#fd).size;
+    if (fileBytes < offset + source.length)
+      throw this.#truncated(offset, source.length, Math.max(0, fileBytes - offset));
     this.#counters.regionWrittenBytes += source.length;
     if (source.length > SYNC_BYTES_MAX) return this.#transfer(fs.write, offset, source);
     this.#transferSync(fs.writeSync, offset, source);

@@ -236,6 +236,8 @@ export class Connection implements QueueLink, PduReceiver {
     const at = h2cData.offsetOf;
     const refuse = (kind: 'invalidHeaderField' | 'dataOutOfRange', detail: string, info: number) =>
       new PduError(kind, `H2CData: ${detail}`, info, header.slice());
+    const stray = h2cData.firstNonZeroReserved(header);
+    if (stray !== undefined) throw refuse('invalidHeaderField', `reserved byte ${stray}`, stray);
     const transfer = this.#transfers.get(ttag);
     if (transfer === undefined) throw refuse('invalidHeaderField', `TTAG ${ttag} not outstanding`, at.ttag);
     if (cccid !== transfer.commandId) throw refuse('invalidHeaderField', `CCCID ${cccid}`, at.cccid);

@@ -123,6 +123,7 @@ export class PduReader {
       if (pdo !== 0 && pdo !== hlen) throw refuse(`PDO ${pdo} in a PDU without data`, PDO_AT);
       return type;
     }
+    if (type === 'icReq') throw refuse(`PLEN ${plen} in ICReq, must be ${hlen}`, PLEN_AT);
     // A termination request carries the bad header right behind its own, without a data offset.
     const dataAt = type === 'h2cTermReq' ? hlen : pdo;
     if (dataAt < hlen || dataAt % 4 !== 0) throw refuse(`PDO ${pdo} in ${pduTypes[type].name}`, PDO_AT);

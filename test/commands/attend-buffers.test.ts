@@ -48,7 +48,7 @@ test('padding between outputs and statistics is zero whatever lay there', async 
   }
 });
 
-test('the length is the one that the own append made; everything lies aligned, within the arena', async (t) => {
+test('an entry without an end gets the length after every append; everything lies aligned, within the arena', async (t) => {
   const attention = new LeavingTraces();
   const rig = await createRig(t, { modules: { attention } });
   const { cntlid } = await rig.admin();
@@ -89,7 +89,7 @@ test('the length is the one that the own append made; everything lies aligned, w
       queryHeadCount,
     })),
     [
-      { tokenStart: 0, tokenEnd: 21, queryPosition: 0, firstQueryHead: 0, queryHeadCount: 4 },
+      { tokenStart: 0, tokenEnd: undefined, queryPosition: 0, firstQueryHead: 0, queryHeadCount: 4 },
       { tokenStart: 2, tokenEnd: undefined, queryPosition: 5, firstQueryHead: 0, queryHeadCount: 4 },
       { tokenStart: 0, tokenEnd: 7, queryPosition: 0, firstQueryHead: 1, queryHeadCount: 2 },
     ],

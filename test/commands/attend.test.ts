@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { describe, test, type TestContext } from 'node:test';
 import { ALL_TOKENS, attendFlags, attendOutputs, KV_CACHE_NSID } from '../../spec/kv-commands.ts';
 import { kvOpcodes } from '../../spec/opcodes.ts';
@@ -224,6 +224,37 @@ describe('carried keys and values', () => {
     assert.equal((await io.read(result(1), 4)).status, statusOf('slotEmpty'));
     await append(io, other, 0, 20);
     assert.equal((await attend(io, {}, entries, payload)).status, 0);
+  });
+
+  test('every entry sees the length after all appends of the command', async (t) => {
+    const { rig, io, id } = await open(t);
+    const at = payloadAt(4);
+    const rowBytes = fresh.length;
+    const both = Buffer.concat([bytesOf(query), fresh, bytesOf(rows(21, 1))]);
+    const first = { appendTokenCount: 1, appendPosition: 20, appendOffset: at + OUTPUT_BYTES };
+    const second = { appendTokenCount: 1, appendPosition: 21, appendOffset: at + OUTPUT_BYTES + rowBytes };
+    const fields = [{}, first, second, { tokenEnd: 22 }];
+    const entries = fields.map((more, i) => entryOf(id, { queryOffset: at, outOffset: i * OUTPUT_BYTES, ...more }));
+    for (let i = 0; i < 2; i++) {
+      const completion = await exchange(io, {}, entries, both, 4 * OUTPUT_BYTES);
+      assert.deepEqual([completion.status, completion.dw1], [0, 4 * 22]);
+      for (let entry = 0; entry < 4; entry++) {
+        assertOutput(completion.data.subarray(entry * OUTPUT_BYTES, (entry + 1) * OUTPUT_BYTES), query, 22);
+      }
+    }
+    assert.equal(rig.kv.summary(id).lengths[0], 22);
+  });
+
+  test('an output region that its client shortened: DW0 is the entry', async (t) => {
+    const { io, admin, id } = await open(t);
+    const { key, path } = await createRegion(admin, 4096);
+    truncateSync(path, 100);
+    const out = { queryOffset: payloadAt(2), outKind: attendOutputs.region, outKey: key };
+    const entries = [entryOf(id, { ...out, outKind: attendOutputs.slot, outKey: 3 }), entryOf(id, out)];
+    const completion = await attend(io, {}, entries, bytesOf(query));
+    assert.deepEqual([completion.status, completion.dw0], [statusOf('sglDataBlock'), 1]);
+    assert.equal(statSync(path).size, 100);
+    assert.equal((await io.read(result(3), 4)).status, statusOf('slotEmpty'));
   });
 
   test('out of a region', async (t) => {

@@ -122,7 +122,13 @@ describe('a memory region', () => {
         statusOf('sglDataBlock'),
       );
       assert.ok(rig.blocks.bytes.every((byte) => byte === 0));
-      // A write simply makes the file longer again.
+      for (const sizeBytes of [0, 2 * length - 1]) {
+        truncateSync(path, sizeBytes);
+        const answer = await io.run({ ...read, cdw12: lbas, sgl: keyed(key, length, length) });
+        assert.equal(answer.status, statusOf('sglDataBlock'));
+        assert.equal(statSync(path).size, sizeBytes, 'the drive never makes the file longer');
+      }
+      truncateSync(path, 2 * length);
       assert.equal((await io.run({ ...read, cdw12: lbas, sgl: keyed(key, length, length) })).status, 0);
       assert.deepEqual(rig.fatals, []);
       assert.equal(rig.arena.sizeBytes - rig.arena.freeBytes, rig.arenaUsedBytes);

@@ -72,6 +72,15 @@ describe('before ICReq', () => {
     await expectTermination(host, invalidHeaderField, 100, bytes);
   });
 
+  test('ICReq that is longer than an ICReq', async (t) => {
+    const rig = await createRig(t);
+    const host = await open(rig, t);
+    const bytes = host.icReqBytes();
+    new DataView(bytes.buffer, bytes.byteOffset).setUint32(4, 129, true);
+    host.write(bytes);
+    await expectTermination(host, invalidHeaderField, 4, bytes.subarray(0, 8));
+  });
+
   test('digests that the host asks for are declined', async (t) => {
     const rig = await createRig(t);
     const host = await open(rig, t);

@@ -172,6 +172,19 @@ describe('R2T', () => {
       fatalErrors.invalidHeaderField,
       16,
     ],
+    ...[20, 23].map(
+      (at) =>
+        [
+          `reserved byte ${at}`,
+          (host: RawHost, id: number, tag: number): Buffer => {
+            const pdu = host.h2cDataBytes(id, tag, 0, pattern(LBA), false);
+            pdu[at] = 1;
+            return pdu;
+          },
+          fatalErrors.invalidHeaderField,
+          at,
+        ] as const,
+    ),
   ];
   for (const [what, build, fes, fei] of wrongPieces) {
     test(`H2CData with wrong ${what}`, async (t) => {

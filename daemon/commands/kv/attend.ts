@@ -3,6 +3,7 @@ import { kvOpcodes } from '../../../spec/opcodes.ts';
 import type { AttendCounts, AttendTarget } from '../../attention/contract.ts';
 import { type ArenaScope, withArena } from '../arena-scope.ts';
 import type {
+  MemoryRegion,
   CommandContext,
   CommandDefinition,
   CommandModules,
@@ -132,8 +133,8 @@ class AttendCommand {
   async run(): Promise<AttendCounts> {
     const { entries, options } = this.#plan;
     await this.#fetch();
-    const lengths = entries.some(({ append }) => append !== undefined) ? await this.#append() : undefined;
-    const targets = entries.map((entry, index) => this.#target(entry, index, lengths?.[index]));
+    if (entries.some(({ append }) => append !== undefined)) await this.#append();
+    const targets = entries.map((entry, index) => this.#target(entry, index));
     const counts = await this.#work.modules.attention.attend(options, targets);
     await this.#deliver();
     return counts;
@@ -214,29 +215,24 @@ class AttendCommand {
     view.set(scope.view(dataOffset + source.offset, source.lengthBytes));
   }
 
-  /** Lengths of the layers that entries append to, by entry. */
-  async #append(): Promise<(number | undefined)[]> {
+  /** All appends come first, in order; every entry then sees the lengths after all of them. */
+  async #append(): Promise<void> {
     const { kv, counters } = this.#work.modules;
     const elementType = this.#plan.appendType;
-    const lengths: (number | undefined)[] = [];
     for (const [index, { sequenceId, layer, append }] of this.#plan.entries.entries()) {
-      if (append === undefined) {
-        lengths.push(undefined);
-        continue;
-      }
+      if (append === undefined) continue;
       const { append: offset } = this.#placements[index] as Placement;
       const source = { offset, elementType, headMajor: false };
       try {
-        lengths.push(await kv.append(sequenceId, layer, append.position, append.tokenCount, source));
+        await kv.append(sequenceId, layer, append.position, append.tokenCount, source);
         counters.kvAppendedBytes += append.lengthBytes;
       } catch (error) {
         throw entryError(index, error);
       }
     }
-    return lengths;
   }
 
-  #target(entry: AttendEntryPlan, index: number, appendedLength: number | undefined): AttendTarget {
+  #target(entry: AttendEntryPlan, index: number): AttendTarget {
     const { query, output } = this.#placements[index] as Placement;
     return {
       sequenceId: entry.sequenceId,
@@ -247,7 +243,7 @@ class AttendCommand {
       queryTokenCount: entry.queryTokenCount,
       queryPosition: entry.queryPosition,
       tokenStart: entry.tokenStart,
-      tokenEnd: entry.tokenEnd ?? appendedLength,
+      tokenEnd: entry.tokenEnd,
       queryOffset: query,
       outputOffset: output,
     };
@@ -262,13 +258,21 @@ class AttendCommand {
       const at = (this.#placements[index] as Placement).output;
       const bytes = scope.view(at, output.lengthBytes);
       if (options.statistics) clearPadding(bytes, entry);
-      if (output.region !== undefined) await output.region.write(output.offset, bytes);
+      if (output.region !== undefined) await this.#deliverToRegion(index, output.region, output.offset, bytes);
       else if (output.kind === attendOutputs.slot) {
         slots.write(output.key, output.offset, bytes);
         modules.counters.slotWrittenBytes += bytes.length;
       } else if (this.#placeOutput(entry) === undefined) {
         scope.view(this.#exchangeOffset + output.offset, bytes.length).set(bytes);
       }
+    }
+  }
+
+  async #deliverToRegion(index: number, region: MemoryRegion, offset: number, bytes: Uint8Array): Promise<void> {
+    try {
+      await region.write(offset, bytes);
+    } catch (error) {
+      throw entryError(index, error);
     }
   }
 }

@@ -95,14 +95,18 @@ test('running drives are found; dead and broken entries are passed over', () => 
 
 test('a daemon that ended and that nobody waited for is gone', { skip: !existsSync('/proc/self/stat') }, async () => {
   // The shell starts a child, becomes another program, and so never asks how the child ended.
-  const parent = spawn('sh', ['-c', 'sh -c "exit 0" & echo $!; exec sleep 60'], {
+  const parent = spawn('sh', ['-c', 'sleep 60 & echo $!; exec sleep 61'], {
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   try {
     const [chunk] = (await once(parent.stdout, 'data')) as [Buffer];
     const processId = Number(chunk.toString());
-    const state = (): string => readFileSync(`/proc/${processId}/stat`, 'latin1').split(' ')[2] ?? '';
-    while (state() !== 'Z') await new Promise((resolve) => setTimeout(resolve, 5));
+    const until = async (path: string, holds: (text: string) => boolean): Promise<void> => {
+      while (!holds(readFileSync(path, 'latin1'))) await new Promise((resolve) => setTimeout(resolve, 5));
+    };
+    await until(`/proc/${parent.pid}/cmdline`, (text) => text.startsWith('sleep'));
+    process.kill(processId, 'SIGKILL');
+    await until(`/proc/${processId}/stat`, (text) => text.split(' ')[2] === 'Z');
     running('test-A', processId);
     assert.doesNotThrow(() => process.kill(processId, 0));
     assert.deepEqual(found(), []);

@@ -173,6 +173,8 @@ export interface DriveIdentity {
   readonly planesPerDie: number;
   readonly pagesPerBlock: number;
   readonly superblockCount: number;
+  /** Name of a profile of `daemon/profiles`. */
+  readonly profile: string;
 }
 
 /** Totals since the drive was formatted, as of the last checkpoint before a crash. Pages unless said otherwise. */

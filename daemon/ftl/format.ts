@@ -10,10 +10,19 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { DRIVE_MAGIC, driveSuperblock, MEDIA_FORMAT_VERSION } from '../../spec/media-format/drive-superblock.ts';
+import {
+  DRIVE_MAGIC,
+  driveSuperblock,
+  MEDIA_FORMAT_VERSION,
+  MEDIA_FORMAT_VERSIONS_READ,
+} from '../../spec/media-format/drive-superblock.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
+import { ideal } from '../profiles/ideal.ts';
+import type { DriveProfile } from '../profiles/profile.ts';
+import { profileOf } from '../profiles/profiles.ts';
+import { type Chip, planChip } from '../nand/chip.ts';
 import {
   SLOT_COUNT_MAX,
   completeGeometry,
@@ -32,6 +41,8 @@ const DRIVE_ENTRIES = ['superblock', 'media', 'staging', 'meta'];
 export interface FormatOptions extends GeometryRequest {
   /** Formats a folder that has a drive already; everything on it is lost. */
   readonly force: boolean;
+  /** Default ideal. */
+  readonly profile?: DriveProfile | undefined;
 }
 
 /**
@@ -50,13 +61,14 @@ export function formatDrive(folder: string, options: FormatOptions, random: Rand
   try {
     clear(folder, options.force);
     const uuid = random.bytes(16);
+    const chip = planChip(options.profile ?? ideal, geometry, random.nextUint32());
     createMediaFiles(folder, geometry, uuid);
     StagingFolder.create(`${folder}/staging`);
     mkdirSync(`${folder}/meta`);
     for (const name of ['media', 'staging', 'meta', '.']) syncPath(`${folder}/${name}`);
-    writeSuperblock(`${folder}/superblock`, geometry, uuid);
+    writeSuperblock(`${folder}/superblock`, { uuid, geometry, chip });
     syncPath(folder);
-    return identityOf(uuid, geometry);
+    return identityOf({ uuid, geometry, chip });
   } catch (error) {
     if (error instanceof DriveError) throw error;
     throw new DriveError('writeFault', `format of ${folder}: ${(error as Error).message}`, { cause: error });
@@ -104,10 +116,12 @@ function isPlausible(geometry: Geometry): boolean {
   );
 }
 
-function writeSuperblock(path: string, geometry: Geometry, uuid: Uint8Array): void {
+function writeSuperblock(path: string, { uuid, geometry, chip }: DriveDescription): void {
   const { slotsPerPage, unitCount, pagesPerSuperblock, pageCount, ...stored } = geometry;
   void [slotsPerPage, unitCount, pagesPerSuperblock, pageCount];
-  const bytes = driveSuperblock.encode({ magic: DRIVE_MAGIC, version: MEDIA_FORMAT_VERSION, uuid, ...stored });
+  const { profile, seed, spareBlocksPerUnit } = chip;
+  const made = { profile: profile.name, chipSeed: seed, spareBlocksPerUnit };
+  const bytes = driveSuperblock.encode({ magic: DRIVE_MAGIC, version: MEDIA_FORMAT_VERSION, uuid, ...stored, ...made });
   new DataView(bytes.buffer).setUint32(CHECKED_BYTES, crc32c(bytes.subarray(0, CHECKED_BYTES)), true);
   const descriptor = openSync(path, 'wx', 0o600);
   try {
@@ -118,8 +132,15 @@ function writeSuperblock(path: string, geometry: Geometry, uuid: Uint8Array): vo
   }
 }
 
+/** What the drive superblock says. */
+export interface DriveDescription {
+  readonly uuid: Uint8Array;
+  readonly geometry: Geometry;
+  readonly chip: Chip;
+}
+
 /** Reads who the drive is. DriveError mediaFormat says what is wrong. */
-export function readSuperblock(folder: string): { readonly uuid: Uint8Array; readonly geometry: Geometry } {
+export function readSuperblock(folder: string): DriveDescription {
   const path = `${folder}/superblock`;
   let bytes: Uint8Array;
   try {
@@ -136,15 +157,28 @@ export function readSuperblock(folder: string): { readonly uuid: Uint8Array; rea
   }
   const fields = driveSuperblock.decode(bytes);
   if (fields.magic !== DRIVE_MAGIC) throw wrong(`does not begin with ${DRIVE_MAGIC}`);
-  if (fields.version !== MEDIA_FORMAT_VERSION) {
-    throw wrong(`format version ${fields.version}; this program reads ${MEDIA_FORMAT_VERSION}`);
+  if (!MEDIA_FORMAT_VERSIONS_READ.includes(fields.version)) {
+    throw wrong(`format version ${fields.version}; this program reads ${MEDIA_FORMAT_VERSIONS_READ.join(', ')}`);
   }
   if (fields.crc32c !== crc32c(bytes.subarray(0, CHECKED_BYTES))) throw wrong('checksum is wrong');
   if (!isPlausible(completeGeometry(fields))) throw wrong('its geometry cannot be');
-  return { uuid: fields.uuid, geometry: completeGeometry(fields) };
+  const { uuid, chipSeed: seed, spareBlocksPerUnit } = fields;
+  return {
+    uuid,
+    geometry: completeGeometry(fields),
+    chip: { profile: storedProfile(fields.profile, wrong), seed, spareBlocksPerUnit },
+  };
 }
 
-export function identityOf(uuid: Uint8Array, geometry: Geometry): DriveIdentity {
+function storedProfile(name: string, wrong: (what: string) => DriveError): DriveProfile {
+  try {
+    return name === '' ? ideal : profileOf(name);
+  } catch (error) {
+    throw wrong((error as Error).message);
+  }
+}
+
+export function identityOf({ uuid, geometry, chip }: DriveDescription): DriveIdentity {
   const text = Buffer.from(uuid).toString('hex');
   const { blockCapacityBytes, kvCapacityBytes, pageSizeBytes, channelCount, diesPerChannel, planesPerDie } = geometry;
   return {
@@ -159,5 +193,6 @@ export function identityOf(uuid: Uint8Array, geometry: Geometry): DriveIdentity 
     planesPerDie,
     pagesPerBlock: geometry.pagesPerBlock,
     superblockCount: geometry.superblockCount,
+    profile: chip.profile.name,
   };
 }

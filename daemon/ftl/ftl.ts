@@ -6,6 +6,7 @@ import type { Kernels } from '../kernels/contract.ts';
 import type { MetaStore } from '../meta/contract.ts';
 import { LmdbStore } from '../meta/store.ts';
 import { NandArray } from '../nand/array.ts';
+import type { Chip } from '../nand/chip.ts';
 import type { Geometry } from '../nand/geometry.ts';
 import { MediaFile } from '../nand/media-file.ts';
 import type { Media, MediaFiles } from '../nand/media.ts';
@@ -36,6 +37,7 @@ import { Superblocks } from './superblocks.ts';
 export interface FtlStores {
   readonly uuid: Uint8Array;
   readonly geometry: Geometry;
+  readonly chip: Chip;
   readonly media: Media;
   readonly meta: MetaStore;
   readonly staging: StagingStore;
@@ -75,14 +77,14 @@ class Operations implements OperationCounter {
 
 /** Opens the files of a drive's folder and locks it. DriveError mediaFormat, folderInUse. */
 export function openFolder(folder: string): FtlStores {
-  const { uuid, geometry } = readSuperblock(folder);
+  const { uuid, geometry, chip } = readSuperblock(folder);
   const lock = FolderLock.take(folder);
   let media: MediaFile | undefined;
   try {
     media = MediaFile.open(folder, geometry, uuid);
     const meta = LmdbStore.open(`${folder}/meta`);
     const staging = new StagingFolder(`${folder}/staging`);
-    return { uuid, geometry, media, meta, staging, release: () => lock.release() };
+    return { uuid, geometry, chip, media, meta, staging, release: () => lock.release() };
   } catch (error) {
     void media?.close();
     lock.release();
@@ -113,7 +115,7 @@ export class Ftl implements FtlDrive {
     const { geometry, media, meta } = stores;
     this.#stores = stores;
     this.geometry = geometry;
-    this.identity = identityOf(stores.uuid, geometry);
+    this.identity = identityOf(stores);
     const operations = new Operations(0);
     this.operations = operations;
     const array = new NandArray(geometry, media);

@@ -14,6 +14,7 @@ import { promisify } from 'node:util';
 import {
   DRIVE_MAGIC,
   MEDIA_FORMAT_VERSION,
+  MEDIA_FORMAT_VERSIONS_READ,
   MEDIA_HEADER_BYTES,
   type MediaFileKind,
   mediaFileHeader,
@@ -199,8 +200,8 @@ function openChecked(folder: string, kind: MediaFileKind, geometry: Geometry, uu
     const isWhole = readSync(descriptor, header, 0, header.length, 0) === header.length;
     const fields = mediaFileHeader.decode(header);
     if (!isWhole || fields.magic !== DRIVE_MAGIC) throw wrong(`does not begin with ${DRIVE_MAGIC}: no media file`);
-    if (fields.version !== MEDIA_FORMAT_VERSION) {
-      throw wrong(`format version ${fields.version}; this program reads ${MEDIA_FORMAT_VERSION}`);
+    if (!MEDIA_FORMAT_VERSIONS_READ.includes(fields.version)) {
+      throw wrong(`format version ${fields.version}; this program reads ${MEDIA_FORMAT_VERSIONS_READ.join(', ')}`);
     }
     if (fields.crc32c !== crc32c(header.subarray(0, CHECKED_BYTES))) throw wrong('header checksum is wrong');
     if (fields.kind !== mediaFileKinds[kind]) throw wrong(`is a media file of kind ${fields.kind}, not ${kind}`);

@@ -5,7 +5,9 @@
 import { bytes, defineStruct, reserved, text, u16, u32, uint64 } from '../struct.ts';
 
 export const DRIVE_MAGIC = 'ATTNDRIV';
-export const MEDIA_FORMAT_VERSION = 1;
+export const MEDIA_FORMAT_VERSION = 2;
+/** Versions that this program reads. 1 has no profile, no chip seed and no spare blocks: those fields are zero. */
+export const MEDIA_FORMAT_VERSIONS_READ: readonly number[] = [1, MEDIA_FORMAT_VERSION];
 /** Pages begin here in `cells.bin`, entries in `oob.bin`, headers in `blocks.bin`. */
 export const MEDIA_HEADER_BYTES = 65_536;
 
@@ -25,7 +27,10 @@ export const driveSuperblock = defineStruct('drive superblock', 4096, {
   reserved1: reserved(54, 2),
   blockCapacityBytes: uint64(56, 'size of the block namespace'),
   kvCapacityBytes: uint64(64, 'pages that the KV-cache namespace promises, in bytes'),
-  reserved2: reserved(72, 4020),
+  profile: text(72, 32, 'name of the profile; empty: ideal'),
+  chipSeed: u32(104, 'what the chips are like: bad blocks, endurance, bit errors follow from it and the profile'),
+  spareBlocksPerUnit: u32(108, 'erase blocks of each unit beyond superblockCount, to replace bad ones'),
+  reserved2: reserved(112, 3980),
   crc32c: u32(4092, 'of the bytes before'),
 });
 

@@ -3,6 +3,7 @@ import type { MetaChange, MetaKey, MetaRecord, MetaStore } from '../../daemon/me
 import type { Random } from '../../daemon/base/random.ts';
 import type { FtlStores } from '../../daemon/ftl/ftl.ts';
 import type { StagingSegment, StagingStore } from '../../daemon/ftl/staging-log.ts';
+import { idealChip } from '../../daemon/nand/chip.ts';
 import { type Geometry, type GeometryRequest, planGeometry } from '../../daemon/nand/geometry.ts';
 import { MediaMemory, type UnsyncedFate } from '../../daemon/nand/media-memory.ts';
 
@@ -143,7 +144,15 @@ export class MemoryDriveStores {
 
   stores(): FtlStores {
     const { geometry, media, meta, staging } = this;
-    return { uuid: new Uint8Array(16).fill(7), geometry, media, meta, staging, release: () => undefined };
+    return {
+      uuid: new Uint8Array(16).fill(7),
+      geometry,
+      chip: idealChip,
+      media,
+      meta,
+      staging,
+      release: () => undefined,
+    };
   }
 
   /** What the next start finds. The run before the cut goes on in its own world, unseen. */

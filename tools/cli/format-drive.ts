@@ -2,6 +2,7 @@
 import { systemRandom } from '../../daemon/base/random.ts';
 import type { DriveIdentity } from '../../daemon/ftl/contract.ts';
 import { formatDrive } from '../../daemon/ftl/format.ts';
+import { profileOf } from '../../daemon/profiles/profiles.ts';
 
 export interface FormatRequest {
   readonly blockCapacityBytes: number;
@@ -12,6 +13,8 @@ export interface FormatRequest {
   readonly planesPerDie?: number | undefined;
   /** Share of each capacity: 0.07 is 7 %. */
   readonly overProvisioning?: number | undefined;
+  /** A name of `daemon/profiles`. */
+  readonly profile?: string | undefined;
   /** Wipes the drive that is there. */
   readonly force?: boolean | undefined;
 }
@@ -22,6 +25,7 @@ export const formatDefaults = {
   diesPerChannel: 2,
   planesPerDie: 1,
   overProvisioning: 0.125,
+  profile: 'ideal',
 } as const;
 
 /** DriveError: a value that is not allowed, a folder with a drive or something else in it, or in use. */
@@ -33,7 +37,9 @@ export function formatFolder(folder: string, request: FormatRequest): DriveIdent
     diesPerChannel = formatDefaults.diesPerChannel,
     planesPerDie = formatDefaults.planesPerDie,
     overProvisioning = formatDefaults.overProvisioning,
+    profile = formatDefaults.profile,
   } = request;
   const geometry = { pageSizeBytes, channelCount, diesPerChannel, planesPerDie, overProvisioning };
-  return formatDrive(folder, { blockCapacityBytes, kvCapacityBytes, ...geometry, force }, systemRandom);
+  const asked = { blockCapacityBytes, kvCapacityBytes, ...geometry, force, profile: profileOf(profile) };
+  return formatDrive(folder, asked, systemRandom);
 }

@@ -12,6 +12,7 @@ interface FormatCommandOptions {
   diesPerChannel?: number;
   planesPerDie?: number;
   overProvisioning?: number;
+  profile?: string;
   force?: boolean;
   json?: boolean;
 }
@@ -45,6 +46,7 @@ export function addFormat(program: Command): void {
       'flash beyond the capacity, for garbage collection (default: 12.5)',
       parsePercent,
     )
+    .option('--profile <NAME>', 'flash that the drive is made of: ideal (default: ideal)')
     .option('--force', 'wipe the drive that is there')
     .option('--json', 'print JSON')
     .addHelpText('after', epilogue)
@@ -80,6 +82,7 @@ async function runFormat(folder: string, options: FormatCommandOptions): Promise
     diesPerChannel: options.diesPerChannel,
     planesPerDie: options.planesPerDie,
     overProvisioning: options.overProvisioning,
+    profile: options.profile,
     force: options.force,
   });
   if (options.json) {
@@ -100,6 +103,7 @@ async function runFormat(folder: string, options: FormatCommandOptions): Promise
       'geometry',
       `${channelCount} channels x ${diesPerChannel} dies x ${planesPerDie} planes, pages of ${bytesText(pageSizeBytes)}`,
     ],
+    ['profile', identity.profile],
     ['superblocks', `${countText(superblockCount)}, each of ${countText(unitCount * pagesPerBlock)} pages`],
   ]);
   const { overProvisioning = formatDefaults.overProvisioning } = options;

@@ -2,8 +2,10 @@ import { SUPERBLOCK_MAGIC, superblockHeader, superblockPools } from '../../spec/
 import { limits } from '../../spec/limits.ts';
 import { assert } from '../base/assert.ts';
 import { crc32c } from '../base/crc32c.ts';
+import { DriveError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import type { NandArray } from '../nand/array.ts';
+import { neededSuperblocks } from '../nand/geometry.ts';
 import type { OperationCounter } from './contract.ts';
 import { type Pool, pools, type Superblocks } from './superblocks.ts';
 import { WritePoint } from './write-point.ts';
@@ -13,6 +15,31 @@ import { WritePoint } from './write-point.ts';
  * stays there; superblocks that become free pay back what it took before hosts get any.
  */
 export const GC_RESERVE_SUPERBLOCKS = 4;
+/** What hosts leave of that reserve where failed blocks have cost them the room that they had reserved. */
+const GC_RESERVE_MIN_SUPERBLOCKS = 2;
+
+/** Where a page is to go. */
+export interface PageTarget {
+  readonly pool: Pool;
+  readonly role: 'host' | 'gc';
+  /** Chooses among the hosts' write points. */
+  readonly placement: number;
+  /** undefined: any. */
+  readonly channel: number | undefined;
+}
+
+/** Whose superblocks are opened: hosts', garbage collection's reserve, or what of that makes up for a host's loss. */
+type Purse = 'host' | 'gc' | 'loss';
+
+/** The page of an open superblock that is to be programmed next. */
+export interface TakenPage {
+  readonly ppn: number;
+  readonly superblock: number;
+  readonly target: PageTarget;
+  readonly writePoint: WritePoint;
+  /** Of the superblock, this one included. */
+  readonly freePages: number;
+}
 
 /** Where an open superblock belongs: as it stands in the checkpoint, so that a clean start goes on there. */
 export interface OpenSuperblock {
@@ -64,11 +91,11 @@ export class Allocator {
 
   /** Pages that hosts may still program without any garbage collection. */
   hostPagesAvailable(pool: Pool): number {
-    return this.#writers[pool].hostFreePages + this.#openableByHosts(pool) * this.#array.geometry.pagesPerSuperblock;
+    return this.#writers[pool].hostFreePages + this.#openable(pool, 'host') * this.#array.geometry.pagesPerSuperblock;
   }
 
   gcPagesAvailable(pool: Pool): number {
-    return this.#writers[pool].gcFreePages + this.#openableByGc(pool) * this.#array.geometry.pagesPerSuperblock;
+    return this.#writers[pool].gcFreePages + this.#openable(pool, 'gc') * this.#array.geometry.pagesPerSuperblock;
   }
 
   /** Fewer superblocks are left than garbage collection should always have. */
@@ -76,14 +103,12 @@ export class Allocator {
     return this.superblocksLeft(pool) < GC_RESERVE_SUPERBLOCKS;
   }
 
-  #openableByHosts(pool: Pool): number {
+  #openable(pool: Pool, purse: Purse): number {
+    const left = this.superblocksLeft(pool);
     const reserve = GC_RESERVE_SUPERBLOCKS - this.#writers[pool].gcDebt;
-    return Math.max(0, this.superblocksLeft(pool) - reserve);
-  }
-
-  #openableByGc(pool: Pool): number {
-    const reserve = GC_RESERVE_SUPERBLOCKS - this.#writers[pool].gcDebt;
-    return Math.max(0, Math.min(this.superblocksLeft(pool), reserve));
+    if (purse === 'host') return Math.max(0, left - reserve);
+    if (purse === 'gc') return Math.max(0, Math.min(left, reserve));
+    return Math.max(0, left - GC_RESERVE_MIN_SUPERBLOCKS);
   }
 
   /** A superblock that nothing needs any more may be opened again, by anyone. */
@@ -100,81 +125,104 @@ export class Allocator {
     return this.#quota[pool] - this.#superblocks.usedCount(pool);
   }
 
-  /** The caller has made sure of `hostPagesAvailable`. */
-  takeHostPage(pool: Pool, placement: number, channel: number | undefined): number {
-    const writers = this.#writers[pool];
-    const own = writers.host[placement % writers.host.length];
+  /**
+   * A page to be programmed at once; `settle` follows. The caller has made sure of `hostPagesAvailable` or
+   * `gcPagesAvailable`, but blocks may have failed since: DriveError writeFault if that has left no page.
+   */
+  take(target: PageTarget): TakenPage {
+    const page = target.role === 'gc' ? this.#findGcPage(target) : this.#findHostPage(target);
+    if (page !== undefined) return page;
+    const detail = `failed blocks have left no page to the ${target.pool} namespace; garbage collection may make room`;
+    throw new DriveError('writeFault', detail);
+  }
+
+  #findHostPage(target: PageTarget): TakenPage | undefined {
+    const { pool, placement, channel } = target;
+    const { host } = this.#writers[pool];
+    const own = host[placement % host.length];
     assert(own !== undefined, 'a pool has write points');
-    let found = own.next(channel);
-    if (!found && !own.isWindowFull && this.#openableByHosts(pool) > 0) {
-      this.#open(pool, own, 'host');
-      found = own.next(channel);
-    }
-    if (found) return this.#take(pool, own, 'host', found);
+    const page = this.#next(own, target, channel) ?? this.#openNext(own, target, 'host');
+    if (page) return page;
     // The channel or the pool is short: any page of this write point, then of any other.
-    for (const writePoint of [own, ...writers.host]) {
-      const fallback = writePoint.next(undefined);
-      if (fallback) return this.#take(pool, writePoint, 'host', fallback);
+    for (const writePoint of [own, ...host]) {
+      const fallback = this.#next(writePoint, target, undefined);
+      if (fallback) return fallback;
     }
-    assert(false, `a host page of pool ${pool} was reserved and is there`);
+    return this.#openNext(own, target, 'loss');
   }
 
-  /** The caller has made sure of `gcPagesAvailable`. */
-  takeGcPage(pool: Pool, channel: number | undefined): number {
-    const { gc } = this.#writers[pool];
-    let found = gc.next(channel);
-    if (!found && !gc.isWindowFull && this.#openableByGc(pool) > 0) {
-      this.#open(pool, gc, 'gc');
-      found = gc.next(channel);
-    }
-    found ??= gc.next(undefined);
-    assert(found !== undefined, `a page for garbage collection of pool ${pool} is there`);
-    return this.#take(pool, gc, 'gc', found);
+  #findGcPage(target: PageTarget): TakenPage | undefined {
+    const { gc } = this.#writers[target.pool];
+    const page = this.#next(gc, target, target.channel) ?? this.#openNext(gc, target, 'gc');
+    return page ?? this.#next(gc, target, undefined);
   }
 
-  #open(pool: Pool, writePoint: WritePoint, role: 'host' | 'gc'): void {
+  #next(writePoint: WritePoint, target: PageTarget, channel: number | undefined): TakenPage | undefined {
+    const found = writePoint.next(channel);
+    return found && { ...found, target, writePoint, freePages: this.#array.freePages(found.superblock) };
+  }
+
+  /** The first page of a superblock that it opens; undefined if the window is full or none can be opened. */
+  #openNext(writePoint: WritePoint, target: PageTarget, purse: Purse): TakenPage | undefined {
+    if (writePoint.isWindowFull) return undefined;
+    while (this.#openable(target.pool, purse) > 0) {
+      const superblock = this.#superblocks.findFree(this.#lastOpened);
+      assert(superblock !== undefined, 'quotas add up to all good superblocks, so one is free');
+      if (!this.#open(superblock, target.pool)) continue;
+      writePoint.add(superblock);
+      const writers = this.#writers[target.pool];
+      if (target.role === 'host') writers.hostFreePages += this.#array.freePages(superblock);
+      else writers.gcFreePages += this.#array.freePages(superblock);
+      if (purse !== 'host') writers.gcDebt++;
+      return this.#next(writePoint, target, target.channel);
+    }
+    return undefined;
+  }
+
+  /** False if it has turned out bad. */
+  #open(superblock: number, pool: Pool): boolean {
     const superblocks = this.#superblocks;
-    const superblock = superblocks.findFree(this.#lastOpened);
-    assert(superblock !== undefined, 'quotas add up to all superblocks, so one is free');
     const epoch = superblocks.epoch[superblock]! + 1;
     const openTag = this.#random.nextUint32();
     const operation = this.#operations.next();
     // First of all, since the disk may refuse it.
-    this.#array.erase(superblock, encodeHeader({ pool: superblockPools[pool], epoch, openTag, operation }));
+    if (!this.#array.erase(superblock, encodeHeader({ pool: superblockPools[pool], epoch, openTag, operation }))) {
+      this.#giveUp(superblock, pool);
+      return false;
+    }
     this.#lastOpened = superblock;
     superblocks.setState(superblock, 'open');
     superblocks.assign(superblock, pool);
-    superblocks.epoch[superblock] = epoch;
     superblocks.openTag[superblock] = openTag;
     superblocks.openedAt[superblock] = operation;
-    writePoint.add(superblock);
-    const writers = this.#writers[pool];
-    const pageCount = this.#array.geometry.pagesPerSuperblock;
-    if (role === 'host') writers.hostFreePages += pageCount;
-    else {
-      writers.gcFreePages += pageCount;
-      writers.gcDebt++;
-    }
+    return true;
   }
 
-  #take(
-    pool: Pool,
-    writePoint: WritePoint,
-    role: 'host' | 'gc',
-    found: { readonly superblock: number; readonly ppn: number },
-  ): number {
-    const writers = this.#writers[pool];
-    if (role === 'host') writers.hostFreePages--;
-    else writers.gcFreePages--;
-    // The page taken is not programmed yet, so one is left if it is the last.
-    if (this.#array.freePages(found.superblock) === 1) {
-      writePoint.remove(found.superblock);
-      this.#superblocks.setState(found.superblock, 'full');
-      if (this.#superblocks.validSlotCount[found.superblock] === 0) {
-        this.#superblocks.emptySince[found.superblock] = this.#operations.last;
-      }
+  /** One superblock fewer: of the pool that can spare it best, but not of one that must collect garbage for it. */
+  #giveUp(superblock: number, openedFor: Pool): void {
+    this.#superblocks.setState(superblock, 'bad');
+    const other = openedFor === 'block' ? 'kv' : 'block';
+    const hasRoom = this.superblocksLeft(other) > GC_RESERVE_SUPERBLOCKS;
+    this.#quota[hasRoom && this.#slack(other) > this.#slack(openedFor) ? other : openedFor]--;
+  }
+
+  /** Superblocks of the pool beyond those that it can't do without. */
+  #slack(pool: Pool): number {
+    return this.#quota[pool] - neededSuperblocks(this.#array.geometry)[pool];
+  }
+
+  /** After the page was tried: it is used now, or the rest of its block is lost. A superblock without pages is full. */
+  settle({ superblock, target, writePoint, freePages }: TakenPage): void {
+    const writers = this.#writers[target.pool];
+    const left = this.#array.freePages(superblock);
+    if (target.role === 'host') writers.hostFreePages -= freePages - left;
+    else writers.gcFreePages -= freePages - left;
+    if (left > 0) return;
+    writePoint.remove(superblock);
+    this.#superblocks.setState(superblock, 'full');
+    if (this.#superblocks.validSlotCount[superblock] === 0) {
+      this.#superblocks.emptySince[superblock] = this.#operations.last;
     }
-    return found.ppn;
   }
 
   openSuperblocks(): OpenSuperblock[] {

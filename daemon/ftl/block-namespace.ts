@@ -4,17 +4,17 @@ import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
-import type { Allocator } from './allocator.ts';
 import type { BlockNamespace, CheckpointSink, OperationCounter } from './contract.ts';
 import type { Flash, OobEntry } from './flash.ts';
 import type { Relocatable } from './garbage-collector.ts';
+import type { PageWriter } from './page-writer.ts';
 import { SegmentedMap, UNMAPPED } from './segmented-map.ts';
 import type { Space, SpaceReservation } from './space.ts';
 import type { StagingWriter } from './staging-log.ts';
 
 export interface BlockModules {
   readonly flash: Flash;
-  readonly allocator: Allocator;
+  readonly writer: PageWriter;
   readonly space: Space;
   readonly staging: StagingWriter;
   readonly operations: OperationCounter;
@@ -37,6 +37,7 @@ export interface StagedSlot {
 }
 
 const NO_LBA = -1;
+const HOST_TARGET = { pool: 'block', role: 'host', placement: 0, channel: undefined } as const;
 
 /**
  * The block namespace: a map from LBA to 4 KiB slot, and a write cache of one flash page in which LBAs gather until they
@@ -183,11 +184,10 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   }
 
   #program(reservation: SpaceReservation): void {
-    const { allocator, arena, flash } = this.#modules;
+    const { writer, arena, flash } = this.#modules;
     reservation.take();
-    const ppn = allocator.takeHostPage('block', 0, undefined);
     const entries = this.#slots.map(({ lba, operation }) => ({ kind: oobKinds.block, operation, logical: lba }));
-    flash.program(ppn, arena.view(this.#frame, flash.geometry.pageSizeBytes), entries, 'block');
+    const ppn = writer.write(HOST_TARGET, arena.view(this.#frame, flash.geometry.pageSizeBytes), entries);
     this.#slots.forEach(({ lba }, index) => {
       this.#map(lba, ppn * flash.geometry.slotsPerPage + index);
       this.#slots[index] = emptySlot();

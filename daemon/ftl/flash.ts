@@ -10,6 +10,9 @@ import type { Superblocks } from './superblocks.ts';
 
 export type OobEntry = StructValue<(typeof oobEntry)['fields']>;
 
+/** One for each slot of a page, without sums; undefined: padding. */
+export type PageEntries = readonly (Partial<OobEntry> | undefined)[];
+
 const CHECKED_BYTES = oobEntry.sizeBytes - 4;
 
 /** Pages with their out-of-band entries: sums are made on the way in and checked on the way out. */
@@ -37,8 +40,11 @@ export class Flash {
     return crc32c(bytes);
   }
 
-  /** Programs a page; `entries` are those of its slots, in order, without sums; missing ones are padding. */
-  program(ppn: number, data: Uint8Array, entries: readonly (Partial<OobEntry> | undefined)[], cause: NandCause): void {
+  /**
+   * Programs a page; entries left out at the end are padding. False if the
+   * cells failed: the page holds nothing. DriveError writeFault if the disk refuses.
+   */
+  program(ppn: number, data: Uint8Array, entries: PageEntries, cause: NandCause): boolean {
     const superblock = Math.floor(ppn / this.geometry.pagesPerSuperblock);
     const epoch = this.superblocks.epoch[superblock]!;
     const openTag = this.superblocks.openTag[superblock]!;
@@ -54,7 +60,7 @@ export class Flash {
       oobEntry.encode({ ...entry, epoch, openTag, dataCrc32c }, oob, at);
       view.setUint32(at + CHECKED_BYTES, crc32c(oob.subarray(at, at + CHECKED_BYTES)), true);
     }
-    this.array.program(ppn, data, oob, cause);
+    return this.array.program(ppn, data, oob, cause);
   }
 
   /** The entry of a slot if it is whole and of the superblock's present life; undefined if not. */

@@ -7,6 +7,8 @@ import type { MetaStore } from '../meta/contract.ts';
 import { LmdbStore } from '../meta/store.ts';
 import { NandArray } from '../nand/array.ts';
 import type { Chip } from '../nand/chip.ts';
+import { natureOf } from '../nand/chip-nature.ts';
+import type { NandFailures } from '../nand/failures.ts';
 import type { Geometry } from '../nand/geometry.ts';
 import { MediaFile } from '../nand/media-file.ts';
 import type { Media, MediaFiles } from '../nand/media.ts';
@@ -27,6 +29,7 @@ import { FolderLock } from './folder-lock.ts';
 import { identityOf, readSuperblock } from './format.ts';
 import { GarbageCollector } from './garbage-collector.ts';
 import { KvPageStore } from './kv-page-store.ts';
+import { PageWriter } from './page-writer.ts';
 import { recover } from './recovery.ts';
 import { takeSnapshot, takeSuperblocks } from './snapshot.ts';
 import { Space } from './space.ts';
@@ -53,6 +56,8 @@ export interface FtlModules {
   readonly random: Random;
   readonly logger: Logger;
   readonly kvRecovery: KvRecovery & Partial<CheckpointParticipant>;
+  /** Which programs and erases fail. Default: what the nature of the drive's chip makes fail. */
+  readonly failures?: NandFailures;
 }
 
 class Operations implements OperationCounter {
@@ -112,28 +117,30 @@ export class Ftl implements FtlDrive {
 
   private constructor(stores: FtlStores, modules: FtlModules) {
     const { arena, kernels, random, logger } = modules;
-    const { geometry, media, meta } = stores;
+    const { geometry, chip, media, meta } = stores;
     this.#stores = stores;
     this.geometry = geometry;
     this.identity = identityOf(stores);
     const operations = new Operations(0);
     this.operations = operations;
-    const array = new NandArray(geometry, media);
-    const superblocks = new Superblocks(geometry);
+    const failures = modules.failures ?? natureOf(chip, geometry);
+    const array = new NandArray(geometry, media, { spareBlocksPerUnit: chip.spareBlocksPerUnit, failures });
+    const superblocks = new Superblocks(geometry, array.blocks.eraseCounts);
     const flash = new Flash({ array, superblocks, arena, kernels });
     const allocator = new Allocator({ superblocks, array, operations, random });
+    const writer = new PageWriter({ allocator, flash });
     const appended = (): void => this.durability.appended();
     const staging = new StagingFile({ uuid: stores.uuid }, { store: stores.staging, operations, appended });
     const checkpoint = (): Promise<void> => this.durability.flush();
     const owners = { block: lazily(() => this.blocks), kv: lazily(() => this.kv) };
-    const collector = new GarbageCollector({ flash, allocator, arena, owners, logger });
+    const collector = new GarbageCollector({ flash, allocator, writer, arena, owners, logger });
     const space = (pool: 'block' | 'kv'): Space =>
       new Space(pool, { superblocks, allocator, collector, checkpoint, logger });
     const blockSpace = space('block');
     const kvSpace = space('kv');
     const syncStaging = (): Promise<void> => this.durability.syncStaging();
-    this.blocks = new BlockDevice({ flash, allocator, space: blockSpace, staging, operations, arena, syncStaging });
-    this.kv = new KvPageStore({ flash, allocator, space: kvSpace, operations, arena, checkpoint });
+    this.blocks = new BlockDevice({ flash, writer, space: blockSpace, staging, operations, arena, syncStaging });
+    this.kv = new KvPageStore({ flash, writer, space: kvSpace, operations, arena, checkpoint });
     this.#spaces = [blockSpace, kvSpace];
     this.#allocator = allocator;
     this.flash = flash;

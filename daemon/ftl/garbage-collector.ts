@@ -5,6 +5,7 @@ import type { Logger } from '../base/logger.ts';
 import { channelOf, oobBytesPerPage } from '../nand/geometry.ts';
 import type { Allocator } from './allocator.ts';
 import type { Flash, OobEntry } from './flash.ts';
+import type { PageWriter } from './page-writer.ts';
 import type { Pool } from './superblocks.ts';
 import { greedy, type VictimPolicy } from './victim-policy.ts';
 
@@ -18,6 +19,7 @@ export interface Relocatable {
 export interface CollectorModules {
   readonly flash: Flash;
   readonly allocator: Allocator;
+  readonly writer: PageWriter;
   readonly arena: Arena;
   readonly owners: Readonly<Record<Pool, Relocatable>>;
   readonly logger: Logger;
@@ -187,15 +189,16 @@ export class GarbageCollector {
   }
 
   #moveKvPage(ppn: number, bytes: Uint8Array): boolean {
-    const { flash, allocator, owners } = this.#modules;
+    const { flash, writer, owners } = this.#modules;
     const { geometry, superblocks } = flash;
     const from = ppn * geometry.slotsPerPage;
     if (!superblocks.isValid(from)) return false;
     const entry = this.#entry(ppn, 0, owners.kv);
     flash.checkKvPage(ppn, entry, entry.logical, bytes);
-    const target = allocator.takeGcPage('kv', channelOf(geometry, ppn % geometry.unitCount));
-    flash.program(target, bytes, [{ ...entry, flags: entry.flags | oobFlags.copy }], 'gc');
-    owners.kv.moved(entry, from, target * geometry.slotsPerPage);
+    const channel = channelOf(geometry, ppn % geometry.unitCount);
+    const copy = { ...entry, flags: entry.flags | oobFlags.copy };
+    const to = writer.write({ pool: 'kv', role: 'gc', placement: 0, channel }, bytes, [copy]);
+    owners.kv.moved(entry, from, to * geometry.slotsPerPage);
     return true;
   }
 
@@ -227,7 +230,7 @@ export class GarbageCollector {
 
   /** Programs what has gathered, and padding. False if all of it was overwritten since it was read. */
   #programBlocks(): boolean {
-    const { flash, allocator, owners } = this.#modules;
+    const { flash, writer, owners } = this.#modules;
     const { superblocks, geometry } = flash;
     const copies = this.#copies.splice(0);
     // A superblock may even have been opened again, and hold the same LBA in the same slot: hence the epoch.
@@ -240,8 +243,8 @@ export class GarbageCollector {
       isCurrent[i] ? { ...entry, flags: entry.flags | oobFlags.copy } : undefined,
     );
     try {
-      const ppn = allocator.takeGcPage('block', undefined);
-      flash.program(ppn, this.#frame(STEP_PAGES), entries, 'gc');
+      const target = { pool: 'block', role: 'gc', placement: 0, channel: undefined } as const;
+      const ppn = writer.write(target, this.#frame(STEP_PAGES), entries);
       copies.forEach(({ entry, from }, i) => {
         if (isCurrent[i]) owners.block.moved(entry, from, ppn * geometry.slotsPerPage + i);
       });

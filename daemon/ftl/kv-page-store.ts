@@ -3,16 +3,16 @@ import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
-import type { Allocator } from './allocator.ts';
 import type { CheckpointSink, KvPages, KvPageTag, Lpn, OperationCounter, PageReservation, Ppn } from './contract.ts';
 import type { Flash, OobEntry } from './flash.ts';
 import type { Relocatable } from './garbage-collector.ts';
+import type { PageWriter } from './page-writer.ts';
 import { SegmentedMap, UNMAPPED } from './segmented-map.ts';
 import type { Space, SpaceReservation } from './space.ts';
 
 export interface KvPageModules {
   readonly flash: Flash;
-  readonly allocator: Allocator;
+  readonly writer: PageWriter;
   readonly space: Space;
   readonly operations: OperationCounter;
   readonly arena: Arena;
@@ -86,14 +86,15 @@ export class KvPageStore implements KvPages, Relocatable {
 
   program(reservation: PageReservation, tag: KvPageTag, pageOffset: number, channel: number, placement: number): Lpn {
     assert(reservation instanceof KvReservation, 'the reservation is of this namespace');
-    const { allocator, arena, flash, operations } = this.#modules;
+    const { writer, arena, flash, operations } = this.#modules;
     reservation.take();
-    const ppn = allocator.takeHostPage('kv', placement, channel);
     assert(this.#freeCount > 0, 'a page number was reserved');
     const lpn = this.#free[--this.#freeCount]!;
     const entry = { kind: oobKinds.kv, operation: operations.next(), logical: lpn, ...tag };
+    const target = { pool: 'kv', role: 'host', placement, channel } as const;
+    let ppn: number;
     try {
-      flash.program(ppn, arena.view(pageOffset, this.pageSizeBytes), [entry], 'kv');
+      ppn = writer.write(target, arena.view(pageOffset, this.pageSizeBytes), [entry]);
     } catch (error) {
       // What reached the cells may look whole after a restart: the number waits for a checkpoint too.
       this.#freedLater.push({ lpn, operation: operations.next() });

@@ -93,6 +93,7 @@ async function restoreHeaders(
   const { flash, allocator } = modules;
   const { superblocks, array } = flash;
   const open = new Map(state?.isClean ? state.open.map((entry) => [entry.superblock, entry]) : []);
+  array.markFactoryBad();
   const headers = await array.media.readSuperblockHeaders();
   for (let superblock = 0; superblock < flash.geometry.superblockCount; superblock++) {
     const at = superblock * superblockHeader.sizeBytes;

@@ -17,6 +17,7 @@ export const poolOfCode = (code: number): Pool | undefined => pools.find((pool) 
 export class Superblocks {
   readonly geometry: Geometry;
   readonly slotsPerSuperblock: number;
+  /** How often each was opened, and so erased. */
   readonly epoch: Uint32Array;
   readonly openTag: Uint32Array;
   /** Operation number of the opening. */
@@ -33,11 +34,12 @@ export class Superblocks {
   readonly #verified: Uint8Array;
   #unpinWaiters: (() => void)[] = [];
 
-  constructor(geometry: Geometry) {
+  /** `eraseCounts` are the array's. */
+  constructor(geometry: Geometry, eraseCounts: Uint32Array) {
     const { superblockCount, pagesPerSuperblock, slotsPerPage, pageCount } = geometry;
     this.geometry = geometry;
     this.slotsPerSuperblock = pagesPerSuperblock * slotsPerPage;
-    this.epoch = new Uint32Array(superblockCount);
+    this.epoch = eraseCounts;
     this.openTag = new Uint32Array(superblockCount);
     this.openedAt = new Float64Array(superblockCount);
     this.emptySince = new Float64Array(superblockCount);

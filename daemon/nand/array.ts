@@ -1,4 +1,6 @@
 import { assert } from '../base/assert.ts';
+import { BlockTable } from './block-table.ts';
+import { type NandFailures, noFailures } from './failures.ts';
 import { describePage, type Geometry, pageInBlockOf, ppnOf, superblockOf, unitOf } from './geometry.ts';
 import type { Media } from './media.ts';
 
@@ -12,13 +14,24 @@ export interface NandCounters {
   superblocksErased: number;
 }
 
+/** What the dies are like. */
+export interface Dies {
+  readonly spareBlocksPerUnit: number;
+  readonly failures: NandFailures;
+}
+
+/** Dies without a fault. */
+const perfectDies: Dies = { spareBlocksPerUnit: 0, failures: noFailures };
+
 /**
  * NAND rules over the cells, enforced: pages of a die's block are programmed in order, once, until the block is erased;
- * only programmed pages are read. A broken rule is a bug of the room above and stops the drive.
+ * only programmed pages are read. A broken rule is a bug of the room above and stops the drive. That a block fails is no
+ * broken rule: programs and erases say whether they succeeded, as NAND's status register does.
  */
 export class NandArray {
   readonly geometry: Geometry;
   readonly media: Media;
+  readonly blocks: BlockTable;
   readonly counters: NandCounters = {
     programs: { block: 0, kv: 0, gc: 0 },
     reads: { block: 0, kv: 0, gc: 0 },
@@ -26,11 +39,28 @@ export class NandArray {
   };
   /** [superblock][unit]: page that may be programmed next; pagesPerBlock: none until it is erased. */
   readonly #nextPage: Uint16Array;
+  /** [superblock]: pages that may still be programmed. */
+  readonly #freePages: Uint32Array;
+  readonly #failures: NandFailures;
 
-  constructor(geometry: Geometry, media: Media) {
+  constructor(geometry: Geometry, media: Media, dies: Dies = perfectDies) {
     this.geometry = geometry;
     this.media = media;
+    this.blocks = new BlockTable(geometry, dies.spareBlocksPerUnit);
+    this.#failures = dies.failures;
     this.#nextPage = new Uint16Array(geometry.superblockCount * geometry.unitCount).fill(geometry.pagesPerBlock);
+    this.#freePages = new Uint32Array(geometry.superblockCount);
+  }
+
+  /** Of a new drive: which blocks the maker has marked. */
+  markFactoryBad(): void {
+    const { unitCount, blocksPerUnit } = this.blocks;
+    for (let unit = 0; unit < unitCount; unit++) {
+      for (let block = 0; block < blocksPerUnit; block++) {
+        if (!this.#failures.isFactoryBad(unit, block)) continue;
+        this.blocks.markBad({ unit, block, reason: 'factory', eraseCount: 0 });
+      }
+    }
   }
 
   nextPage(superblock: number, unit: number): number {
@@ -40,30 +70,67 @@ export class NandArray {
   /** After a start: what the last run left of an open block. */
   restoreNextPage(superblock: number, unit: number, page: number): void {
     assert(page <= this.geometry.pagesPerBlock, `page ${page} of a block`);
-    this.#nextPage[superblock * this.geometry.unitCount + unit] = page;
+    this.#setNextPage(superblock, unit, page);
   }
 
-  /** Erases a superblock; `header` is what stands in its header from now on. */
-  erase(superblock: number, header: Uint8Array): void {
+  #setNextPage(superblock: number, unit: number, page: number): void {
+    const index = superblock * this.geometry.unitCount + unit;
+    this.#freePages[superblock]! += this.#nextPage[index]! - page;
+    this.#nextPage[index] = page;
+  }
+
+  /**
+   * Erases a superblock; `header` is what stands in its header from now on. Blocks that are bad, or fail now, are replaced
+   * by spares. False if a unit has none left: the superblock is retired.
+   */
+  erase(superblock: number, header: Uint8Array): boolean {
+    const { unitCount } = this.geometry;
+    for (let unit = 0; unit < unitCount; unit++) {
+      if (this.#eraseBlock(superblock, unit)) continue;
+      this.blocks.retire(superblock);
+      return false;
+    }
     // If the disk refuses, the blocks stay as they are.
     this.media.writeSuperblockHeader(superblock, header);
-    const first = superblock * this.geometry.unitCount;
-    this.#nextPage.fill(0, first, first + this.geometry.unitCount);
+    this.blocks.erased(superblock);
+    for (let unit = 0; unit < unitCount; unit++) this.#setNextPage(superblock, unit, 0);
     this.counters.superblocksErased++;
+    return true;
   }
 
-  program(ppn: number, data: Uint8Array, oob: Uint8Array, cause: NandCause): void {
-    const { geometry } = this;
+  #eraseBlock(superblock: number, unit: number): boolean {
+    const { blocks } = this;
+    for (;;) {
+      const block = blocks.blockAt(superblock, unit);
+      if (!blocks.isBad(unit, block)) {
+        const cycle = blocks.eraseCountAt(superblock, unit) + 1;
+        if (!this.#failures.eraseFails(superblock, unit, block, cycle)) return true;
+        blocks.fail(superblock, unit, 'erase', cycle);
+      }
+      if (!blocks.replace(superblock, unit)) return false;
+    }
+  }
+
+  /** False if it failed: the page holds nothing, and its block takes no more pages until the superblock is erased. */
+  program(ppn: number, data: Uint8Array, oob: Uint8Array, cause: NandCause): boolean {
+    const { geometry, blocks } = this;
     const superblock = superblockOf(geometry, ppn);
     const unit = unitOf(geometry, ppn);
     const page = pageInBlockOf(geometry, ppn);
     const next = this.nextPage(superblock, unit);
     assert(page === next, `program of ${describePage(geometry, ppn)} out of order: page ${next} is next`);
     assert(data.length === geometry.pageSizeBytes, 'a program is a whole page');
-    // The page counts as used even if the program fails: real cells would be half charged.
-    this.#nextPage[superblock * geometry.unitCount + unit] = page + 1;
+    const cycle = blocks.eraseCountAt(superblock, unit);
+    if (this.#failures.programFails(ppn, blocks.blockAt(superblock, unit), cycle)) {
+      this.#setNextPage(superblock, unit, geometry.pagesPerBlock);
+      blocks.fail(superblock, unit, 'program', cycle);
+      return false;
+    }
+    // The page counts as used even if the disk refuses: real cells would be half charged.
+    this.#setNextPage(superblock, unit, page + 1);
     this.media.program(ppn, data, oob);
     this.counters.programs[cause]++;
+    return true;
   }
 
   /** Reads part of the cells; every page touched must be programmed. */
@@ -85,11 +152,7 @@ export class NandArray {
 
   /** Pages of the superblock that can still be programmed. */
   freePages(superblock: number): number {
-    let free = 0;
-    for (let unit = 0; unit < this.geometry.unitCount; unit++) {
-      free += this.geometry.pagesPerBlock - this.nextPage(superblock, unit);
-    }
-    return free;
+    return this.#freePages[superblock]!;
   }
 
   nextPpn(superblock: number, unit: number): number {

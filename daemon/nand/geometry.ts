@@ -98,6 +98,15 @@ export function planGeometry(request: GeometryRequest): Geometry {
   return geometry;
 }
 
+/** Superblocks that each namespace can't do without: its capacity, and what stands half full or works for it. */
+export function neededSuperblocks(geometry: Geometry): { block: number; kv: number } {
+  const superblockBytes = geometry.pagesPerSuperblock * geometry.pageSizeBytes;
+  return {
+    block: Math.ceil(geometry.blockCapacityBytes / superblockBytes) + RESERVE_SUPERBLOCKS.block,
+    kv: Math.ceil(geometry.kvCapacityBytes / superblockBytes) + RESERVE_SUPERBLOCKS.kv,
+  };
+}
+
 type StoredGeometry = Pick<
   Geometry,
   | 'pageSizeBytes'

@@ -3,7 +3,7 @@ import type { MetaChange, MetaKey, MetaRecord, MetaStore } from '../../daemon/me
 import type { Random } from '../../daemon/base/random.ts';
 import type { FtlStores } from '../../daemon/ftl/ftl.ts';
 import type { StagingSegment, StagingStore } from '../../daemon/ftl/staging-log.ts';
-import { idealChip } from '../../daemon/nand/chip.ts';
+import { type Chip, idealChip } from '../../daemon/nand/chip.ts';
 import { type Geometry, type GeometryRequest, planGeometry } from '../../daemon/nand/geometry.ts';
 import { MediaMemory, type UnsyncedFate } from '../../daemon/nand/media-memory.ts';
 
@@ -127,9 +127,11 @@ export class MemoryDriveStores {
   readonly staging = new StagingMemory();
 
   readonly request: Partial<GeometryRequest>;
+  readonly chip: Chip;
 
-  constructor(request: Partial<GeometryRequest> = {}) {
+  constructor(request: Partial<GeometryRequest> = {}, chip: Chip = idealChip) {
     this.request = request;
+    this.chip = chip;
     this.geometry = planGeometry({
       blockCapacityBytes: 4 * 2 ** 20,
       kvCapacityBytes: 4 * 2 ** 20,
@@ -143,11 +145,11 @@ export class MemoryDriveStores {
   }
 
   stores(): FtlStores {
-    const { geometry, media, meta, staging } = this;
+    const { geometry, chip, media, meta, staging } = this;
     return {
       uuid: new Uint8Array(16).fill(7),
       geometry,
-      chip: idealChip,
+      chip,
       media,
       meta,
       staging,
@@ -157,7 +159,7 @@ export class MemoryDriveStores {
 
   /** What the next start finds. The run before the cut goes on in its own world, unseen. */
   afterPowerCut(random: Random): MemoryDriveStores {
-    const left = new MemoryDriveStores(this.request);
+    const left = new MemoryDriveStores(this.request, this.chip);
     this.media.copyTo(left.media);
     for (const [key, record] of this.meta.records) left.meta.records.set(key, structuredClone(record));
     for (const [number, segment] of this.staging.segments) left.staging.segments.set(number, segment.copy());

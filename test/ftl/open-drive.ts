@@ -2,7 +2,7 @@ import { createArena } from '../../daemon/base/arena.ts';
 import { systemClock } from '../../daemon/base/clock.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
 import type { Random } from '../../daemon/base/random.ts';
-import { Ftl, type FtlStores } from '../../daemon/ftl/ftl.ts';
+import { Ftl, type FtlModules, type FtlStores } from '../../daemon/ftl/ftl.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { PageKeeper } from './page-keeper.ts';
 
@@ -12,11 +12,15 @@ export interface OpenDrive {
 }
 
 /** Opens a drive whose KV room is a PageKeeper. */
-export async function openDrive(stores: FtlStores, random: Random): Promise<OpenDrive> {
-  const arena = createArena(4 * 2 ** 20);
+export async function openDrive(
+  stores: FtlStores,
+  random: Random,
+  replaced: Partial<FtlModules> = {},
+): Promise<OpenDrive> {
+  const arena = replaced.arena ?? createArena(4 * 2 ** 20);
   const kernels = loadKernels('wasm', { memory: arena.memory });
   const keeper = new PageKeeper(arena);
-  const modules = { arena, kernels, clock: systemClock, random, logger: silentLogger, kvRecovery: keeper };
+  const modules = { arena, kernels, clock: systemClock, random, logger: silentLogger, kvRecovery: keeper, ...replaced };
   return { ftl: await Ftl.open(stores, modules), keeper };
 }
 

@@ -23,7 +23,7 @@ function makeArray(): NandArray {
 test("pages of a die's block are programmed in order and once", () => {
   const array = makeArray();
   array.erase(3, header);
-  const program = (superblock: number, number: number, unit: number): void =>
+  const program = (superblock: number, number: number, unit: number): boolean =>
     array.program(ppnOf(geometry, superblock, number, unit), page, oob, 'kv');
   program(3, 0, 0);
   assert.throws(() => program(3, 0, 0), /out of order: page 1 is next/, 'programmed twice');

@@ -1,0 +1,29 @@
+import type { Allocator, PageTarget } from './allocator.ts';
+import type { Flash, PageEntries } from './flash.ts';
+
+/** Programs pages for hosts and for garbage collection: wherever they belong, and elsewhere if cells fail. */
+export class PageWriter {
+  readonly #allocator: Allocator;
+  readonly #flash: Flash;
+
+  constructor(modules: { readonly allocator: Allocator; readonly flash: Flash }) {
+    this.#allocator = modules.allocator;
+    this.#flash = modules.flash;
+  }
+
+  /**
+   * Programs a page and returns its number. A program that fails costs its block the rest of its pages; each try has
+   * fewer left, so this ends. DriveError writeFault if so many failed that no room is left, or if the disk refuses.
+   */
+  write(target: PageTarget, data: Uint8Array, entries: PageEntries): number {
+    const cause = target.role === 'gc' ? 'gc' : target.pool;
+    for (;;) {
+      const page = this.#allocator.take(target);
+      try {
+        if (this.#flash.program(page.ppn, data, entries, cause)) return page.ppn;
+      } finally {
+        this.#allocator.settle(page);
+      }
+    }
+  }
+}

@@ -35,7 +35,10 @@ export function runFabricsCommand(queue: Queue, slot: CommandSlot, host: QueueHo
   const type = slot.bytes[connectCommand.offsetOf.fctype];
   if (type === fabricsTypes.connect.opcode) return host.connect(queue, slot);
   if (queue.identity === undefined) return answer('commandSequence');
-  if (slot.capsule.length > 0) return answer('sglInvalid');
+  // Linux describes the data that there is none of.
+  const sgl = parseSgl(slot.bytes, connectCommand.offsetOf.sgl);
+  if (!sgl.ok) return answer(sgl.error);
+  if (sgl.value.kind !== 'none' || slot.capsule.length > 0) return answer('sglInvalid');
   switch (type) {
     case fabricsTypes.propertyGet.opcode:
       return propertyGet(queue, slot.bytes);

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { unpackBits, unpackBits64 } from '../../spec/bits.ts';
 import { errorTable, type ErrorCode } from '../../spec/errors.ts';
-import { capBits, cstsBits, NVME_VERSION } from '../../spec/fabrics.ts';
+import { capBits, cstsBits, NVME_VERSION, propertyGetCommand } from '../../spec/fabrics.ts';
 import { BLOCK_NSID } from '../../spec/kv-commands.ts';
-import { adminOpcodes, nvmOpcodes } from '../../spec/opcodes.ts';
+import { adminOpcodes, FABRICS_OPCODE, fabricsTypes, nvmOpcodes } from '../../spec/opcodes.ts';
+import { encodeSgl } from '../../spec/sgl.ts';
 import { type ControllerState, controllerTransitions } from '../../daemon/controller/controller-state.ts';
 import { connectionTransitions } from '../../daemon/transport/connection-state.ts';
 import { CC_ENABLED, createRig, PROPERTY_CC, PROPERTY_CSTS, type Rig } from './rig.ts';
@@ -51,6 +52,20 @@ describe('properties', () => {
     assert.equal((await host.propertySet(PROPERTY_CC, 0x8000_0000)).status, invalid);
     assert.equal((await host.propertySet(PROPERTY_CC, CC_ENABLED, 1)).status, invalid);
     assert.equal((await host.propertyGet(PROPERTY_CC)).dw0, 0);
+  });
+
+  test('take a descriptor of no data, as Linux sends it, sixteen zeros, and no other', async (t) => {
+    const host = await connected(await createRig(t));
+    const get = async (sgl: Uint8Array) => {
+      const { propertyGet } = fabricsTypes;
+      const fields = { opcode: FABRICS_OPCODE, flags: 0x40, commandId: host.commandId(), fctype: propertyGet.opcode };
+      host.write(host.capsuleBytes(propertyGetCommand.encode({ ...fields, ofst: PROPERTY_CSTS, sgl })));
+      return (await host.completion()).status;
+    };
+    assert.equal(await get(encodeSgl({ kind: 'none' })), 0);
+    assert.equal(await get(new Uint8Array(16)), 0);
+    assert.equal(await get(encodeSgl({ kind: 'transport', length: 4 })), statusOf('sglInvalid'));
+    assert.equal(await get(new Uint8Array(16).fill(0x20)), statusOf('sglType'));
   });
 
   test('are for the admin queue', async (t) => {

@@ -270,6 +270,7 @@ export class RawHost {
       flags: SGL_FLAGS,
       commandId,
       fctype,
+      sgl: encodeSgl({ kind: 'none' }),
       attrib: size,
       ofst: offset,
     });

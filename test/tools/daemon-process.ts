@@ -19,11 +19,11 @@ export class DaemonProcess {
   said = '';
 
   /** Formats a drive of 4 KiB pages. */
-  constructor(kvCapacity = '64MiB') {
+  constructor(kvCapacity = '64MiB', blockCapacity = '16MiB') {
     this.#parent = mkdtempSync(join(tmpdir(), 'attndrive-test-'));
     this.folder = join(this.#parent, 'drive');
     this.runtimeFolder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'attndrive-test-'));
-    const capacities = ['--block-capacity', '16MiB', '--kv-capacity', kvCapacity, '--page-size', '4KiB'];
+    const capacities = ['--block-capacity', blockCapacity, '--kv-capacity', kvCapacity, '--page-size', '4KiB'];
     const { status, stderr } = attndrive(['format', this.folder, ...capacities]);
     assert.equal(status, 0, stderr);
   }

@@ -1,0 +1,18 @@
+/** Everything that the stock Linux host and nvme-cli do with a drive, for one kernel. */
+import { after, before, describe } from 'node:test';
+import { adminTests } from './admin-tests.ts';
+import { blockTests } from './block-tests.ts';
+import type { KernelSeries } from './debian-packages.ts';
+import { kvTests } from './kv-tests.ts';
+import { LinuxRig } from './linux-rig.ts';
+
+export function linuxSuite(series: KernelSeries): void {
+  describe(`Linux ${series}`, () => {
+    const rig = new LinuxRig(series);
+    before(() => rig.start());
+    after(() => rig.stop());
+    adminTests(rig);
+    blockTests(rig);
+    kvTests(rig);
+  });
+}

@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
-import { verifyPolicies, type VerifyPolicy } from './attention/page-sums.ts';
 import { DriveError } from './base/errors.ts';
+import { verifyPolicies, type VerifyPolicy } from './ftl/verify-policy.ts';
 import { type KernelName, kernelNames } from './kernels/contract.ts';
 
 /** A TCP address to listen on. Port 0: any free port. */
@@ -28,7 +28,7 @@ export interface DaemonOptions {
   readonly cacheBytes?: number | undefined;
   /** Longest time, in milliseconds, that completed but unflushed changes stay without a checkpoint. Default 1000. */
   readonly checkpointIntervalMs?: number | undefined;
-  /** When pages of the mapped media are checked: always (default) or first-use. */
+  /** When flash pages are checked: first-use (default) or always. */
   readonly verify?: string | undefined;
   readonly logLevel?: string | undefined;
 }
@@ -58,7 +58,7 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
   if (!allowedKernels.includes(kernels)) refuse('kernels', kernels, allowedKernels.join(', '));
   const logLevel = options.logLevel ?? 'info';
   if (!(logLevels as readonly string[]).includes(logLevel)) refuse('log level', logLevel, logLevels.join(', '));
-  const verify = options.verify ?? 'always';
+  const verify = options.verify ?? 'first-use';
   if (!(verifyPolicies as readonly string[]).includes(verify)) refuse('verify', verify, verifyPolicies.join(', '));
   return Object.freeze({
     tcp: address('tcp', options.tcp ?? '127.0.0.1:4420'),

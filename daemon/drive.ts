@@ -115,6 +115,7 @@ export class Drive implements RunningDrive {
           random,
           logger: ftlLogger,
           kvRecovery,
+          verify: this.options.config.verify,
         });
         this.#scheduleCheckpoint();
       },

@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import type { KvPages, Ppn } from '../ftl/contract.ts';
+import type { VerifyPolicy } from '../ftl/verify-policy.ts';
 import type { KernelName, Kernels } from '../kernels/contract.ts';
 import type { KvStore } from '../kv/contract.ts';
 import { Command } from './command.ts';
@@ -14,7 +15,7 @@ import { type CellAccess, CellReader } from '../nand/cell-reader.ts';
 import { JOB_PAGES_MAX, planTargets, releasePlan } from './plan.ts';
 import { Pool } from './pool.ts';
 import { Scheduler } from './scheduler.ts';
-import { PageSums, type VerifyPolicy } from './page-sums.ts';
+import { PageSums } from './page-sums.ts';
 import type { UnitModules } from './unit.ts';
 
 const MIB = 2 ** 20;
@@ -28,7 +29,7 @@ export interface AttentionSettings {
   readonly frameCacheBytes: number;
   /** Partials, job lists and converted queries of units in progress, in the arena. */
   readonly scratchBytesMax?: number;
-  /** Default always. */
+  /** Default first-use. */
   readonly verify?: VerifyPolicy;
   /** The flash, as threads read it. */
   readonly media: CellAccess;
@@ -106,12 +107,12 @@ export class Attention implements AttentionEngine {
     const { arena, kernels, pages } = modules;
     this.#reader = new CellReader(settings.media);
     this.#frames = kernels.canMapMedia
-      ? createMappedFrames((page) => this.#reader.cellOffset(page))
+      ? createMappedFrames((page) => this.#reader.cellOffset(page), pages)
       : new FrameCache({ sizeBytes: settings.frameCacheBytes, frameSizeBytes: pages.pageSizeBytes }, { arena, pages });
     const words = new Uint32Array(arena.buffer);
     const floats = new Float32Array(arena.buffer);
     // A frame cache holds its own copies, checked as they were loaded.
-    const isChecking = kernels.canMapMedia && settings.verify !== 'first-use';
+    const isChecking = kernels.canMapMedia && settings.verify === 'always';
     const sums = isChecking ? new PageSums(settings.media.geometry.pageCount) : undefined;
     this.#unitModules = { arena, words, floats, kernels, frames: this.#frames, pages, sums };
     this.#scheduler = new Scheduler(
@@ -200,11 +201,8 @@ export class Attention implements AttentionEngine {
   #isSmall(command: Command): boolean {
     if (command.walkBytes > (this.#settings.inlineBytesMax ?? 128 * 1024)) return false;
     if (this.#frames.available < JOB_PAGES_MAX) return false;
-    const { pages } = this.#modules;
     return command.plans.every((plan) => {
-      for (const page of plan.pages) {
-        if (!pages.isVerified(page as Ppn) || !this.#frames.isResident(page as Ppn)) return false;
-      }
+      for (const page of plan.pages) if (!this.#frames.isReady(page as Ppn)) return false;
       return true;
     });
   }

@@ -96,6 +96,11 @@ export class FrameCache implements FrameSource {
     return this.#state[handle] === states.loaded;
   }
 
+  /** A copy in memory stays what it was when it was loaded, whatever becomes of the cells. */
+  isChecked(handle: number): boolean {
+    return this.isLoaded(handle);
+  }
+
   release(handle: number, loaded: boolean): void {
     assert(this.#userCount[handle]! > 0, `frame ${handle} is in use`);
     if (loaded && this.#state[handle] === states.loading && this.#page[handle] !== NOBODY) {
@@ -108,7 +113,7 @@ export class FrameCache implements FrameSource {
     else this.#empty(handle);
   }
 
-  isResident(page: Ppn): boolean {
+  isReady(page: Ppn): boolean {
     const frame = this.#lookUp(page);
     return frame !== NO_FRAME && this.#state[frame] === states.loaded;
   }

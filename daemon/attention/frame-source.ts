@@ -1,4 +1,4 @@
-import type { Ppn } from '../ftl/contract.ts';
+import type { KvPages, Ppn } from '../ftl/contract.ts';
 import { frameArenas } from '../kernels/contract.ts';
 
 /** Where jobs find the bytes of flash pages. */
@@ -13,10 +13,12 @@ export interface FrameSource {
   offset(handle: number): number;
   /** Whether the page's bytes lie in the frame already; if not, the job that took it must load them. */
   isLoaded(handle: number): boolean;
+  /** Whether the bytes were checked since they came to lie where they are. */
+  isChecked(handle: number): boolean;
   /** `loaded`: the bytes are there and right. */
   release(handle: number, loaded: boolean): void;
-  /** Whether `acquire` would give a loaded frame. */
-  isResident(page: Ppn): boolean;
+  /** Whether `acquire` would give a frame that is loaded and checked. */
+  isReady(page: Ppn): boolean;
   snapshot(): FrameSourceSnapshot;
 }
 
@@ -30,15 +32,16 @@ export interface FrameSourceSnapshot {
 }
 
 /** Frames of kernels that map the media file: every page is where the file has it, and a handle is the page. */
-export function createMappedFrames(cellOffset: (page: Ppn) => number): FrameSource {
+export function createMappedFrames(cellOffset: (page: Ppn) => number, pages: Pick<KvPages, 'isVerified'>): FrameSource {
   return {
     arenaCode: frameArenas.media,
     available: Number.POSITIVE_INFINITY,
     acquire: (page) => page,
     offset: (handle) => cellOffset(handle as Ppn),
     isLoaded: () => true,
+    isChecked: (handle) => pages.isVerified(handle as Ppn),
     release: () => undefined,
-    isResident: () => true,
+    isReady: (page) => pages.isVerified(page),
     snapshot: () => ({ kind: 'mapping', frameCount: 0, framesInUse: 0, hits: 0, misses: 0, evictions: 0 }),
   };
 }

@@ -35,7 +35,7 @@ export interface UnitModules {
   readonly floats: Float32Array;
   readonly kernels: Pick<Kernels, 'convert'>;
   readonly frames: FrameSource;
-  readonly pages: Pick<KvPages, 'isVerified' | 'markVerified' | 'eraseCount'>;
+  readonly pages: Pick<KvPages, 'markVerified' | 'eraseCount'>;
   /** Where mapped pages are checked at every use; undefined: at first use. */
   readonly sums: PageSums | undefined;
 }
@@ -370,9 +370,9 @@ export class Unit {
     const eraseCount = pages.eraseCount(page);
     // Bytes that come from the file anew may have changed there since they were checked.
     const isLoaded = frames.isLoaded(handle);
-    const isTrusted = isLoaded && pages.isVerified(page);
-    if (isTrusted && !sums) return;
-    const isKnown = isTrusted && sums?.isKnown(page, eraseCount) === true;
+    const isChecked = isLoaded && frames.isChecked(handle);
+    if (isChecked && !sums) return;
+    const isKnown = isChecked && sums?.isKnown(page, eraseCount) === true;
     const flags = (isLoaded ? 0 : pageFlags.load) | pageFlags.check | (isKnown ? pageFlags.sumKnown : 0);
     const at = (this.#base + this.#scratch.pages + this.#page * pageRecord.sizeBytes) >>> 2;
     words[at + pageWords.page] = page;

@@ -182,6 +182,7 @@ export class Allocator {
   /** False if it has turned out bad. */
   #open(superblock: number, pool: Pool): boolean {
     const superblocks = this.#superblocks;
+    assert(superblocks.pinCount(superblock) === 0, `nobody reads superblock ${superblock} when it is erased`);
     const epoch = superblocks.epoch[superblock]! + 1;
     const openTag = this.#random.nextUint32();
     const operation = this.#operations.next();

@@ -1,12 +1,12 @@
 import { SLOT_BYTES, oobEntry, oobFlags, oobKinds } from '../../spec/media-format/oob.ts';
 import type { StructValue } from '../../spec/struct.ts';
-import type { Arena } from '../base/arena.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
-import type { Kernels } from '../kernels/contract.ts';
+import type { Checksum } from '../kernels/checksum.ts';
 import type { NandArray, NandCause } from '../nand/array.ts';
 import { describePage, type Geometry, oobBytesPerPage } from '../nand/geometry.ts';
 import type { Superblocks } from './superblocks.ts';
+import type { VerifyPolicy } from './verify-policy.ts';
 
 export type OobEntry = StructValue<(typeof oobEntry)['fields']>;
 
@@ -20,24 +20,21 @@ export class Flash {
   readonly geometry: Geometry;
   readonly array: NandArray;
   readonly superblocks: Superblocks;
-  readonly #arena: Arena;
-  readonly #kernels: Kernels;
+  readonly #checksum: Checksum;
+  readonly #verify: VerifyPolicy;
   readonly #oob: Uint8Array;
   unrecoveredReadCount = 0;
 
-  constructor(modules: { array: NandArray; superblocks: Superblocks; arena: Arena; kernels: Kernels }) {
+  constructor(
+    options: { readonly verify: VerifyPolicy },
+    modules: { array: NandArray; superblocks: Superblocks; checksum: Checksum },
+  ) {
+    this.#verify = options.verify;
     this.array = modules.array;
     this.geometry = modules.array.geometry;
     this.superblocks = modules.superblocks;
-    this.#arena = modules.arena;
-    this.#kernels = modules.kernels;
+    this.#checksum = modules.checksum;
     this.#oob = new Uint8Array(oobBytesPerPage(this.geometry));
-  }
-
-  /** CRC32C of bytes, by the kernels if they lie in the arena. */
-  sum(bytes: Uint8Array): number {
-    if (bytes.buffer === (this.#arena.buffer as unknown)) return this.#kernels.crc32c(bytes.byteOffset, bytes.length);
-    return crc32c(bytes);
   }
 
   /**
@@ -56,7 +53,7 @@ export class Flash {
       if (entry === undefined) continue;
       const at = slot * oobEntry.sizeBytes;
       const summed = entry.kind === oobKinds.kv ? data : data.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES);
-      const dataCrc32c = entry.dataCrc32c ?? this.sum(summed);
+      const dataCrc32c = entry.dataCrc32c ?? this.#checksum.of(summed);
       oobEntry.encode({ ...entry, epoch, openTag, dataCrc32c }, oob, at);
       view.setUint32(at + CHECKED_BYTES, crc32c(oob.subarray(at, at + CHECKED_BYTES)), true);
     }
@@ -74,13 +71,14 @@ export class Flash {
   }
 
   /**
-   * Reads slots that lie one after another (they may cross pages), and checks those that were not checked yet.
-   * `lbas` gives each slot's LBA. DriveError unrecoveredRead. The caller holds a pin.
+   * Reads slots that lie one after another (they may cross pages), and checks those that the policy says to check.
+   * `lbas` gives each slot's LBA. DriveError unrecoveredRead. The caller holds a pin: cells change, and are taken for
+   * checked, only where nobody holds one.
    */
   async readBlockSlots(firstSlot: number, lbas: readonly number[], target: Uint8Array): Promise<void> {
     const cells = this.readCells(firstSlot * SLOT_BYTES, target, 'block', `LBA ${lbas[0]}`);
-    const isVerified = lbas.every((_, i) => this.superblocks.isVerified(firstSlot + i));
-    const oob = await both(isVerified ? undefined : this.#readOobOf(firstSlot, lbas.length), cells);
+    const isTrusted = lbas.every((_, i) => this.isTrusted(firstSlot + i));
+    const oob = await both(isTrusted ? undefined : this.#readOobOf(firstSlot, lbas.length), cells);
     if (oob === undefined) return;
     const { slotsPerPage } = this.geometry;
     const firstPpn = Math.floor(firstSlot / slotsPerPage);
@@ -91,29 +89,44 @@ export class Flash {
     }
   }
 
-  /** Checks a slot's bytes against its entry unless that was done before. DriveError unrecoveredRead. */
+  /** Whether the bytes of a slot may be used without a look at their checksum. */
+  isTrusted(slot: number): boolean {
+    return this.#verify === 'first-use' && this.superblocks.isVerified(slot);
+  }
+
+  /** Checks a slot's bytes against its entry. DriveError unrecoveredRead. */
   checkBlockSlot(slot: number, entry: OobEntry | undefined, lba: number, bytes: Uint8Array): void {
-    if (this.superblocks.isVerified(slot)) return;
-    const isRight = entry?.kind === oobKinds.block && entry.logical === lba && entry.dataCrc32c === this.sum(bytes);
+    const isRight = entry?.kind === oobKinds.block && entry.logical === lba && this.#isIntact(entry, bytes);
     if (!isRight) throw this.unrecovered(Math.floor(slot / this.geometry.slotsPerPage), `LBA ${lba}`);
     this.superblocks.markVerified(slot);
   }
 
-  /** Reads one KV page and checks it if it was not checked yet. The caller holds a pin. */
+  /** Reads one KV page and checks it if the policy says so. The caller holds a pin. */
   async readKvPage(ppn: number, lpn: number, target: Uint8Array): Promise<void> {
     const slot = ppn * this.geometry.slotsPerPage;
     const cells = this.readCells(ppn * this.geometry.pageSizeBytes, target, 'kv', `KV page ${lpn}`);
-    const oob = await both(this.superblocks.isVerified(slot) ? undefined : this.#readOobOf(slot, 1), cells);
+    const oob = await both(this.isTrusted(slot) ? undefined : this.#readOobOf(slot, 1), cells);
     if (oob !== undefined) this.checkKvPage(ppn, this.checkedEntry(ppn, oob, 0), lpn, target);
   }
 
-  /** Checks a page's bytes against its entry unless that was done before. DriveError unrecoveredRead. */
+  /** Checks a page's bytes against its entry. DriveError unrecoveredRead. */
   checkKvPage(ppn: number, entry: OobEntry | undefined, lpn: number, bytes: Uint8Array): void {
     const slot = ppn * this.geometry.slotsPerPage;
-    if (this.superblocks.isVerified(slot)) return;
-    const isRight = entry?.kind === oobKinds.kv && entry.logical === lpn && entry.dataCrc32c === this.sum(bytes);
+    const isRight = entry?.kind === oobKinds.kv && entry.logical === lpn && this.#isIntact(entry, bytes);
     if (!isRight) throw this.unrecovered(ppn, `KV page ${lpn}`);
     this.superblocks.markVerified(slot);
+  }
+
+  #isIntact(entry: OobEntry, bytes: Uint8Array): boolean {
+    return entry.dataCrc32c === this.#checksum.of(bytes);
+  }
+
+  /** Whether the bytes of a slot (of a whole page for KV) are those that its entry was made for. */
+  isSlotIntact(entry: OobEntry, slot: number, page: Uint8Array): boolean {
+    return this.#isIntact(
+      entry,
+      entry.kind === oobKinds.kv ? page : page.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES),
+    );
   }
 
   /** Reads cells without checking them. DriveError unrecoveredRead names the first page. `what` it holds. */

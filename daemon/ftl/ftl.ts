@@ -2,6 +2,7 @@ import type { Arena } from '../base/arena.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Random } from '../base/random.ts';
+import { Checksum } from '../kernels/checksum.ts';
 import type { Kernels } from '../kernels/contract.ts';
 import type { MetaStore } from '../meta/contract.ts';
 import { LmdbStore } from '../meta/store.ts';
@@ -35,6 +36,7 @@ import { takeSnapshot, takeSuperblocks } from './snapshot.ts';
 import { Space } from './space.ts';
 import { StagingFile, StagingFolder, type StagingStore } from './staging-log.ts';
 import { Superblocks } from './superblocks.ts';
+import type { VerifyPolicy } from './verify-policy.ts';
 
 /** What a drive stands on: files, or memory in tests and simulations. */
 export interface FtlStores {
@@ -58,6 +60,8 @@ export interface FtlModules {
   readonly kvRecovery: KvRecovery & Partial<CheckpointParticipant>;
   /** Which programs and erases fail. Default: what the nature of the drive's chip makes fail. */
   readonly failures?: NandFailures;
+  /** Default first-use. */
+  readonly verify?: VerifyPolicy;
 }
 
 class Operations implements OperationCounter {
@@ -116,7 +120,7 @@ export class Ftl implements FtlDrive {
   unsafeShutdownCount = 0;
 
   private constructor(stores: FtlStores, modules: FtlModules) {
-    const { arena, kernels, random, logger } = modules;
+    const { arena, random, logger, verify = 'first-use' } = modules;
     const { geometry, chip, media, meta } = stores;
     this.#stores = stores;
     this.geometry = geometry;
@@ -126,11 +130,13 @@ export class Ftl implements FtlDrive {
     const failures = modules.failures ?? natureOf(chip, geometry);
     const array = new NandArray(geometry, media, { spareBlocksPerUnit: chip.spareBlocksPerUnit, failures });
     const superblocks = new Superblocks(geometry, array.blocks.eraseCounts);
-    const flash = new Flash({ array, superblocks, arena, kernels });
+    const checksum = new Checksum(modules);
+    const flash = new Flash({ verify }, { array, superblocks, checksum });
     const allocator = new Allocator({ superblocks, array, operations, random });
     const writer = new PageWriter({ allocator, flash });
     const appended = (): void => this.durability.appended();
-    const staging = new StagingFile({ uuid: stores.uuid }, { store: stores.staging, operations, appended });
+    const sum = (bytes: Uint8Array): number => checksum.of(bytes);
+    const staging = new StagingFile({ uuid: stores.uuid }, { store: stores.staging, operations, sum, appended });
     const checkpoint = (): Promise<void> => this.durability.flush();
     const owners = { block: lazily(() => this.blocks), kv: lazily(() => this.kv) };
     const collector = new GarbageCollector({ flash, allocator, writer, arena, owners, logger });

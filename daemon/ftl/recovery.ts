@@ -187,15 +187,10 @@ async function scanSuperblock(flash: Flash, superblock: number): Promise<FoundPa
     // A page that a power cut tore was not programmed.
     found.push({
       ppn,
-      entries: entries.map((entry, slot) => (entry && isIntact(entry, slot, page) ? entry : undefined)),
+      entries: entries.map((entry, slot) => (entry && flash.isSlotIntact(entry, slot, page) ? entry : undefined)),
     });
   }
   return found;
-}
-
-function isIntact(entry: OobEntry, slot: number, page: Uint8Array): boolean {
-  const bytes = entry.kind === oobKinds.kv ? page : page.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES);
-  return entry.dataCrc32c === crc32c(bytes);
 }
 
 type BlockEvent =

@@ -66,6 +66,7 @@ export class StagingFile implements StagingWriter {
   readonly #operations: OperationCounter;
   /** Called after each record. */
   readonly #appended: () => void;
+  readonly #sum: (bytes: Uint8Array) => number;
   #segment: StagingSegment | undefined;
   /** Segments before it that were not synced since their last record. */
   #older: StagingSegment[] = [];
@@ -77,9 +78,16 @@ export class StagingFile implements StagingWriter {
 
   constructor(
     options: { uuid: Uint8Array },
-    modules: { store: StagingStore; operations: OperationCounter; appended?: () => void },
+    modules: {
+      store: StagingStore;
+      operations: OperationCounter;
+      /** CRC32C of payloads. */
+      sum: (bytes: Uint8Array) => number;
+      appended?: () => void;
+    },
   ) {
     this.#appended = modules.appended ?? ((): void => undefined);
+    this.#sum = modules.sum;
     this.#uuid = options.uuid;
     this.#store = modules.store;
     this.#operations = modules.operations;
@@ -98,7 +106,7 @@ export class StagingFile implements StagingWriter {
         kind: stagingKinds[kind],
         operation,
         payloadBytes: payload.length,
-        payloadCrc32c: crc32c(payload),
+        payloadCrc32c: this.#sum(payload),
       },
       record,
     );
@@ -159,13 +167,39 @@ export class StagingFile implements StagingWriter {
     }
     for (const segment of segments) {
       const bytes = this.#store.read(segment);
-      const wholeBytes = yield* readSegment(bytes, segment, this.#uuid);
+      const wholeBytes = yield* this.#readSegment(bytes, segment);
       if (segment === start?.segment && wholeBytes < start.sizeBytes) {
         const what = `is damaged at byte ${wholeBytes}; it was synced up to byte ${start.sizeBytes}`;
         throw new DriveError('mediaFormat', `staging segment ${segment} ${what}`);
       }
       if (wholeBytes === 0 || wholeBytes < bytes.length) return;
     }
+  }
+
+  /** Yields the whole records at the beginning and returns how far they go. */
+  *#readSegment(bytes: Uint8Array, segment: number): Generator<StagedRecord, number> {
+    if (bytes.length < stagingSegmentHeader.sizeBytes) return 0;
+    const header = stagingSegmentHeader.decode(bytes);
+    // A power cut may leave a new segment without its header: nothing of it was ever promised.
+    if (header.crc32c !== crc32c(bytes.subarray(0, SEGMENT_CHECKED))) return 0;
+    if (header.magic !== STAGING_MAGIC || header.segment !== segment || Buffer.compare(header.uuid, this.#uuid) !== 0) {
+      throw new DriveError('mediaFormat', `staging segment ${segment} belongs to another drive`);
+    }
+    let at = stagingSegmentHeader.sizeBytes;
+    while (at + stagingRecord.sizeBytes <= bytes.length) {
+      const record = stagingRecord.decode(bytes, at);
+      const isHeaderRight =
+        record.magic === STAGING_RECORD_MAGIC && record.crc32c === crc32c(bytes.subarray(at, at + RECORD_CHECKED));
+      if (!isHeaderRight) return at;
+      const end = at + stagingRecord.sizeBytes + record.payloadBytes;
+      const payload = bytes.slice(at + stagingRecord.sizeBytes, end);
+      if (end > bytes.length || record.payloadCrc32c !== this.#sum(payload)) return at;
+      const kind = kindOfCode.get(record.kind);
+      if (kind === undefined) throw new DriveError('mediaFormat', `staging segment ${segment}: kind ${record.kind}`);
+      yield { operation: record.operation, kind, payload };
+      at += paddedSize(record.payloadBytes);
+    }
+    return at;
   }
 
   close(): void {
@@ -181,32 +215,6 @@ const paddedSize = (payloadBytes: number): number => Math.ceil((stagingRecord.si
 const kindOfCode = new Map<number, StagingKind>(
   Object.entries(stagingKinds).map(([kind, code]) => [code, kind as StagingKind]),
 );
-
-/** Yields the whole records at the beginning and returns how far they go. */
-function* readSegment(bytes: Uint8Array, segment: number, uuid: Uint8Array): Generator<StagedRecord, number> {
-  if (bytes.length < stagingSegmentHeader.sizeBytes) return 0;
-  const header = stagingSegmentHeader.decode(bytes);
-  // A power cut may leave a new segment without its header: nothing of it was ever promised.
-  if (header.crc32c !== crc32c(bytes.subarray(0, SEGMENT_CHECKED))) return 0;
-  if (header.magic !== STAGING_MAGIC || header.segment !== segment || Buffer.compare(header.uuid, uuid) !== 0) {
-    throw new DriveError('mediaFormat', `staging segment ${segment} belongs to another drive`);
-  }
-  let at = stagingSegmentHeader.sizeBytes;
-  while (at + stagingRecord.sizeBytes <= bytes.length) {
-    const record = stagingRecord.decode(bytes, at);
-    const isHeaderRight =
-      record.magic === STAGING_RECORD_MAGIC && record.crc32c === crc32c(bytes.subarray(at, at + RECORD_CHECKED));
-    if (!isHeaderRight) return at;
-    const end = at + stagingRecord.sizeBytes + record.payloadBytes;
-    const payload = bytes.slice(at + stagingRecord.sizeBytes, end);
-    if (end > bytes.length || record.payloadCrc32c !== crc32c(payload)) return at;
-    const kind = kindOfCode.get(record.kind);
-    if (kind === undefined) throw new DriveError('mediaFormat', `staging segment ${segment}: kind ${record.kind}`);
-    yield { operation: record.operation, kind, payload };
-    at += paddedSize(record.payloadBytes);
-  }
-  return at;
-}
 
 /** Segments as files `NNNNNNNN.log` in a folder. */
 export class StagingFolder implements StagingStore {

@@ -137,7 +137,9 @@ export class Superblocks {
     return (this.#verified[slot >>> 3]! & (1 << (slot & 7))) !== 0;
   }
 
+  /** Whoever saw it right holds a pin still: else it might have been erased since. */
   markVerified(slot: number): void {
+    assert(this.pinCount(this.superblockOfSlot(slot)) > 0, `slot ${slot} is pinned while it is checked`);
     this.#verified[slot >>> 3]! |= 1 << (slot & 7);
   }
 

@@ -68,7 +68,7 @@ for (const set of kernelSets) {
 
       test(`a bit that flips after its page was checked is found or not seen; ${workerCount} workers`, async () => {
         drive.verified.clear();
-        const engine = await openAttention(drive, { workerCount });
+        const engine = await openAttention(drive, { workerCount, verify: 'always' });
         for (let i = 0; i < 2; i++) await attendAndCheck(engine, broken, {}, {}, drive.tools);
         const page = drive.pageOf(broken, 0, 1, 1, 150);
         drive.flipBit(page, 8 * 17 + 3);
@@ -80,6 +80,25 @@ for (const set of kernelSets) {
         else if (!isFound) assertOutput(prepared, drive);
         drive.flipBit(page, 8 * 17 + 3);
         await attendAndCheck(engine, broken, {}, {}, drive.tools);
+        await engine.close();
+        drive.assertReleased();
+      });
+
+      test(`a page that was checked is not looked at again on first-use; ${workerCount} workers`, async () => {
+        drive.verified.clear();
+        const engine = await openAttention(drive, { workerCount, frameCacheBytes: 8 * 2 ** 20 });
+        await attendAndCheck(engine, broken, {}, {}, drive.tools);
+        const page = drive.pageOf(broken, 0, 1, 1, 150);
+        drive.flipBit(page, 8 * 17 + 3);
+        const prepared = prepare(broken, plainOptions, {}, drive.tools);
+        await engine.attend(plainOptions, [prepared.target]);
+        // Who changes cells clears the bit: mapped ones are then looked at, a copy in the frame cache needs no look.
+        drive.verified.delete(page);
+        const attended = engine.attend(plainOptions, [prepared.target]);
+        if (drive.kernels.canMapMedia) await assert.rejects(attended, rejectsWith('unrecoveredRead', page));
+        else await attended.then(() => assertOutput(prepared, drive));
+        assert.ok(!drive.verified.has(page), 'nobody has seen these cells right');
+        drive.flipBit(page, 8 * 17 + 3);
         await engine.close();
         drive.assertReleased();
       });

@@ -24,9 +24,9 @@ test('a loaded page stays until its frame is wanted, least recently used first',
   for (let n = 0; n < cache.frameCount; n++) cache.release(cache.acquire(page(n)), true);
   cache.release(cache.acquire(page(0)), true);
   cache.release(cache.acquire(page(1000)), true);
-  assert.equal(cache.isResident(page(0)), true, 'just used');
-  assert.equal(cache.isResident(page(1)), false, 'the oldest went');
-  assert.equal(cache.isResident(page(1000)), true);
+  assert.equal(cache.isReady(page(0)), true, 'just used');
+  assert.equal(cache.isReady(page(1)), false, 'the oldest went');
+  assert.equal(cache.isReady(page(1000)), true);
   assert.equal(cache.snapshot().evictions, 1);
   assert.equal(cache.snapshot().hits, 1);
 });
@@ -40,7 +40,7 @@ test('frames in use are never given away', () => {
   cache.release(handles[7]!, true);
   assert.equal(cache.available, 1);
   assert.equal(cache.acquire(page(5000)), handles[7], 'the only idle frame');
-  assert.equal(cache.isResident(page(7)), false);
+  assert.equal(cache.isReady(page(7)), false);
 });
 
 test('a page that is being loaded is loaded again into another frame, which is not kept', () => {
@@ -50,9 +50,9 @@ test('a page that is being loaded is loaded again into another frame, which is n
   assert.notEqual(first, second);
   assert.equal(cache.isLoaded(second), false);
   cache.release(second, true);
-  assert.equal(cache.isResident(page(3)), false, 'the first one is still loading');
+  assert.equal(cache.isReady(page(3)), false, 'the first one is still loading');
   cache.release(first, true);
-  assert.equal(cache.isResident(page(3)), true);
+  assert.equal(cache.isReady(page(3)), true);
   const third = cache.acquire(page(3));
   assert.equal(third, first);
   assert.equal(cache.isLoaded(third), true);
@@ -61,7 +61,7 @@ test('a page that is being loaded is loaded again into another frame, which is n
 test('what could not be loaded is not kept', () => {
   const { cache } = openCache();
   cache.release(cache.acquire(page(3)), false);
-  assert.equal(cache.isResident(page(3)), false);
+  assert.equal(cache.isReady(page(3)), false);
   assert.equal(cache.snapshot().framesInUse, 0);
 });
 
@@ -69,7 +69,7 @@ test('a frame from before an erase is not taken for what was programmed since', 
   const { cache, eraseCounts } = openCache();
   cache.release(cache.acquire(page(3)), true);
   eraseCounts.set(3, 1);
-  assert.equal(cache.isResident(page(3)), false);
+  assert.equal(cache.isReady(page(3)), false);
   assert.equal(cache.isLoaded(cache.acquire(page(3))), false);
 });
 

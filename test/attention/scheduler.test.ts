@@ -91,9 +91,9 @@ function run(random: Random, prepared: readonly Prepared[]): void {
     frames,
     pages: {
       ...pages,
-      isVerified: (page) => {
+      eraseCount: (page) => {
         interrupt();
-        return pages.isVerified(page);
+        return pages.eraseCount(page);
       },
     },
   };

@@ -11,7 +11,7 @@ import { channelOf, superblockOf, unitOf } from '../../daemon/nand/geometry.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
 
 const PAGE_BYTES = 4096;
-const arena = createArena(2 ** 20);
+const arena = createArena(2 ** 21);
 const kernels = loadKernels('reference', { memory: arena.memory });
 const frame = arena.allocate(PAGE_BYTES);
 

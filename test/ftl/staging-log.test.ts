@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { after, test } from 'node:test';
+import { crc32c } from '../../daemon/base/crc32c.ts';
 import type { OperationCounter } from '../../daemon/ftl/contract.ts';
 import { type LogPosition, StagingFile, StagingFolder, type StagingStore } from '../../daemon/ftl/staging-log.ts';
 
@@ -24,7 +25,7 @@ function openLog(folder: string, drive = uuid): StagingFile {
       return last;
     },
   };
-  return new StagingFile({ uuid: drive }, { store: new StagingFolder(folder), operations });
+  return new StagingFile({ uuid: drive }, { store: new StagingFolder(folder), operations, sum: crc32c });
 }
 
 const payload = (size: number): Uint8Array => new Uint8Array(size).map((_, i) => size + i);
@@ -174,7 +175,7 @@ test('a sync covers the segments before the newest, once', async () => {
     },
   };
   const operations = { next: () => 1, last: 1 };
-  const log = new StagingFile({ uuid }, { store, operations });
+  const log = new StagingFile({ uuid }, { store, operations, sum: crc32c });
   log.rotate();
   log.append('kv', payload(8));
   log.rotate();

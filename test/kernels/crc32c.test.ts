@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Checksum } from '../../daemon/kernels/checksum.ts';
 import { randomFrom } from './cases.ts';
 import { kernelsUnderTest } from './harness.ts';
 
@@ -44,7 +45,9 @@ for (const { label, arena, kernels } of sets) {
   test(`${label}: CRC32C of any length at any alignment, whole and continued`, () => {
     const at = arena.allocate(noise.length);
     arena.bytes.set(noise, at);
-    for (const size of [0, 1, 7, 8, 9, 63, 64, 767, 768, 769, 4096, 12_287, 12_288, 12_289, 16_384, 65_536]) {
+    for (const size of [
+      0, 1, 7, 8, 9, 63, 64, 255, 256, 257, 511, 512, 640, 767, 768, 769, 4096, 12_287, 12_288, 12_289, 16_384, 65_536,
+    ]) {
       for (const skew of [0, 1, 5]) {
         const expected = slowCrc(noise.subarray(skew, skew + size));
         assert.equal(kernels.crc32c(at + skew, size), expected, `${size} bytes at ${skew}`);
@@ -52,6 +55,19 @@ for (const { label, arena, kernels } of sets) {
         const seed = kernels.crc32c(at + skew, first);
         assert.equal(kernels.crc32c(at + skew + first, size - first, seed), expected);
       }
+    }
+    arena.free(at);
+  });
+
+  test(`${label}: CRC32C of bytes in the arena and elsewhere`, () => {
+    const checksum = new Checksum({ arena, kernels });
+    const at = arena.allocate(noise.length);
+    for (const size of [0, 60, 1023, 1024, 16_384, 16_385, 65_536, 70_000]) {
+      const bytes = noise.subarray(noise.length - size);
+      arena.bytes.set(bytes, at);
+      const expected = slowCrc(bytes);
+      assert.equal(checksum.of(bytes), expected, `${size} bytes`);
+      assert.equal(checksum.of(arena.view(at, size)), expected, `${size} bytes in the arena`);
     }
     arena.free(at);
   });

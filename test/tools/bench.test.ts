@@ -112,7 +112,7 @@ test('the benchmarks run, quickly, and print a JSON object a line', () => {
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line) as Line);
-  assert.deepEqual([...new Set(lines.map(({ bench }) => bench))], ['attend', 'readback']);
+  assert.deepEqual([...new Set(lines.map(({ bench }) => bench))], ['attend', 'readback', 'verify']);
   for (const line of lines) {
     assert.deepEqual(Object.keys(line), [
       'bench',

@@ -124,7 +124,7 @@ test('the control plane tells options as their user would write them', async () 
     const { configuration } = await admin.drive();
     await admin.close();
     const { tcp, http, workers, group, verify } = configuration;
-    const wanted = { tcp: 'off', http: '127.0.0.1:0', workers: '1', group: 'none', verify: 'always' };
+    const wanted = { tcp: 'off', http: '127.0.0.1:0', workers: '1', group: 'none', verify: 'first-use' };
     assert.deepEqual({ tcp, http, workers, group, verify }, wanted);
   } finally {
     await daemon.remove();

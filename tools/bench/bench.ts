@@ -15,6 +15,8 @@ export interface BenchOptions {
   readonly rounds: number;
   readonly kernels: string | undefined;
   readonly workers: number | undefined;
+  /** More options of the daemons. */
+  readonly start?: readonly string[];
 }
 
 export interface Bench {
@@ -42,6 +44,7 @@ export async function withBenchDrive(
   work: (bench: BenchDrive) => Promise<void>,
 ): Promise<void> {
   const start = [
+    ...(options.start ?? []),
     ...(options.kernels === undefined ? [] : ['--kernels', options.kernels]),
     ...(options.workers === undefined ? [] : ['--workers', String(options.workers)]),
   ];

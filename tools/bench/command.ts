@@ -6,8 +6,9 @@ import { attendBench } from './attend.ts';
 import type { Bench } from './bench.ts';
 import { readbackBench } from './readback.ts';
 import { jsonOutput, tableOutput } from './report.ts';
+import { verifyBench } from './verify.ts';
 
-const benches: readonly Bench[] = [attendBench, readbackBench];
+const benches: readonly Bench[] = [attendBench, readbackBench, verifyBench];
 
 interface CommandOptions {
   json?: boolean;

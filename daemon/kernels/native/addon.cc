@@ -100,7 +100,7 @@ napi_value crc32c(napi_env env, napi_callback_info info) {
   if (base == nullptr || !attndrive::inRange(a[0], a[1], a[3] != 0 ? memory.mediaBytes : memory.arenaBytes)) {
     return fail(env, "crc32c: range outside its arena");
   }
-  return numberResult(env, attndrive::crc32c(static_cast<uint32_t>(a[2]), base + a[0], a[1]));
+  return numberResult(env, context->kernels->crc32c(static_cast<uint32_t>(a[2]), base + a[0], a[1]));
 }
 
 // readSum(offset, bytes, media)

@@ -53,6 +53,8 @@ struct KernelSet {
                          uint32_t targetType, uint64_t count);
   // Adds up all 64-bit words: as fast as this machine reads memory.
   uint64_t (*readSum)(const uint8_t* bytes, uint64_t sizeBytes);
+  // Continues `crc` over `sizeBytes` bytes.
+  uint32_t (*crc32c)(uint32_t crc, const uint8_t* bytes, size_t sizeBytes);
 };
 
 extern const KernelSet portableKernels;
@@ -61,8 +63,9 @@ extern const KernelSet avx2Kernels;
 extern const KernelSet avx512Kernels;
 #endif
 
-// Continues `crc` over `sizeBytes` bytes.
 uint32_t crc32c(uint32_t crc, const uint8_t* bytes, size_t sizeBytes);
+// Uses 512-bit vectors where the machine can multiply in them.
+uint32_t crc32cWide(uint32_t crc, const uint8_t* bytes, size_t sizeBytes);
 
 inline bool inRange(uint64_t offset, uint64_t sizeBytes, uint64_t limit) {
   return offset <= limit && sizeBytes <= limit - offset;

@@ -1,4 +1,4 @@
 #include "convert.h"
 
 const attndrive::KernelSet attndrive::portableKernels = {"portable", attndrive::attend, attndrive::merge, attndrive::convert,
-                                                     attndrive::readSum};
+                                                     attndrive::readSum, attndrive::crc32c};

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { logLevels, type DaemonOptions } from '../../../daemon/config.ts';
-import { verifyPolicies } from '../../../daemon/attention/page-sums.ts';
+import { verifyPolicies } from '../../../daemon/ftl/verify-policy.ts';
 import { kernelNames } from '../../../daemon/kernels/contract.ts';
 import { Option } from 'commander';
 import { integerWithin, parseSize } from '../quantity.ts';
@@ -48,9 +48,10 @@ export function addStart(program: Command): void {
       integerWithin(10, 3_600_000),
     )
     .addOption(
-      new Option('--verify <WHEN>', 'check flash pages at every use, or once after a start (default: always)').choices(
-        verifyPolicies,
-      ),
+      new Option(
+        '--verify <WHEN>',
+        'check flash pages once after a start or a program, or at every use (default: first-use)',
+      ).choices(verifyPolicies),
     )
     .addOption(
       new Option('--log-level <LEVEL>', 'log lines on standard error, JSON (default: info)').choices(logLevels),

@@ -37,6 +37,7 @@ import {
 import type { DriveAddress } from './address.ts';
 import { type Command, type Completion, encodeEntry } from './command.ts';
 import { DriveDisconnectedError, DriveProtocolError } from './errors.ts';
+import type { Digests } from './pdu-parser.ts';
 import { type ConnectionEnd, Queue } from './queue.ts';
 import { QueueGroup } from './queue-group.ts';
 
@@ -47,6 +48,7 @@ export interface AssociationOptions {
   readonly connectTimeoutMs: number;
   readonly subsystemNqn: string;
   readonly hostNqn: string;
+  readonly digests: Digests;
 }
 
 export type ControllerIdentity = StructValue<(typeof identifyController)['fields']>;
@@ -150,6 +152,7 @@ export class Association {
     const queue = await Queue.open(this.#address, {
       depth,
       timeoutMs: this.#options.connectTimeoutMs,
+      digests: this.#options.digests,
       onEnd: (error) => this.#fail(error),
     });
     this.#queues.push(queue);

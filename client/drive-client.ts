@@ -38,6 +38,11 @@ export interface ConnectOptions {
   readonly regions?: 'auto' | 'on' | 'off' | undefined;
   /** Most bytes of regions that the client takes for its own transfers and prepared requests; default 256 MiB. */
   readonly regionSpaceBytes?: number | undefined;
+  /**
+   * CRC32C over headers, or over headers and data: what a network changed is noticed. Default off; data digests are summed
+   * by plain JavaScript, half a gigabyte a second.
+   */
+  readonly digests?: 'off' | 'header' | 'all' | undefined;
   /** NQN of this host; default one made from the host name and the user. */
   readonly hostNqn?: string | undefined;
   /** NQN of the drive; default: whichever drive listens there. */
@@ -84,6 +89,7 @@ export class DriveClient {
       connectTimeoutMs: within('connectTimeoutMs', options.connectTimeoutMs ?? 10_000, 1, 3_600_000),
       subsystemNqn: options.subsystemNqn ?? defaultSubsystemNqn,
       hostNqn: options.hostNqn ?? defaultHostNqn(),
+      digests: { header: (options.digests ?? 'off') !== 'off', data: options.digests === 'all' },
     });
     const client = new DriveClient(parsed, association, options);
     try {

@@ -90,6 +90,13 @@ export class DriveProtocolError extends DriveClientError {
   readonly retry = false;
 }
 
+/** Data that came from the drive does not fit its digest: it changed on the way. The connection goes on. */
+export class DriveDigestError extends DriveClientError {
+  override readonly name = 'DriveDigestError';
+  readonly code = 'dataDigest';
+  readonly retry = true;
+}
+
 /** A command got no answer in the time that its caller gave. It may still take effect. */
 export class DriveTimeoutError extends DriveClientError {
   override readonly name = 'DriveTimeoutError';

@@ -18,6 +18,8 @@ export interface Flight {
   sentBytes: number;
   /** Nobody waits any more: what arrives is dropped. */
   abandoned: boolean;
+  /** Data came that does not fit its digest. */
+  damaged: boolean;
 }
 
 const SLOT_BITS = 8;
@@ -41,6 +43,7 @@ export class InFlight {
       receivedBytes: 0,
       sentBytes: 0,
       abandoned: false,
+      damaged: false,
     }));
     for (let slot = capacity - 1; slot >= 0; slot--) this.#free.push(slot);
   }
@@ -64,6 +67,7 @@ export class InFlight {
     flight.receivedBytes = 0;
     flight.sentBytes = 0;
     flight.abandoned = false;
+    flight.damaged = false;
     return flight.commandId;
   }
 

@@ -23,6 +23,7 @@ export {
   AdminRequestError,
   DriveClientError,
   DriveCommandError,
+  DriveDigestError,
   DriveDisconnectedError,
   DriveLimitError,
   DriveProtocolError,

@@ -3,7 +3,10 @@ import {
   c2hData,
   c2hTermReq,
   completionEntry,
+  crc32c,
+  DIGEST_BYTES,
   dataOffset,
+  digestBits,
   fatalErrors,
   h2cData,
   icReq,
@@ -19,9 +22,15 @@ import {
 } from '../spec/index.ts';
 import { connectOptions, type DriveAddress, formatAddress } from './address.ts';
 import { byteLengthOf, type Command } from './command.ts';
-import { DriveCommandError, DriveDisconnectedError, DriveProtocolError, DriveUnreachableError } from './errors.ts';
+import {
+  DriveCommandError,
+  DriveDigestError,
+  DriveDisconnectedError,
+  DriveProtocolError,
+  DriveUnreachableError,
+} from './errors.ts';
 import { type CommandEnd, InFlight } from './in-flight.ts';
-import { PduParser, type PduSink } from './pdu-parser.ts';
+import { type Digests, NO_DIGESTS, PduParser, type PduSink } from './pdu-parser.ts';
 
 const RECEIVE_BUFFER_BYTES = 131_072;
 const CAPSULE_HEADER_BYTES = pduTypes.capsuleCmd.hlen;
@@ -37,6 +46,8 @@ export interface QueueOptions {
   readonly depth: number;
   /** Longest wait for the connection and for ICResp. */
   readonly timeoutMs: number;
+  /** Asked for in ICReq; a drive that grants others is a protocol error. */
+  readonly digests: Digests;
   /** Told once when the connection ends, whoever ended it. */
   readonly onEnd: (error: ConnectionEnd) => void;
 }
@@ -56,9 +67,10 @@ export class Queue implements PduSink {
   #end: ConnectionEnd | undefined;
   /** CPDA: alignment of data in the PDUs that we send. */
   #alignment = 0;
+  #digests = NO_DIGESTS;
   #sendBytesMax = MAXH2CDATA_MIN;
-  /** The command whose C2HData completes it, while that data arrives. */
-  #completedByData: number | undefined;
+  /** The command whose C2HData arrives, and whether that completes it. */
+  #arriving = { commandId: 0, completes: false };
 
   /** Connects and negotiates. DriveUnreachableError if nothing listens there or it doesn't speak NVMe/TCP. */
   static async open(address: DriveAddress, options: QueueOptions): Promise<Queue> {
@@ -93,7 +105,8 @@ export class Queue implements PduSink {
     this.#socket = connect({ ...connectOptions(address), onread });
     this.#socket.once('connect', () => {
       const { type, hlen } = pduTypes.icReq;
-      this.#socket.write(icReq.encode({ type, hlen, plen: hlen, pfv: PDU_FORMAT_VERSION }));
+      const dgst = digestField(options.digests);
+      this.#socket.write(icReq.encode({ type, hlen, plen: hlen, pfv: PDU_FORMAT_VERSION, dgst }));
     });
     this.#socket.on('error', (error) => this.#fail(new DriveDisconnectedError(this.address, error.message, error)));
     this.#socket.on('end', () => this.#fail(new DriveDisconnectedError(this.address, 'closed by the drive')));
@@ -163,11 +176,15 @@ export class Queue implements PduSink {
     }
   }
 
-  dataEnd(): void {
-    const commandId = this.#completedByData;
-    if (commandId === undefined) return;
-    this.#completedByData = undefined;
-    this.#inFlight.remove(this.#inFlight.find(commandId)).succeed(0, 0);
+  dataEnd(isIntact: boolean): void {
+    const { commandId, completes } = this.#arriving;
+    if (!isIntact) this.#inFlight.find(commandId).damaged = true;
+    if (!completes) return;
+    const flight = this.#inFlight.find(commandId);
+    const { command, damaged } = flight;
+    const end = this.#inFlight.remove(flight);
+    if (damaged) end.fail(digestError(command));
+    else end.succeed(0, 0);
   }
 
   #receive(chunk: Uint8Array): void {
@@ -193,26 +210,34 @@ export class Queue implements PduSink {
   #acceptParameters(header: Uint8Array): void {
     const { pfv, cpda, dgst, maxh2cdata } = icResp.decode(header);
     if (this.#opened === undefined) throw new DriveProtocolError('a second ICResp');
-    if (pfv !== PDU_FORMAT_VERSION || cpda > 31 || dgst !== 0 || maxh2cdata < MAXH2CDATA_MIN) {
+    const isAsked = dgst === digestField(this.#options.digests);
+    if (pfv !== PDU_FORMAT_VERSION || cpda > 31 || !isAsked || maxh2cdata < MAXH2CDATA_MIN) {
       throw new DriveProtocolError(`ICResp with pfv ${pfv}, cpda ${cpda}, dgst ${dgst}, maxh2cdata ${maxh2cdata}`);
     }
     this.#alignment = cpda;
+    this.#digests = this.#options.digests;
+    this.#parser.useDigests(this.#digests);
     this.#sendBytesMax = maxh2cdata;
     this.#opened.resolve();
   }
 
   #sendCapsule(entry: Uint8Array, data: readonly Uint8Array[] | undefined): void {
     const dataBytes = data === undefined ? 0 : byteLengthOf(data);
-    const start = dataBytes === 0 ? CAPSULE_HEADER_BYTES : dataOffset(CAPSULE_HEADER_BYTES, false, this.#alignment);
+    const start = this.#dataStart(CAPSULE_HEADER_BYTES, dataBytes);
     const copied = dataBytes <= COPIED_CAPSULE_BYTES_MAX;
-    const head = Buffer.allocUnsafe(copied ? start + dataBytes : start);
-    head.writeUInt32LE(pduTypes.capsuleCmd.type | (CAPSULE_HEADER_BYTES << 16), 0);
+    const digestBytes = this.#dataDigestBytes(dataBytes);
+    const head = Buffer.allocUnsafe(copied ? start + dataBytes + digestBytes : start);
+    head.writeUInt32LE(
+      pduTypes.capsuleCmd.type | (this.#digestFlags(dataBytes) << 8) | (CAPSULE_HEADER_BYTES << 16),
+      0,
+    );
     if (dataBytes > 0) head[3] = start;
-    head.writeUInt32LE(start + dataBytes, 4);
+    head.writeUInt32LE(start + dataBytes + digestBytes, 4);
     head.set(entry, PDU_COMMON_HEADER_BYTES);
     head.fill(0, CAPSULE_HEADER_BYTES, start);
+    this.#sealHeader(head, CAPSULE_HEADER_BYTES);
     if (!copied) {
-      this.#writeAll(head, data ?? []);
+      this.#writeAll(head, data ?? [], dataBytes);
       return;
     }
     let at = start;
@@ -220,24 +245,58 @@ export class Queue implements PduSink {
       head.set(part, at);
       at += part.byteLength;
     }
+    if (digestBytes > 0) head.writeUInt32LE(crc32c(head.subarray(start, at)), at);
     this.#socket.write(head);
   }
 
-  #writeAll(head: Uint8Array, data: Iterable<Uint8Array>): void {
+  #digestFlags(dataBytes: number): number {
+    return (this.#digests.header ? pduFlags.hdgst : 0) | (this.#digests.data && dataBytes > 0 ? pduFlags.ddgst : 0);
+  }
+
+  #dataDigestBytes(dataBytes: number): number {
+    return this.#digests.data && dataBytes > 0 ? DIGEST_BYTES : 0;
+  }
+
+  /** Where data begins; without data, where the PDU ends. */
+  #dataStart(hlen: number, dataBytes: number): number {
+    if (dataBytes > 0) return dataOffset(hlen, this.#digests.header, this.#alignment);
+    return hlen + (this.#digests.header ? DIGEST_BYTES : 0);
+  }
+
+  /** Puts the header digest behind a header that is complete. */
+  #sealHeader(head: Buffer, hlen: number): void {
+    if (this.#digests.header) head.writeUInt32LE(crc32c(head.subarray(0, hlen)), hlen);
+  }
+
+  #writeAll(head: Uint8Array, data: Iterable<Uint8Array>, dataBytes: number): void {
+    const digestBytes = this.#dataDigestBytes(dataBytes);
+    let sum = 0;
     this.#socket.cork();
     this.#socket.write(head);
-    for (const part of data) this.#socket.write(part);
+    for (const part of data) {
+      if (digestBytes > 0) sum = crc32c(part, sum);
+      this.#socket.write(part);
+    }
+    if (digestBytes > 0) {
+      const digest = Buffer.allocUnsafe(digestBytes);
+      digest.writeUInt32LE(sum);
+      this.#socket.write(digest);
+    }
     this.#socket.uncork();
   }
 
   #complete(header: Uint8Array): void {
     const { dw0, dw1, commandId, status } = completionEntry.decode(header, PDU_COMMON_HEADER_BYTES);
     const flight = this.#inFlight.find(commandId);
-    const { command, receivedBytes } = flight;
+    const { command, receivedBytes, damaged } = flight;
     const end = this.#inFlight.remove(flight);
     if (statusCodeOf(status) !== 0) {
       const { opcodeName, fabrics = false } = command;
       end.fail(new DriveCommandError({ opcodeName, subject: command.subject(), status, dw0, dw1, fabrics }));
+      return;
+    }
+    if (damaged) {
+      end.fail(digestError(command));
       return;
     }
     const wanted = command.receive?.byteLength ?? 0;
@@ -262,7 +321,7 @@ export class Queue implements PduSink {
     if (isEnd && ((flags & pduFlags.last) === 0 || flight.receivedBytes !== room)) {
       throw new DriveProtocolError(`C2HData ends ${command.opcodeName} at ${flight.receivedBytes} of ${room} bytes`);
     }
-    this.#completedByData = isEnd ? cccid : undefined;
+    this.#arriving = { commandId: cccid, completes: isEnd };
     return flight.abandoned ? undefined : command.receive?.subarray(datao, datao + datal);
   }
 
@@ -277,19 +336,26 @@ export class Queue implements PduSink {
     flight.sentBytes += r2tl;
     const end = r2to + r2tl;
     const { type } = pduTypes.h2cData;
-    const start = dataOffset(DATA_HEADER_BYTES, false, this.#alignment);
+    const start = this.#dataStart(DATA_HEADER_BYTES, r2tl);
     for (let at = r2to; at < end; at += this.#sendBytesMax) {
       const datal = Math.min(this.#sendBytesMax, end - at);
-      const head = new Uint8Array(start);
-      const flags = at + datal === end ? pduFlags.last : 0;
-      h2cData.encode(
-        { type, flags, hlen: DATA_HEADER_BYTES, pdo: start, plen: start + datal, cccid, ttag, datao: at, datal },
-        head,
-      );
-      this.#writeAll(head, slices(data, at, datal));
+      const head = Buffer.alloc(start);
+      const flags = this.#digestFlags(datal) | (at + datal === end ? pduFlags.last : 0);
+      const plen = start + datal + this.#dataDigestBytes(datal);
+      h2cData.encode({ type, flags, hlen: DATA_HEADER_BYTES, pdo: start, plen, cccid, ttag, datao: at, datal }, head);
+      this.#sealHeader(head, DATA_HEADER_BYTES);
+      this.#writeAll(head, slices(data, at, datal), datal);
     }
   }
 }
+
+const digestField = ({ header, data }: Digests): number =>
+  (header ? digestBits.header : 0) | (data ? digestBits.data : 0);
+
+const digestError = ({ opcodeName, subject }: Command): DriveDigestError => {
+  const about = subject();
+  return new DriveDigestError(`${opcodeName}${about === '' ? '' : ` (${about})`}: data does not fit its digest`);
+};
 
 /** Bytes [offset, offset + length) of a list of parts, without copying. */
 function* slices(parts: readonly Uint8Array[], offset: number, length: number): Generator<Uint8Array> {

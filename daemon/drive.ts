@@ -243,7 +243,11 @@ export class Drive implements RunningDrive {
   async #listen(): Promise<void> {
     const { clock, logger } = this.modules;
     const subsystem = this.room('subsystem');
-    const transport = new Transport({ limits }, { subsystem, clock, logger: logger.child({ room: 'transport' }) });
+    const checksum = this.room('kernels').crc32cOf;
+    const transport = new Transport(
+      { limits },
+      { subsystem, clock, logger: logger.child({ room: 'transport' }), checksum },
+    );
     this.#rooms.transport = transport;
     const { nvmeSocket: path, socketMode: mode } = this.room('runtime');
     const { tcp } = this.options.config;

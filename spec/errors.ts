@@ -36,6 +36,7 @@ export const errorTable = {
   sglOffset: row('SGL offset invalid', 0, 0x16, 400),
   sglDataBlock: row('memory region key, range or owner invalid', 0, 0x1e, 400),
   commandInterrupted: row('command not started: too much data waits', 0, 0x21, 503, true),
+  transientTransport: row('data digest does not fit the data', 0, 0x22, 503, true),
   lbaRange: row('LBA out of range', 0, 0x80, 400),
   capacityExceeded: row('capacity exceeded', 0, 0x81, 507, true),
   namespaceNotReady: row('namespace not ready', 0, 0x82, 503, true),

@@ -20,6 +20,7 @@ export {
 } from './admin-api.ts';
 export * from './bits.ts';
 export * from './completion-entry.ts';
+export * from './crc32c.ts';
 export * from './element-type.ts';
 export * from './errors.ts';
 export * from './fabrics.ts';

@@ -30,9 +30,9 @@ export interface QueuePort {
   readonly capsuleDataBytesMax: number;
   /**
    * Takes one command. `entry` (64 bytes) is copied; `capsule` is the capsule's data and is valid until the event loop
-   * turns. Throws QueueError.
+   * turns. `isIntact`: its data digest fits, or there is none. Throws QueueError.
    */
-  submit(entry: Uint8Array, capsule: Uint8Array): void;
+  submit(entry: Uint8Array, capsule: Uint8Array, isIntact: boolean): void;
   /** The connection is gone. */
   closed(): void;
   readonly inFlightCount: number;

@@ -12,7 +12,7 @@ import { type CommandCounters, UNKNOWN_OPCODE } from './command-counters.ts';
 import { CommandSlot, type SlotOwner } from './command-slot.ts';
 import { QueueError, type QueueLink, type QueuePort } from './contract.ts';
 import type { Controller } from './controller.ts';
-import { type FabricsAnswer, runFabricsCommand } from './fabrics-commands.ts';
+import { answer, type FabricsAnswer, runFabricsCommand } from './fabrics-commands.ts';
 import type { BudgetShare, TransferBudget } from './transfer-budget.ts';
 
 /** A connection that has not sent Connect yet may send nothing else. */
@@ -122,7 +122,7 @@ export class Queue implements QueuePort, SlotOwner {
     this.link.connected();
   }
 
-  submit(entry: Uint8Array, capsule: Uint8Array): void {
+  submit(entry: Uint8Array, capsule: Uint8Array, isIntact: boolean): void {
     if (this.#closed) return;
     if (this.#inFlight.size >= this.#entryCount) {
       throw new QueueError(`command beyond the queue's ${this.#entryCount} entries`);
@@ -142,7 +142,7 @@ export class Queue implements QueuePort, SlotOwner {
     this.#inFlight.set(slot.commandId, slot);
     this.#modules.subsystem.commandStarted();
     try {
-      this.#start(slot);
+      this.#start(slot, isIntact);
     } catch (error) {
       this.failed(slot, error);
     }
@@ -173,11 +173,11 @@ export class Queue implements QueuePort, SlotOwner {
     return new CommandSlot({ link, owner: this, signal: this.#abort.signal, bytes: counters.hostBytes });
   }
 
-  #start(slot: CommandSlot): void {
+  #start(slot: CommandSlot, isIntact: boolean): void {
     const { counters, registry, subsystem } = this.#modules;
     if (slot.opcode === FABRICS_OPCODE) {
       slot.counterIndex = counters.indexOf('fabrics', slot.bytes[4] as number);
-      this.#finishFabrics(slot, runFabricsCommand(this, slot, subsystem));
+      this.#finishFabrics(slot, isIntact ? runFabricsCommand(this, slot, subsystem) : answer('transientTransport'));
       return;
     }
     const identity = this.#identity;
@@ -188,7 +188,8 @@ export class Queue implements QueuePort, SlotOwner {
     }
     const set = identity.queueId === 0 ? registry.admin : registry.ofNamespace(slot.namespaceId);
     slot.counterIndex = counters.indexOf(set?.name ?? 'nvm', slot.opcode);
-    if (!identity.controller.takesCommands(identity.queueId)) this.#fail(slot, 'commandSequence');
+    if (!isIntact) this.#fail(slot, 'transientTransport');
+    else if (!identity.controller.takesCommands(identity.queueId)) this.#fail(slot, 'commandSequence');
     else if (set === undefined) this.#fail(slot, 'invalidNamespace');
     else this.#prepare(slot, identity, set.definitions[slot.opcode]);
   }

@@ -86,6 +86,8 @@ export interface Kernels {
   readonly canMapMedia: boolean;
   /** CRC32C (Castagnoli, reflected 82F63B78h) of arena bytes, continuing from `seed` (0 to start). */
   crc32c(offset: number, sizeBytes: number, seed?: number): number;
+  /** The same of bytes that need not lie in the arena, at most 4 GiB. */
+  crc32cOf(bytes: Uint8Array, seed?: number): number;
   /** CRC32C of bytes of the media mapping; only if canMapMedia. */
   crc32cMedia(offset: number, sizeBytes: number): number;
   /**

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import {
+  digestBits,
   h2cData,
   icReq,
   PDU_FORMAT_VERSION,
@@ -18,7 +19,7 @@ import { type ConnectionSnapshot, QueueError, type QueueLink, type QueuePort } f
 import type { Subsystem } from '../controller/subsystem.ts';
 import { type ConnectionState, transition } from './connection-state.ts';
 import { PduError } from './pdu-error.ts';
-import { PduReader, type PduReceiver } from './pdu-reader.ts';
+import { type Checksum, PduReader, type PduReceiver } from './pdu-reader.ts';
 import { PduWriter } from './pdu-writer.ts';
 
 const TAG_COUNT = 65_536;
@@ -32,6 +33,8 @@ interface Transfer {
   readonly offset: number;
   readonly target: Uint8Array;
   receivedBytes: number;
+  /** Every data digest so far fits. */
+  isIntact: boolean;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
 }
@@ -51,6 +54,8 @@ export interface ConnectionModules {
   readonly subsystem: Subsystem;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** For header and data digests. */
+  readonly checksum: Checksum;
   /** Called once, when the socket is gone. */
   readonly onClosed: (connection: Connection) => void;
 }
@@ -92,8 +97,8 @@ export class Connection implements QueueLink, PduReceiver {
     this.#logger = modules.logger;
     this.#onClosed = modules.onClosed;
     this.#acceptedAtMs = modules.clock.wallMs();
-    this.#reader = new PduReader(this);
-    this.#writer = new PduWriter(modules.socket);
+    this.#reader = new PduReader(this, modules.checksum);
+    this.#writer = new PduWriter(modules.socket, modules.checksum);
     this.#subsystem = modules.subsystem;
     this.#port = modules.subsystem.attach(this);
     this.#watchdog = this.#clock.setTimer(this.#limits.handshakeTimeoutMs, this.#watch);
@@ -139,7 +144,7 @@ export class Connection implements QueueLink, PduReceiver {
     }
     const tag = this.#takeTag();
     return new Promise((resolve, reject) => {
-      this.#transfers.set(tag, { commandId, offset, target, receivedBytes: 0, resolve, reject });
+      this.#transfers.set(tag, { commandId, offset, target, receivedBytes: 0, isIntact: true, resolve, reject });
       this.#writer.r2t(commandId, tag, offset, target.length);
     });
   }
@@ -195,13 +200,13 @@ export class Connection implements QueueLink, PduReceiver {
     return type === 'h2cData' ? this.#beginTransferData(header, dataBytes) : undefined;
   }
 
-  endPdu(type: PduType, header: Uint8Array, data: Uint8Array): void {
+  endPdu(type: PduType, header: Uint8Array, data: Uint8Array, isIntact: boolean): void {
     switch (type) {
       case 'capsuleCmd':
-        this.#port.submit(header.subarray(ENTRY_AT, ENTRY_AT + submissionEntry.sizeBytes), data);
+        this.#port.submit(header.subarray(ENTRY_AT, ENTRY_AT + submissionEntry.sizeBytes), data, isIntact);
         return;
       case 'h2cData':
-        this.#endTransferData(data.length);
+        this.#endTransferData(data.length, isIntact);
         return;
       case 'icReq':
         this.#initialize(header);
@@ -226,8 +231,12 @@ export class Connection implements QueueLink, PduReceiver {
     const stray = icReq.firstNonZeroReserved(header);
     if (stray !== undefined) throw refuse('invalidHeaderField', `reserved byte ${stray} of ICReq`, stray);
     this.#writer.hostDataAlignment = request.hpda;
-    // Digests that the host asks for are refused (DGST 0): the host then goes on without them or leaves.
-    this.#writer.icResp(this.#limits.h2cDataBytesMax);
+    const digests = {
+      header: (request.dgst & digestBits.header) !== 0,
+      data: (request.dgst & digestBits.data) !== 0,
+    };
+    this.#writer.icResp(this.#limits.h2cDataBytesMax, digests);
+    this.#reader.useDigests(digests);
     this.#state = transition(this.#state, 'initialized');
   }
 
@@ -256,14 +265,17 @@ export class Connection implements QueueLink, PduReceiver {
     return transfer.target.subarray(transfer.receivedBytes, transfer.receivedBytes + datal);
   }
 
-  #endTransferData(dataBytes: number): void {
+  /** Data that does not fit its digest fails its command when all of it has come; the connection goes on. */
+  #endTransferData(dataBytes: number, isIntact: boolean): void {
     assert(this.#current !== undefined, 'H2CData ends that never began');
     const { tag, transfer, last } = this.#current;
     this.#current = undefined;
     transfer.receivedBytes += dataBytes;
+    transfer.isIntact &&= isIntact;
     if (!last) return;
     this.#transfers.delete(tag);
-    transfer.resolve();
+    if (transfer.isIntact) transfer.resolve();
+    else transfer.reject(new DriveError('transientTransport', `data of command ${transfer.commandId}`));
   }
 
   #takeTag(): number {

@@ -7,6 +7,7 @@ import type { Limits } from '../commands/contract.ts';
 import type { ConnectionSnapshot } from '../controller/contract.ts';
 import type { Subsystem } from '../controller/subsystem.ts';
 import { Connection, type RefusalReason } from './connection.ts';
+import type { Checksum } from './pdu-reader.ts';
 
 /** Where hosts connect: a TCP address (port 0: any free one), or the path of a Unix socket and its file mode. */
 export type ListenAddress =
@@ -17,6 +18,8 @@ export interface TransportModules {
   readonly subsystem: Subsystem;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** CRC32C of bytes anywhere, for hosts that want digests. */
+  readonly checksum: Checksum;
 }
 
 export interface TransportSnapshot {
@@ -90,7 +93,7 @@ export class Transport {
       return;
     }
     this.#acceptedConnectionCount++;
-    const { subsystem, clock, logger } = this.#modules;
+    const { subsystem, clock, logger, checksum } = this.#modules;
     const onClosed = (connection: Connection): void => {
       const { receivedBytes, sentBytes } = connection.snapshot();
       this.#closedBytes.received += receivedBytes;
@@ -99,7 +102,7 @@ export class Transport {
       this.#connections.delete(connection);
     };
     const options = { transport, peer, limits: this.#limits };
-    this.#connections.add(new Connection(options, { socket, subsystem, clock, logger, onClosed }));
+    this.#connections.add(new Connection(options, { socket, subsystem, clock, logger, checksum, onClosed }));
   }
 
   #linkBytes(): { receivedBytes: number; sentBytes: number } {

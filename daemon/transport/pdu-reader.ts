@@ -1,4 +1,4 @@
-import { PDU_COMMON_HEADER_BYTES, type PduType, pduFlags, pduTypeOf, pduTypes } from '../../spec/pdu.ts';
+import { DIGEST_BYTES, PDU_COMMON_HEADER_BYTES, type PduType, pduFlags, pduTypeOf, pduTypes } from '../../spec/pdu.ts';
 import { PduError } from './pdu-error.ts';
 
 /**
@@ -12,9 +12,22 @@ export interface PduReceiver {
    * reader gives a buffer of its own. Throws PduError.
    */
   beginPdu(type: PduType, header: Uint8Array, dataBytes: number): Uint8Array | undefined;
-  /** Data that was put into what `beginPdu` gave comes back as the same object. */
-  endPdu(type: PduType, header: Uint8Array, data: Uint8Array): void;
+  /**
+   * Data that was put into what `beginPdu` gave comes back as the same object. `isIntact`: no data digest was agreed on,
+   * or it fits.
+   */
+  endPdu(type: PduType, header: Uint8Array, data: Uint8Array, isIntact: boolean): void;
 }
+
+/** CRC32C, continuing from `seed`. */
+export type Checksum = (bytes: Uint8Array, seed?: number) => number;
+
+/** What ICReq and ICResp agreed on. */
+export interface Digests {
+  readonly header: boolean;
+  readonly data: boolean;
+}
+export const NO_DIGESTS: Digests = { header: false, data: false };
 
 const HEADER_BYTES_MAX = 128;
 const NO_DATA = new Uint8Array(0);
@@ -25,29 +38,46 @@ const HLEN_AT = 2;
 const PDO_AT = 3;
 const PLEN_AT = 4;
 
-/** Flags that a host may set; digests are not negotiated. */
+/** Flags that a host may set, besides those of digests. */
 const allowedFlags: Partial<Record<PduType, number>> = { h2cData: pduFlags.last };
+/** PDUs that come before digests are agreed on, or when nothing can be relied on any more. */
+const hasNoDigests = (type: PduType): boolean => type === 'icReq' || type === 'h2cTermReq';
 
 /**
  * Cuts a stream of chunks into PDUs. Data goes straight from a chunk to its place (an R2T's target) or, for capsules,
  * is handed on as a view of the chunk where it lies in one chunk; nothing is ever copied twice or searched again.
- * Lengths are checked as soon as the common header is there, before anything is allocated.
+ * Lengths are checked as soon as they can be trusted (with the common header, or the header digest), and before anything
+ * is allocated.
  */
 export class PduReader {
   readonly #receiver: PduReceiver;
-  readonly #stored = new Uint8Array(HEADER_BYTES_MAX);
+  readonly #checksum: Checksum;
+  /** Header and header digest, or a data digest, that did not come in one piece. */
+  readonly #stored = new Uint8Array(HEADER_BYTES_MAX + DIGEST_BYTES);
   #storedBytes = 0;
   #type: PduType | undefined;
+  #digests = NO_DIGESTS;
   /** Padding between header and data still to skip. */
   #padBytes = 0;
   #data: Uint8Array = NO_DATA;
   #dataBytes = 0;
   #filledBytes = 0;
+  /** Of the data so far. */
+  #sum = 0;
+  /** Data digest, of which `#digestFilledBytes` are there. */
+  readonly #digest = new Uint8Array(DIGEST_BYTES);
+  #digestFilledBytes = 0;
   #inData = false;
   #pduCount = 0;
 
-  constructor(receiver: PduReceiver) {
+  constructor(receiver: PduReceiver, checksum: Checksum) {
     this.#receiver = receiver;
+    this.#checksum = checksum;
+  }
+
+  /** For the PDUs from the next one on. */
+  useDigests(digests: Digests): void {
+    this.#digests = digests;
   }
 
   /** PDUs received whole. */
@@ -66,16 +96,19 @@ export class PduReader {
     while (at < chunk.length) at = this.#inData ? this.#takeData(chunk, at) : this.#takeHeader(chunk, at);
   }
 
+  #headerDigestBytes(type: PduType): number {
+    return this.#digests.header && !hasNoDigests(type) ? DIGEST_BYTES : 0;
+  }
+
   #takeHeader(chunk: Uint8Array, start: number): number {
     let at = start;
     if (this.#storedBytes === 0 && chunk.length - at >= PDU_COMMON_HEADER_BYTES) {
       // The usual case: the whole header lies in the chunk and is read in place.
       const type = this.#checkCommon(chunk, at);
-      const { hlen } = pduTypes[type];
-      if (chunk.length - at >= hlen) {
+      const wanted = pduTypes[type].hlen + this.#headerDigestBytes(type);
+      if (chunk.length - at >= wanted) {
         this.#type = type;
-        const header = chunk.subarray(at, at + hlen);
-        return this.#beginData(chunk, at + hlen, header);
+        return this.#beginData(chunk, at + wanted, chunk.subarray(at, at + wanted));
       }
     }
     if (this.#storedBytes < PDU_COMMON_HEADER_BYTES) {
@@ -84,11 +117,11 @@ export class PduReader {
       this.#type = this.#checkCommon(this.#stored, 0);
     }
     const type = this.#type as PduType;
-    const { hlen } = pduTypes[type];
-    at = this.#store(chunk, at, hlen);
-    if (this.#storedBytes < hlen) return at;
+    const wanted = pduTypes[type].hlen + this.#headerDigestBytes(type);
+    at = this.#store(chunk, at, wanted);
+    if (this.#storedBytes < wanted) return at;
     this.#storedBytes = 0;
-    return this.#beginData(chunk, at, this.#stored.subarray(0, hlen));
+    return this.#beginData(chunk, at, this.#stored.subarray(0, wanted));
   }
 
   #store(chunk: Uint8Array, at: number, wanted: number): number {
@@ -98,67 +131,97 @@ export class PduReader {
     return at + count;
   }
 
-  /** Checks the eight bytes that every PDU begins with. */
+  /** Checks the eight bytes that every PDU begins with: all of them, or what tells where the header digest is. */
   #checkCommon(bytes: Uint8Array, at: number): PduType {
-    const refuse = (
-      detail: string,
-      info: number,
-      kind: 'invalidHeaderField' | 'limitExceeded' = 'invalidHeaderField',
-    ) => new PduError(kind, detail, info, bytes.slice(at, at + PDU_COMMON_HEADER_BYTES));
     const code = bytes[at + TYPE_AT] as number;
     const type = pduTypeOf(code);
     if (type === undefined || pduTypes[type].from !== 'host') {
-      throw refuse(`PDU type ${code}, not one that a host sends`, TYPE_AT);
+      throw refuse(bytes, at, `PDU type ${code}, not one that a host sends`, TYPE_AT);
     }
-    const flags = bytes[at + FLAGS_AT] as number;
-    if ((flags & ~(allowedFlags[type] ?? 0)) !== 0) throw refuse(`flags ${flags} in ${pduTypes[type].name}`, FLAGS_AT);
     const hlen = bytes[at + HLEN_AT] as number;
-    if (hlen !== pduTypes[type].hlen) {
-      throw refuse(`HLEN ${hlen} in ${pduTypes[type].name}, must be ${pduTypes[type].hlen}`, HLEN_AT);
-    }
-    const pdo = bytes[at + PDO_AT] as number;
-    const plen = readU32(bytes, at + PLEN_AT);
-    if (plen < hlen) throw refuse(`PLEN ${plen} below HLEN ${hlen}`, PLEN_AT);
-    if (plen === hlen) {
-      if (pdo !== 0 && pdo !== hlen) throw refuse(`PDO ${pdo} in a PDU without data`, PDO_AT);
-      return type;
-    }
-    if (type === 'icReq') throw refuse(`PLEN ${plen} in ICReq, must be ${hlen}`, PLEN_AT);
-    // A termination request carries the bad header right behind its own, without a data offset.
-    const dataAt = type === 'h2cTermReq' ? hlen : pdo;
-    if (dataAt < hlen || dataAt % 4 !== 0) throw refuse(`PDO ${pdo} in ${pduTypes[type].name}`, PDO_AT);
-    if (dataAt > plen) throw refuse(`PDO ${pdo} beyond PLEN ${plen}`, PDO_AT);
-    const dataBytesMax = this.#receiver.dataBytesMax(type);
-    if (plen - dataAt > dataBytesMax) {
-      const kind = type === 'h2cData' ? 'limitExceeded' : 'invalidHeaderField';
-      throw refuse(`PLEN ${plen} in ${pduTypes[type].name}: at most ${dataBytesMax} bytes of data`, PLEN_AT, kind);
-    }
+    if (this.#headerDigestBytes(type) === 0) this.#checkFields(bytes, at, type);
+    else if (hlen !== pduTypes[type].hlen) throw wrongHlen(bytes, at, type);
     return type;
   }
 
-  #beginData(chunk: Uint8Array, at: number, header: Uint8Array): number {
+  #checkFields(bytes: Uint8Array, at: number, type: PduType): void {
+    const { hlen, name } = pduTypes[type];
+    const flags = bytes[at + FLAGS_AT] as number;
+    const headerBytes = hlen + this.#headerDigestBytes(type);
+    const plen = readU32(bytes, at + PLEN_AT);
+    const hasData = plen > headerBytes;
+    if ((flags & ~(allowedFlags[type] ?? 0)) !== this.#digestFlags(type, hasData)) {
+      throw refuse(bytes, at, `flags ${flags} in ${name}`, FLAGS_AT);
+    }
+    if (bytes[at + HLEN_AT] !== hlen) throw wrongHlen(bytes, at, type);
+    const pdo = bytes[at + PDO_AT] as number;
+    if (plen < headerBytes) throw refuse(bytes, at, `PLEN ${plen} below HLEN ${hlen} and its digest`, PLEN_AT);
+    if (!hasData) {
+      if (pdo !== 0 && pdo !== headerBytes) throw refuse(bytes, at, `PDO ${pdo} in a PDU without data`, PDO_AT);
+      return;
+    }
+    if (type === 'icReq') throw refuse(bytes, at, `PLEN ${plen} in ICReq, must be ${hlen}`, PLEN_AT);
+    // A termination request carries the bad header right behind its own, without a data offset.
+    const dataAt = type === 'h2cTermReq' ? hlen : pdo;
+    if (dataAt < headerBytes || dataAt % 4 !== 0) throw refuse(bytes, at, `PDO ${pdo} in ${name}`, PDO_AT);
+    const dataBytes = plen - dataAt - this.#dataDigestBytes(type);
+    if (dataAt > plen || dataBytes < 0) throw refuse(bytes, at, `PDO ${pdo} beyond PLEN ${plen}`, PDO_AT);
+    const dataBytesMax = this.#receiver.dataBytesMax(type);
+    if (dataBytes > dataBytesMax) {
+      const kind = type === 'h2cData' ? 'limitExceeded' : 'invalidHeaderField';
+      throw refuse(bytes, at, `PLEN ${plen} in ${name}: at most ${dataBytesMax} bytes of data`, PLEN_AT, kind);
+    }
+  }
+
+  #digestFlags(type: PduType, hasData: boolean): number {
+    if (hasNoDigests(type)) return 0;
+    return (this.#digests.header ? pduFlags.hdgst : 0) | (this.#digests.data && hasData ? pduFlags.ddgst : 0);
+  }
+
+  #dataDigestBytes(type: PduType): number {
+    return this.#digests.data && !hasNoDigests(type) ? DIGEST_BYTES : 0;
+  }
+
+  #checkHeaderDigest(type: PduType, header: Uint8Array, received: number): void {
+    if (received !== this.#checksum(header)) {
+      throw new PduError('headerDigest', `header digest of ${pduTypes[type].name}`, received, header.slice());
+    }
+    this.#checkFields(header, 0, type);
+  }
+
+  /** `headerAndDigest` is complete; its data begins at `chunk[at]`. */
+  #beginData(chunk: Uint8Array, at: number, headerAndDigest: Uint8Array): number {
     const type = this.#type as PduType;
+    const { hlen } = pduTypes[type];
+    const header = headerAndDigest.subarray(0, hlen);
+    const headerBytes = headerAndDigest.length;
+    if (headerBytes > hlen) this.#checkHeaderDigest(type, header, readU32(headerAndDigest, hlen));
     const plen = readU32(header, PLEN_AT);
-    const dataAt = plen === header.length || type === 'h2cTermReq' ? header.length : (header[PDO_AT] as number);
-    const dataBytes = plen - dataAt;
-    const target = this.#receiver.beginPdu(type, header, dataBytes);
-    if (dataBytes === 0 && dataAt === header.length) {
+    if (plen === headerBytes) {
+      this.#receiver.beginPdu(type, header, 0);
       this.#pduCount++;
-      this.#receiver.endPdu(type, header, NO_DATA);
+      this.#receiver.endPdu(type, header, NO_DATA, true);
       return at;
     }
-    const padBytes = dataAt - header.length;
-    if (target === undefined && chunk.length - at >= padBytes + dataBytes) {
+    const padBytes = type === 'h2cTermReq' ? 0 : (header[PDO_AT] as number) - headerBytes;
+    const digestBytes = this.#dataDigestBytes(type);
+    const dataBytes = plen - headerBytes - padBytes - digestBytes;
+    const target = this.#receiver.beginPdu(type, header, dataBytes);
+    const end = at + padBytes + dataBytes;
+    if (target === undefined && chunk.length >= end + digestBytes) {
       this.#pduCount++;
-      const data = chunk.subarray(at + padBytes, at + padBytes + dataBytes);
-      this.#receiver.endPdu(type, header, data);
-      return at + padBytes + dataBytes;
+      const data = chunk.subarray(at + padBytes, end);
+      const isIntact = digestBytes === 0 || this.#checksum(data) === readU32(chunk, end);
+      this.#receiver.endPdu(type, header, data, isIntact);
+      return end + digestBytes;
     }
     if (header.buffer !== this.#stored.buffer) this.#stored.set(header);
     this.#inData = true;
     this.#padBytes = padBytes;
     this.#dataBytes = dataBytes;
     this.#filledBytes = 0;
+    this.#sum = 0;
+    this.#digestFilledBytes = DIGEST_BYTES - digestBytes;
     this.#data = target ?? new Uint8Array(dataBytes);
     return at;
   }
@@ -166,22 +229,49 @@ export class PduReader {
   #takeData(chunk: Uint8Array, start: number): number {
     const skipped = Math.min(this.#padBytes, chunk.length - start);
     this.#padBytes -= skipped;
-    const at = start + skipped;
+    let at = start + skipped;
+    const hasDigest = this.#dataDigestBytes(this.#type as PduType) > 0;
     const count = Math.min(this.#dataBytes - this.#filledBytes, chunk.length - at);
     if (count > 0) {
-      this.#data.set(count === chunk.length ? chunk : chunk.subarray(at, at + count), this.#filledBytes);
+      const piece = count === chunk.length ? chunk : chunk.subarray(at, at + count);
+      this.#data.set(piece, this.#filledBytes);
+      if (hasDigest) this.#sum = this.#checksum(piece, this.#sum);
       this.#filledBytes += count;
+      at += count;
     }
-    if (this.#padBytes === 0 && this.#filledBytes === this.#dataBytes) {
-      const data = this.#data;
-      const type = this.#type as PduType;
-      this.#inData = false;
-      this.#data = NO_DATA;
-      this.#pduCount++;
-      this.#receiver.endPdu(type, this.#stored.subarray(0, pduTypes[type].hlen), data);
+    if (this.#padBytes > 0 || this.#filledBytes < this.#dataBytes) return at;
+    while (this.#digestFilledBytes < DIGEST_BYTES && at < chunk.length) {
+      this.#digest[this.#digestFilledBytes++] = chunk[at++] as number;
     }
-    return at + count;
+    if (this.#digestFilledBytes === DIGEST_BYTES) {
+      this.#endData(!hasDigest || this.#sum === readU32(this.#digest, 0));
+    }
+    return at;
   }
+
+  #endData(isIntact: boolean): void {
+    const data = this.#data;
+    const type = this.#type as PduType;
+    this.#inData = false;
+    this.#data = NO_DATA;
+    this.#pduCount++;
+    this.#receiver.endPdu(type, this.#stored.subarray(0, pduTypes[type].hlen), data, isIntact);
+  }
+}
+
+function refuse(
+  bytes: Uint8Array,
+  at: number,
+  detail: string,
+  info: number,
+  kind: 'invalidHeaderField' | 'limitExceeded' = 'invalidHeaderField',
+): PduError {
+  return new PduError(kind, detail, info, bytes.slice(at, at + PDU_COMMON_HEADER_BYTES));
+}
+
+function wrongHlen(bytes: Uint8Array, at: number, type: PduType): PduError {
+  const { hlen, name } = pduTypes[type];
+  return refuse(bytes, at, `HLEN ${bytes[at + HLEN_AT]} in ${name}, must be ${hlen}`, HLEN_AT);
 }
 
 const readU32 = (bytes: Uint8Array, at: number): number =>

@@ -1,6 +1,18 @@
 import type { Socket } from 'node:net';
-import { c2hData, c2hTermReq, capsuleResp, dataOffset, icResp, pduFlags, pduTypes, r2t } from '../../spec/pdu.ts';
+import {
+  c2hData,
+  c2hTermReq,
+  capsuleResp,
+  DIGEST_BYTES,
+  dataOffset,
+  digestBits,
+  icResp,
+  pduFlags,
+  pduTypes,
+  r2t,
+} from '../../spec/pdu.ts';
 import { DriveError } from '../base/errors.ts';
+import { type Checksum, type Digests, NO_DIGESTS } from './pdu-reader.ts';
 
 const SLAB_BYTES = 65_536;
 /** Data up to this size is copied into the slab, next to its header; more is written from where it lies. */
@@ -13,6 +25,8 @@ const HEADER_BYTES = 24;
  */
 export class PduWriter {
   readonly #socket: Socket;
+  readonly #checksum: Checksum;
+  #digests = NO_DIGESTS;
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
   #start = 0;
   #end = 0;
@@ -26,8 +40,9 @@ export class PduWriter {
   sentBytes = 0;
   readonly #flushNow = (): void => this.flush();
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, checksum: Checksum) {
     this.#socket = socket;
+    this.#checksum = checksum;
   }
 
   /** Bytes that the socket has not taken yet. */
@@ -35,33 +50,38 @@ export class PduWriter {
     return this.#end - this.#start + this.#socket.writableLength;
   }
 
-  icResp(maxH2cDataBytes: number): void {
+  /** The last PDU without digests. */
+  icResp(maxH2cDataBytes: number, digests: Digests): void {
     const at = this.#room(icResp.sizeBytes);
     const { type, hlen } = pduTypes.icResp;
-    icResp.encode({ type, hlen, plen: hlen, maxh2cdata: maxH2cDataBytes }, this.#slab, at);
+    const dgst = (digests.header ? digestBits.header : 0) | (digests.data ? digestBits.data : 0);
+    icResp.encode({ type, hlen, plen: hlen, dgst, maxh2cdata: maxH2cDataBytes }, this.#slab, at);
     this.#end = at + hlen;
+    this.#digests = digests;
     this.#schedule();
   }
 
   capsuleResp(dw0: number, dw1: number, sqHead: number, commandId: number, status: number): void {
-    const at = this.#header(pduTypes.capsuleResp.type, 0, 0, capsuleResp.sizeBytes);
+    const at = this.#header(pduTypes.capsuleResp.type, 0, 0, capsuleResp.sizeBytes + this.#headerDigestBytes);
     const slab = this.#slab;
     slab.writeUInt32LE(dw0, at + 8);
     slab.writeUInt32LE(dw1, at + 12);
     slab.writeUInt32LE(sqHead, at + 16);
     slab.writeUInt16LE(commandId, at + 20);
     slab.writeUInt16LE(status, at + 22);
+    this.#endHeader(at);
     this.#schedule();
   }
 
   r2t(commandId: number, tag: number, offset: number, lengthBytes: number): void {
-    const at = this.#header(pduTypes.r2t.type, 0, 0, r2t.sizeBytes);
+    const at = this.#header(pduTypes.r2t.type, 0, 0, r2t.sizeBytes + this.#headerDigestBytes);
     const slab = this.#slab;
     slab.writeUInt16LE(commandId, at + 8);
     slab.writeUInt16LE(tag, at + 10);
     slab.writeUInt32LE(offset, at + 12);
     slab.writeUInt32LE(lengthBytes, at + 16);
     slab.writeUInt32LE(0, at + 20);
+    this.#endHeader(at);
     this.#schedule();
   }
 
@@ -70,19 +90,29 @@ export class PduWriter {
    * the socket has taken it. DriveError aborted if the connection ends first.
    */
   c2hData(commandId: number, source: Uint8Array): Promise<void> | void {
-    const pdo = dataOffset(c2hData.sizeBytes, false, this.hostDataAlignment);
+    const pdo = dataOffset(c2hData.sizeBytes, this.#digests.header, this.hostDataAlignment);
+    const digestBytes = this.#digests.data ? DIGEST_BYTES : 0;
     const copied = source.length <= COPY_BYTES_MAX;
-    this.#room(pdo + (copied ? source.length : 0));
-    const at = this.#header(pduTypes.c2hData.type, pduFlags.last, pdo, pdo + source.length);
+    this.#room(pdo + (copied ? source.length + digestBytes : 0));
+    const flags = pduFlags.last | (this.#digests.data ? pduFlags.ddgst : 0);
+    const at = this.#header(pduTypes.c2hData.type, flags, pdo, pdo + source.length + digestBytes);
     const slab = this.#slab;
     slab.writeUInt16LE(commandId, at + 8);
     slab.fill(0, at + 10, at + pdo);
     slab.writeUInt32LE(source.length, at + 16);
+    this.#endHeader(at);
     this.#end = at + pdo;
     this.#schedule();
-    if (!copied) return this.#writeLarge(source);
+    if (!copied) {
+      // Before the data is handed on: afterwards the command may use its buffer again.
+      const sum = digestBytes > 0 ? this.#checksum(source) : 0;
+      const taken = this.#writeLarge(source);
+      this.#dataDigest(sum);
+      return taken;
+    }
     slab.set(source, this.#end);
     this.#end += source.length;
+    if (digestBytes > 0) this.#dataDigest(this.#checksum(source));
   }
 
   c2hTermReq(fes: number, info: number, header: Uint8Array): void {
@@ -144,11 +174,29 @@ export class PduWriter {
     return this.#end;
   }
 
+  get #headerDigestBytes(): number {
+    return this.#digests.header ? DIGEST_BYTES : 0;
+  }
+
+  /** Behind what is written of a PDU's header at `at`. */
+  #endHeader(at: number): void {
+    if (!this.#digests.header) return;
+    this.#slab.writeUInt32LE(this.#checksum(this.#slab.subarray(at, at + HEADER_BYTES)), at + HEADER_BYTES);
+    this.#end = at + HEADER_BYTES + DIGEST_BYTES;
+  }
+
+  #dataDigest(sum: number): void {
+    if (!this.#digests.data) return;
+    const at = this.#room(DIGEST_BYTES);
+    this.#slab.writeUInt32LE(sum, at);
+    this.#end = at + DIGEST_BYTES;
+  }
+
   #header(type: number, flags: number, pdo: number, plen: number): number {
-    const at = this.#room(HEADER_BYTES);
+    const at = this.#room(HEADER_BYTES + DIGEST_BYTES);
     const slab = this.#slab;
     slab[at] = type;
-    slab[at + 1] = flags;
+    slab[at + 1] = flags | (this.#digests.header ? pduFlags.hdgst : 0);
     slab[at + 2] = HEADER_BYTES;
     slab[at + 3] = pdo;
     slab.writeUInt32LE(plen, at + 4);

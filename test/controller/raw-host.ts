@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { completionEntry, statusCodeOf } from '../../spec/completion-entry.ts';
@@ -9,7 +10,8 @@ import {
   propertySetCommand,
 } from '../../spec/fabrics.ts';
 import { FABRICS_OPCODE, fabricsTypes } from '../../spec/opcodes.ts';
-import { c2hTermReq, icReq, pduFlags, pduTypes } from '../../spec/pdu.ts';
+import { crc32c } from '../../spec/crc32c.ts';
+import { c2hTermReq, DIGEST_BYTES, digestBits, icReq, pduFlags, pduTypes } from '../../spec/pdu.ts';
 import { encodeSgl, SGL_FLAGS, type Sgl } from '../../spec/sgl.ts';
 import { submissionEntry } from '../../spec/submission-entry.ts';
 
@@ -61,6 +63,8 @@ export class RawHost {
   #nextCommandId = 1;
   closed = false;
   ended = false;
+  /** What ICResp granted: PDUs that are made carry digests, and those that come must. */
+  digests = { header: false, data: false };
 
   private constructor(socket: Socket) {
     this.socket = socket;
@@ -96,16 +100,39 @@ export class RawHost {
       if (this.#buffer.length < plen) return;
       const pdu = this.#buffer.subarray(0, plen);
       this.#buffer = this.#buffer.subarray(plen);
-      const hlen = pdu[2] as number;
-      const pdo = pdu[3] as number;
-      const dataAt = pdu[0] === pduTypes.c2hTermReq.type ? hlen : pdo || plen;
-      this.#pdus.push({
-        type: pdu[0] as number,
-        flags: pdu[1] as number,
-        header: Buffer.from(pdu.subarray(0, hlen)),
-        data: Buffer.from(pdu.subarray(dataAt)),
-      });
+      this.#pdus.push(this.#parse(pdu));
     }
+  }
+
+  #parse(pdu: Buffer): Pdu {
+    const [type, flags, hlen, pdo] = pdu as unknown as [number, number, number, number];
+    const isTermReq = type === pduTypes.c2hTermReq.type;
+    const hasDigests = !isTermReq && type !== pduTypes.icResp.type;
+    const header = Buffer.from(pdu.subarray(0, hlen));
+    if (hasDigests && this.digests.header) {
+      assert.equal(flags & pduFlags.hdgst, pduFlags.hdgst, 'header digest flag');
+      assert.equal(pdu.readUInt32LE(hlen), crc32c(header), 'header digest');
+    }
+    const dataAt = isTermReq ? hlen : pdo || pdu.length;
+    if (!hasDigests || !this.digests.data || pdo === 0) {
+      return { type, flags, header, data: Buffer.from(pdu.subarray(dataAt)) };
+    }
+    const data = Buffer.from(pdu.subarray(dataAt, -DIGEST_BYTES));
+    assert.equal(flags & pduFlags.ddgst, pduFlags.ddgst, 'data digest flag');
+    assert.equal(pdu.readUInt32LE(pdu.length - DIGEST_BYTES), crc32c(data), 'data digest');
+    return { type, flags, header, data };
+  }
+
+  /** A PDU from its header of which flags, data offset and length are still to be filled in. */
+  #frame(header: Buffer, data: Uint8Array): Buffer {
+    const headerDigest = Buffer.alloc(this.digests.header ? DIGEST_BYTES : 0);
+    const dataDigest = Buffer.alloc(this.digests.data && data.length > 0 ? DIGEST_BYTES : 0);
+    header[1]! |= (headerDigest.length > 0 ? pduFlags.hdgst : 0) | (dataDigest.length > 0 ? pduFlags.ddgst : 0);
+    header[3] = data.length > 0 ? header.length + headerDigest.length : 0;
+    header.writeUInt32LE(header.length + headerDigest.length + data.length + dataDigest.length, 4);
+    if (headerDigest.length > 0) headerDigest.writeUInt32LE(crc32c(header));
+    if (dataDigest.length > 0) dataDigest.writeUInt32LE(crc32c(data));
+    return Buffer.concat([header, headerDigest, data, dataDigest]);
   }
 
   write(bytes: Uint8Array): void {
@@ -146,7 +173,10 @@ export class RawHost {
 
   async initialize(fields: Partial<Parameters<typeof icReq.encode>[0]> = {}): Promise<Pdu | undefined> {
     this.write(this.icReqBytes(fields));
-    return this.next();
+    const response = await this.next();
+    const dgst = response?.header[11] ?? 0;
+    this.digests = { header: (dgst & digestBits.header) !== 0, data: (dgst & digestBits.data) !== 0 };
+    return response;
   }
 
   commandId(): number {
@@ -165,12 +195,11 @@ export class RawHost {
 
   capsuleBytes(entry: Uint8Array, data: Uint8Array = new Uint8Array(0)): Buffer {
     const { type, hlen } = pduTypes.capsuleCmd;
-    const header = Buffer.alloc(8);
+    const header = Buffer.alloc(hlen);
     header[0] = type;
     header[2] = hlen;
-    header[3] = data.length > 0 ? hlen : 0;
-    header.writeUInt32LE(hlen + data.length, 4);
-    return Buffer.concat([header, entry, data]);
+    header.set(entry, 8);
+    return this.#frame(header, data);
   }
 
   /** Sends a command with its data in the capsule, if it has any. Returns its command id. */
@@ -211,13 +240,11 @@ export class RawHost {
     header[0] = type;
     header[1] = last ? pduFlags.last : 0;
     header[2] = hlen;
-    header[3] = hlen;
-    header.writeUInt32LE(hlen + data.length, 4);
     header.writeUInt16LE(commandId, 8);
     header.writeUInt16LE(tag, 10);
     header.writeUInt32LE(offset, 12);
     header.writeUInt32LE(data.length, 16);
-    return Buffer.concat([header, data]);
+    return this.#frame(header, data);
   }
 
   /** One command from start to end: write data in the capsule or by R2T, read data by C2HData. */

@@ -5,6 +5,7 @@ import type { TestContext } from 'node:test';
 import { subsystemNqn } from '../../spec/fabrics.ts';
 import { limits as specLimits } from '../../spec/limits.ts';
 import { type Arena, ARENA_RESERVED_BYTES, createArena } from '../../daemon/base/arena.ts';
+import { crc32c } from '../../daemon/base/crc32c.ts';
 import type { Clock, Timer } from '../../daemon/base/clock.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
@@ -129,7 +130,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
       ...options.modules,
     },
   );
-  const transport = new Transport({ limits }, { subsystem, clock, logger: silentLogger });
+  const transport = new Transport({ limits }, { subsystem, clock, logger: silentLogger, checksum: crc32c });
   const unix = await transport.listen({ kind: 'unix', path: join(folder, 'nvme.sock'), mode: 0o600 });
   const tcp = await transport.listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
   const hosts: RawHost[] = [];

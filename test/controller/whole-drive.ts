@@ -8,6 +8,7 @@ import { subsystemNqn } from '../../spec/fabrics.ts';
 import { createAttention } from '../../daemon/attention/attention.ts';
 import { createArena } from '../../daemon/base/arena.ts';
 import { systemClock } from '../../daemon/base/clock.ts';
+import { crc32c } from '../../daemon/base/crc32c.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
 import { createSubsystem } from '../../daemon/controller/subsystem.ts';
@@ -90,7 +91,7 @@ export async function openWholeDrive(folder: string): Promise<WholeDrive> {
       onFatal,
     },
   );
-  const transport = new Transport({ limits }, { subsystem, clock, logger });
+  const transport = new Transport({ limits }, { subsystem, clock, logger, checksum: crc32c });
   const address = await transport.listen({ kind: 'unix', path: join(folder, 'nvme.sock'), mode: 0o600 });
   const open = async (): Promise<RawHost> => {
     const host = await RawHost.open(address);

@@ -38,6 +38,7 @@ for (const { label, arena, kernels } of sets) {
       const at = arena.allocate(64);
       arena.bytes.set(bytes, at);
       assert.equal(kernels.crc32c(at, bytes.length), expected, name);
+      assert.equal(kernels.crc32cOf(bytes), expected, name);
       arena.free(at);
     }
   });
@@ -54,6 +55,10 @@ for (const { label, arena, kernels } of sets) {
         const first = Math.floor(size / 3);
         const seed = kernels.crc32c(at + skew, first);
         assert.equal(kernels.crc32c(at + skew + first, size - first, seed), expected);
+        const elsewhere = noise.subarray(skew, skew + size);
+        assert.equal(kernels.crc32cOf(elsewhere), expected, `${size} bytes elsewhere, at ${skew}`);
+        assert.equal(kernels.crc32cOf(elsewhere.subarray(first), seed), expected);
+        assert.equal(kernels.crc32cOf(arena.bytes.subarray(at + skew, at + skew + size)), expected);
       }
     }
     arena.free(at);

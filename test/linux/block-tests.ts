@@ -55,6 +55,18 @@ export function blockTests(rig: LinuxRig): void {
       });
     }
 
+    test('the same with header and data digests', { timeout: FIO_TIMEOUT_MS }, async () => {
+      await rig.disconnect();
+      for (const flags of ['--hdr-digest', '--data-digest', '--hdr-digest --data-digest']) {
+        const { block } = await rig.connect(`${flags} -i 2`);
+        const load = '--rw=randwrite --bsrange=4k-256k --size=12m --iodepth=32';
+        await rig.guest.output(fio(block, load), FIO_TIMEOUT_MS);
+        await rig.guest.output(`nvme id-ctrl ${block}`);
+        await rig.disconnect();
+      }
+      devices = await rig.connect('-i 2 -Q 128 --hdr-digest --data-digest');
+    });
+
     test('blkdiscard', async () => {
       const { block } = devices;
       await rig.guest.output(`dd if=/dev/urandom of=${block} bs=64k count=16 oflag=direct && blkdiscard ${block}`);

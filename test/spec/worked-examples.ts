@@ -9,7 +9,9 @@ import {
   completionEntry,
   connectCommand,
   connectData,
+  crc32c,
   createDescriptor,
+  DIGEST_BYTES,
   encodeSgl,
   FABRICS_OPCODE,
   fabricsTypes,
@@ -19,6 +21,7 @@ import {
   kvOpcodes,
   nvmOpcodes,
   packBits,
+  pduFlags,
   pduTypes,
   properties,
   propertySetCommand,
@@ -153,9 +156,19 @@ function nvmRead(): Uint8Array {
 
 const transfer = { cccid: 9, ttag: 17 };
 
+function keepAliveWithDigest(): Uint8Array {
+  const fields = { opcode: adminOpcodes.keepAlive.opcode, flags: SGL_FLAGS, commandId: 5 };
+  const entry = submissionEntry.encode({ ...fields, sgl: encodeSgl({ kind: 'none' }) });
+  const pdu = capsuleCmd.encode({ ...header('capsuleCmd'), flags: pduFlags.hdgst, plen: 76, entry });
+  const digest = new Uint8Array(DIGEST_BYTES);
+  new DataView(digest.buffer).setUint32(0, crc32c(pdu), true);
+  return concatenate(pdu, digest);
+}
+
 export const workedExamples: Readonly<Record<string, () => Uint8Array>> = {
   icReq: () => icReq.encode(header('icReq')),
   icResp: () => icResp.encode({ ...header('icResp'), maxh2cdata: limits.h2cDataBytesMax }),
+  keepAliveWithDigest,
   connectAdmin,
   enableController,
   r2tOfWrite: () => r2t.encode({ ...header('r2t'), ...transfer, r2tl: 65_536 }),

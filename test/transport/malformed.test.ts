@@ -80,13 +80,6 @@ describe('before ICReq', () => {
     host.write(bytes);
     await expectTermination(host, invalidHeaderField, 4, bytes.subarray(0, 8));
   });
-
-  test('digests that the host asks for are declined', async (t) => {
-    const rig = await createRig(t);
-    const host = await open(rig, t);
-    const response = await host.initialize({ dgst: 3 });
-    assert.equal(response?.header[11], 0);
-  });
 });
 
 describe('after ICReq', () => {

@@ -103,6 +103,24 @@ napi_value crc32c(napi_env env, napi_callback_info info) {
   return numberResult(env, context->kernels->crc32c(static_cast<uint32_t>(a[2]), base + a[0], a[1]));
 }
 
+// crc32cOf(bytes: Uint8Array, seed)
+napi_value crc32cOf(napi_env env, napi_callback_info info) {
+  napi_value raw[2];
+  size_t given = 2;
+  napi_typedarray_type type;
+  size_t length;
+  void* data;
+  uint32_t seed;
+  bool isTypedArray = false;
+  if (napi_get_cb_info(env, info, &given, raw, nullptr, nullptr) != napi_ok) return nullptr;
+  if (given == 2) napi_is_typedarray(env, raw[0], &isTypedArray);
+  if (!isTypedArray || napi_get_typedarray_info(env, raw[0], &type, &length, &data, nullptr, nullptr) != napi_ok ||
+      type != napi_uint8_array || napi_get_value_uint32(env, raw[1], &seed) != napi_ok) {
+    return fail(env, "crc32cOf: (bytes: Uint8Array, seed)");
+  }
+  return numberResult(env, attndrive::crc32c(seed, static_cast<const uint8_t*>(data), length));
+}
+
 // readSum(offset, bytes, media)
 napi_value readSum(napi_env env, napi_callback_info info) {
   uint64_t a[3];
@@ -199,6 +217,7 @@ napi_value create(napi_env env, napi_callback_info info) {
               addFunction(env, object, "merge", merge, context) &&
               addFunction(env, object, "convert", convert, context) &&
               addFunction(env, object, "crc32c", crc32c, context) &&
+              addFunction(env, object, "crc32cOf", crc32cOf, context) &&
               addFunction(env, object, "readSum", readSum, context) &&
               napi_create_string_utf8(env, context->kernels->isa, NAPI_AUTO_LENGTH, &isa) == napi_ok &&
               napi_set_named_property(env, object, "isa", isa) == napi_ok;

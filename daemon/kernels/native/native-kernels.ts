@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { InvariantError } from '../../base/assert.ts';
+import { crc32c as scalarCrc32c } from '../../base/crc32c.ts';
 import { DriveError } from '../../base/errors.ts';
 import type { KernelResources, Kernels } from '../contract.ts';
 
@@ -11,6 +12,7 @@ interface Addon {
   merge(job: number): void;
   convert(source: number, sourceType: number, target: number, targetType: number, count: number): void;
   crc32c(offset: number, sizeBytes: number, seed: number, media: 0 | 1): number;
+  crc32cOf(bytes: Uint8Array, seed: number): number;
   readSum(offset: number, sizeBytes: number, media: 0 | 1): number;
 }
 
@@ -28,6 +30,8 @@ export interface NativeKernels extends Kernels {
 
 /** Instruction sets that the addon can be held to (ATTNDRIVE_ISA), best last. */
 export const nativeIsas = ['portable', 'avx2', 'avx512'] as const;
+
+const SCALAR_CRC_BYTES_MAX = 64;
 
 const addonPath = fileURLToPath(new URL('./attndrive.node', import.meta.url));
 let loaded: AddonModule | Error | undefined;
@@ -62,6 +66,9 @@ export function createNativeKernels({ memory, media }: KernelResources): NativeK
     isa: addon.isa,
     canMapMedia: media !== undefined,
     crc32c: (offset, sizeBytes, seed = 0) => checked(() => addon.crc32c(offset, sizeBytes, seed, 0)),
+    // The call into the addon costs what the scalar code needs for so many bytes.
+    crc32cOf: (bytes, seed = 0) =>
+      bytes.length < SCALAR_CRC_BYTES_MAX ? scalarCrc32c(bytes, seed) : checked(() => addon.crc32cOf(bytes, seed)),
     crc32cMedia: (offset, sizeBytes) => checked(() => addon.crc32c(offset, sizeBytes, 0, 1)),
     convert: (source, sourceType, target, targetType, count) =>
       checked(() => addon.convert(source, sourceType, target, targetType, count)),

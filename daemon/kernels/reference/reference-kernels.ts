@@ -18,6 +18,7 @@ export function createReferenceKernels({ memory }: KernelResources): Kernels {
     isa: 'scalar',
     canMapMedia: false,
     crc32c: (offset, sizeBytes, seed = 0) => crc32c(views.bytes, offset, sizeBytes, seed),
+    crc32cOf: (bytes, seed = 0) => crc32c(bytes, 0, bytes.length, seed),
     crc32cMedia: () => {
       assert(false, 'reference kernels have no media mapping');
     },

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { assert } from '../../base/assert.ts';
 import { DriveError } from '../../base/errors.ts';
+import { crc32c as scalarCrc32c } from '../../base/crc32c.ts';
 import type { KernelResources, Kernels } from '../contract.ts';
 
 /** The module's exports; addresses above 2^31 wrap to negative numbers on the way in, which is the same address. */
@@ -24,6 +25,8 @@ export function createWasmKernels({ memory }: KernelResources): Kernels {
     isa: 'simd128',
     canMapMedia: false,
     crc32c: (offset, sizeBytes, seed = 0) => crc32c(offset, sizeBytes, seed) >>> 0,
+    // Bytes elsewhere would have to be copied first, which costs more than plain JavaScript.
+    crc32cOf: scalarCrc32c,
     crc32cMedia: () => {
       assert(false, 'WebAssembly kernels have no media mapping');
     },

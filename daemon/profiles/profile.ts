@@ -1,3 +1,5 @@
+import type { TimingProfile } from './timing-profile.ts';
+
 /**
  * What a drive is made of: numbers of a product or of a published model, as data. `format` chooses one and the drive
  * keeps its name for life.
@@ -11,6 +13,10 @@ export interface DriveProfile {
   readonly sources: readonly string[];
   readonly endurance: EnduranceProfile;
   readonly errors: ErrorProfile;
+  /** How long everything takes; undefined: not modelled. */
+  readonly timing?: TimingProfile | undefined;
+  /** What `format` takes where it is not told otherwise. */
+  readonly geometry?: GeometryProfile | undefined;
 }
 
 /** How blocks wear out. */
@@ -34,4 +40,12 @@ export interface ErrorProfile {
   /** Raw bit error rate of a block that was never erased, and of one at its rated cycles. */
   readonly rawBitErrorRateFresh: number;
   readonly rawBitErrorRateRated: number;
+}
+
+/** A flash array like the product's, whatever its capacity. */
+export interface GeometryProfile {
+  readonly pageSizeBytes: number;
+  readonly channelCount: number;
+  readonly diesPerChannel: number;
+  readonly planesPerDie: number;
 }

@@ -112,7 +112,7 @@ test('the benchmarks run, quickly, and print a JSON object a line', () => {
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line) as Line);
-  assert.deepEqual([...new Set(lines.map(({ bench }) => bench))], ['attend', 'readback', 'verify']);
+  assert.deepEqual([...new Set(lines.map(({ bench }) => bench))], ['attend', 'readback', 'verify', 'device']);
   for (const line of lines) {
     assert.deepEqual(Object.keys(line), [
       'bench',

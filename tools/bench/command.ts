@@ -4,11 +4,12 @@ import { kernelNames } from '../../daemon/kernels/contract.ts';
 import { integerWithin } from '../cli/quantity.ts';
 import { attendBench } from './attend.ts';
 import type { Bench } from './bench.ts';
+import { deviceBench } from './device.ts';
 import { readbackBench } from './readback.ts';
 import { jsonOutput, tableOutput } from './report.ts';
 import { verifyBench } from './verify.ts';
 
-const benches: readonly Bench[] = [attendBench, readbackBench, verifyBench];
+const benches: readonly Bench[] = [attendBench, readbackBench, verifyBench, deviceBench];
 
 interface CommandOptions {
   json?: boolean;

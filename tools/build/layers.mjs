@@ -5,6 +5,7 @@
 export const daemonLevels = [
   ['base'],
   ['kernels', 'profiles'],
+  ['timing'],
   ['nand', 'meta'],
   ['ftl'],
   ['kv'],

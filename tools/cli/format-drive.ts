@@ -13,12 +13,13 @@ export interface FormatRequest {
   readonly planesPerDie?: number | undefined;
   /** Share of each capacity: 0.07 is 7 %. */
   readonly overProvisioning?: number | undefined;
-  /** A name of `daemon/profiles`. */
+  /** A name of `daemon/profiles`; its geometry counts where nothing else is asked for. */
   readonly profile?: string | undefined;
   /** Wipes the drive that is there. */
   readonly force?: boolean | undefined;
 }
 
+/** Where neither the request nor its profile says anything. */
 export const formatDefaults = {
   pageSizeBytes: 16_384,
   channelCount: 8,
@@ -31,15 +32,15 @@ export const formatDefaults = {
 /** DriveError: a value that is not allowed, a folder with a drive or something else in it, or in use. */
 export function formatFolder(folder: string, request: FormatRequest): DriveIdentity {
   const { blockCapacityBytes, kvCapacityBytes, force = false } = request;
+  const profile = profileOf(request.profile ?? formatDefaults.profile);
+  const suggested = { ...formatDefaults, ...profile.geometry };
   const {
-    pageSizeBytes = formatDefaults.pageSizeBytes,
-    channelCount = formatDefaults.channelCount,
-    diesPerChannel = formatDefaults.diesPerChannel,
-    planesPerDie = formatDefaults.planesPerDie,
+    pageSizeBytes = suggested.pageSizeBytes,
+    channelCount = suggested.channelCount,
+    diesPerChannel = suggested.diesPerChannel,
+    planesPerDie = suggested.planesPerDie,
     overProvisioning = formatDefaults.overProvisioning,
-    profile = formatDefaults.profile,
   } = request;
   const geometry = { pageSizeBytes, channelCount, diesPerChannel, planesPerDie, overProvisioning };
-  const asked = { blockCapacityBytes, kvCapacityBytes, ...geometry, force, profile: profileOf(profile) };
-  return formatDrive(folder, asked, systemRandom);
+  return formatDrive(folder, { blockCapacityBytes, kvCapacityBytes, ...geometry, force, profile }, systemRandom);
 }

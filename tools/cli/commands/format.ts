@@ -1,4 +1,5 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { profiles } from '../../../daemon/profiles/profiles.ts';
 import { CliError } from '../cli-error.ts';
 import { limits } from '../../../spec/limits.ts';
 import { bytesText, countText, integerWithin, parseSize, percentText } from '../quantity.ts';
@@ -25,7 +26,8 @@ capacity for garbage collection.
 
 Examples:
   $ attndrive format ./drive --block-capacity 256MiB --kv-capacity 1GiB
-  $ attndrive format ./drive --block-capacity 64MiB --kv-capacity 256MiB --page-size 4KiB --force`;
+  $ attndrive format ./drive --block-capacity 64MiB --kv-capacity 256MiB --page-size 4KiB --force
+  $ attndrive format ./drive --block-capacity 64MiB --kv-capacity 256MiB --profile instattention`;
 
 export function addFormat(program: Command): void {
   program
@@ -37,16 +39,20 @@ export function addFormat(program: Command): void {
     .argument('<DIR>', 'folder, made if it is not there')
     .option('--block-capacity <SIZE>', 'capacity of the block namespace (required)', parseSize)
     .option('--kv-capacity <SIZE>', 'capacity of the KV-cache namespace (required)', parseSize)
-    .option('--page-size <SIZE>', 'flash page, 4KiB to 64KiB (default: 16KiB)', parseSize)
-    .option('--channels <N>', 'flash channels (default: 8)', integerWithin(1, 64))
-    .option('--dies-per-channel <N>', 'dies on each channel (default: 2)', integerWithin(1, 64))
-    .option('--planes-per-die <N>', 'planes of each die (default: 1)', integerWithin(1, 8))
+    .option('--page-size <SIZE>', "flash page, 4KiB to 64KiB (default: the profile's, else 16KiB)", parseSize)
+    .option('--channels <N>', "flash channels (default: the profile's, else 8)", integerWithin(1, 64))
+    .option('--dies-per-channel <N>', "dies on each channel (default: the profile's, else 2)", integerWithin(1, 64))
+    .option('--planes-per-die <N>', "planes of each die (default: the profile's, else 1)", integerWithin(1, 8))
     .option(
       '--over-provisioning <PERCENT>',
       'flash beyond the capacity, for garbage collection (default: 12.5)',
       parsePercent,
     )
-    .option('--profile <NAME>', 'flash that the drive is made of: ideal (default: ideal)')
+    .addOption(
+      new Option('--profile <NAME>', 'what the drive is made of: wear, errors, device time (default: ideal)').choices(
+        profiles.map(({ name }) => name),
+      ),
+    )
     .option('--force', 'wipe the drive that is there')
     .option('--json', 'print JSON')
     .addHelpText('after', epilogue)

@@ -35,6 +35,7 @@ export const errorTable = {
   keepAliveTimeout: row('keep alive timeout invalid', 0, 0x1a, 400),
   sglOffset: row('SGL offset invalid', 0, 0x16, 400),
   sglDataBlock: row('memory region key, range or owner invalid', 0, 0x1e, 400),
+  namespaceWriteProtected: row('namespace is write protected', 0, 0x20, 403),
   commandInterrupted: row('command not started: too much data waits', 0, 0x21, 503, true),
   transientTransport: row('data digest does not fit the data', 0, 0x22, 503, true),
   lbaRange: row('LBA out of range', 0, 0x80, 400),

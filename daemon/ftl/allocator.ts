@@ -5,7 +5,7 @@ import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import type { NandArray } from '../nand/array.ts';
-import { neededSuperblocks } from '../nand/geometry.ts';
+import { neededSuperblocks, superblockQuotas } from '../nand/geometry.ts';
 import type { OperationCounter } from './contract.ts';
 import { type Pool, pools, type Superblocks } from './superblocks.ts';
 import { WritePoint } from './write-point.ts';
@@ -67,9 +67,11 @@ export class Allocator {
   readonly #array: NandArray;
   readonly #operations: OperationCounter;
   readonly #random: Random;
-  readonly #quota: Record<Pool, number>;
+  #quota: Record<Pool, number>;
   readonly #writers: Record<Pool, PoolWriters>;
   #lastOpened = -1;
+  /** Called after a superblock was given up: both pools may have to do with fewer. */
+  onGiveUp: () => void = () => undefined;
 
   constructor(modules: { superblocks: Superblocks; array: NandArray; operations: OperationCounter; random: Random }) {
     this.#superblocks = modules.superblocks;
@@ -77,7 +79,7 @@ export class Allocator {
     this.#operations = modules.operations;
     this.#random = modules.random;
     const { geometry } = modules.array;
-    this.#quota = { block: geometry.blockSuperblockCount, kv: geometry.kvSuperblockCount };
+    this.#quota = superblockQuotas(geometry, 0);
     const writePoint = (): WritePoint => new WritePoint(geometry, modules.array);
     const writers = (hostCount: number): PoolWriters => ({
       host: Array.from({ length: hostCount }, writePoint),
@@ -120,9 +122,23 @@ export class Allocator {
     writers.gcDebt = Math.max(0, writers.gcDebt - 1);
   }
 
-  /** Superblocks that the pool may still open. */
+  /**
+   * Superblocks that the pool may still open. One that had more in use when its share became smaller gives them back as
+   * garbage collection empties them; until then they are not there for the other.
+   */
   superblocksLeft(pool: Pool): number {
+    return this.#quotaLeft(pool) + Math.min(0, this.#quotaLeft(pool === 'block' ? 'kv' : 'block'));
+  }
+
+  #quotaLeft(pool: Pool): number {
     return this.#quota[pool] - this.#superblocks.usedCount(pool);
+  }
+
+  /** So many superblocks were given up that the rest can't hold both capacities and collect garbage. */
+  get isReadOnly(): boolean {
+    const { superblockCount } = this.#array.geometry;
+    const needed = neededSuperblocks(this.#array.geometry);
+    return superblockCount - this.#array.blocks.retired.size < needed.block + needed.kv;
   }
 
   /**
@@ -188,7 +204,7 @@ export class Allocator {
     const operation = this.#operations.next();
     // First of all, since the disk may refuse it.
     if (!this.#array.erase(superblock, encodeHeader({ pool: superblockPools[pool], epoch, openTag, operation }))) {
-      this.#giveUp(superblock, pool);
+      this.#giveUp(superblock);
       return false;
     }
     this.#lastOpened = superblock;
@@ -199,17 +215,15 @@ export class Allocator {
     return true;
   }
 
-  /** One superblock fewer: of the pool that can spare it best, but not of one that must collect garbage for it. */
-  #giveUp(superblock: number, openedFor: Pool): void {
+  #giveUp(superblock: number): void {
     this.#superblocks.setState(superblock, 'bad');
-    const other = openedFor === 'block' ? 'kv' : 'block';
-    const hasRoom = this.superblocksLeft(other) > GC_RESERVE_SUPERBLOCKS;
-    this.#quota[hasRoom && this.#slack(other) > this.#slack(openedFor) ? other : openedFor]--;
+    this.#quota = superblockQuotas(this.#array.geometry, this.#array.blocks.retired.size);
+    this.onGiveUp();
   }
 
-  /** Superblocks of the pool beyond those that it can't do without. */
-  #slack(pool: Pool): number {
-    return this.#quota[pool] - neededSuperblocks(this.#array.geometry)[pool];
+  /** While a drive opens: what its last runs gave up. */
+  giveUpRetired(): void {
+    for (const superblock of this.#array.blocks.retired) this.#giveUp(superblock);
   }
 
   /** After the page was tried: it is used now, or the rest of its block is lost. A superblock without pages is full. */

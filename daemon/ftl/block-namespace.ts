@@ -50,7 +50,10 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   readonly #frame: number;
   readonly #slots: CachedSlot[];
   readonly #cached = new Map<number, number>();
-  /** While the drive opens: what recovery found in the staging log and in no page. Empty once it is in the cache. */
+  /**
+   * What recovery found in the staging log and in no page. Empty once it is in the cache, which is before any command
+   * unless the drive is read-only: then it stays.
+   */
   readonly #held = new Map<number, StagedSlot>();
   /** LBAs that are given room at once. A full namespace has few superblocks to spare for what is being superseded. */
   readonly #batchLbas: number;
@@ -100,9 +103,9 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     const reads: Promise<void>[] = [];
     for (let i = 0; i < lbaCount; ) {
       const bytes = target.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
-      const cached = this.#cached.get(lba + i);
+      const cached = this.#cachedBytes(lba + i);
       const slot = this.map.get(lba + i);
-      if (cached !== undefined) bytes.set(this.#slotBytes(cached));
+      if (cached !== undefined) bytes.set(cached);
       else if (slot === UNMAPPED) bytes.fill(0);
       if (cached !== undefined || slot === UNMAPPED) {
         i++;
@@ -118,6 +121,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
 
   async deallocate(lba: number, lbaCount: number): Promise<void> {
     this.#check(lba, lbaCount);
+    this.#modules.space.assertWritable();
     // The record comes first: what is dropped below must not come back once the record is durable.
     const operation = this.#modules.staging.append('deallocate', blockDeallocation.encode({ lba, lbaCount }));
     for (let i = 0; i < lbaCount; i++) this.#drop(lba + i, operation);
@@ -166,6 +170,11 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   }
 
   // --- Write cache ---
+
+  #cachedBytes(lba: number): Uint8Array | undefined {
+    const index = this.#cached.get(lba);
+    return index === undefined ? this.#held.get(lba)?.data : this.#slotBytes(index);
+  }
 
   #slotBytes(index: number): Uint8Array {
     return this.#modules.arena.view(this.#frame + index * SLOT_BYTES, SLOT_BYTES);
@@ -266,6 +275,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
 
   /** Puts what is held into the write cache. May collect garbage and make checkpoints. Before any command. */
   async cacheHeld(): Promise<void> {
+    if (this.#modules.space.isReadOnly) return;
     while (this.#held.size > 0) {
       const batch = [...this.#held].slice(0, this.#batchLbas);
       const reservation = await this.#modules.space.reserve(this.#pagesFor(batch.length));

@@ -66,7 +66,7 @@ export class Checkpointer implements Durability {
   #uncommitted: MetaChange[] = [];
   #restageNext = false;
   #isGathering = false;
-  #isRelieving = false;
+  #isAsked = false;
   #segmentBytesMax: number = SEGMENT_BYTES_MAX;
   readonly #checkpoints = new GroupCommit(() => this.#checkpointOnce(false, false));
   readonly #syncs = new GroupCommit(() => this.#sync());
@@ -177,11 +177,14 @@ export class Checkpointer implements Durability {
   /** The log grows with what is never flushed (FUA writes, deallocations), so a checkpoint begins a new segment in time. */
   appended(): void {
     const { staging } = this.#modules;
-    if (this.#isRelieving || this.#isGathering || staging.segmentBytes <= this.#segmentBytesMax) return;
-    this.#isRelieving = true;
-    // Whoever flushes next is told if it fails.
-    const done = (): void => void (this.#isRelieving = false);
-    this.flush().then(done, done);
+    if (this.#isAsked || this.#isGathering || staging.segmentBytes <= this.#segmentBytesMax) return;
+    this.#isAsked = true;
+    void this.soon().finally(() => (this.#isAsked = false));
+  }
+
+  /** Asks for a checkpoint that nobody waits for; whoever flushes next is told if it fails. */
+  soon(): Promise<void> {
+    return this.flush().catch(() => undefined);
   }
 
   async #sync(): Promise<void> {

@@ -34,8 +34,13 @@ export interface KvPages {
   readonly pageCount: number;
   readonly freePageCount: number;
   /**
+   * DriveError namespaceWriteProtected if so many erase blocks are bad that the drive only reads: for changes that need
+   * no page. Letting go of pages is no such change.
+   */
+  assertWritable(): void;
+  /**
    * Waits for garbage collection if it must. DriveError capacityExceeded if fewer than `pageCount` logical pages are
-   * free.
+   * free; namespaceWriteProtected.
    */
   reserve(pageCount: number): Promise<PageReservation>;
   /**
@@ -70,7 +75,7 @@ export interface BlockNamespace {
   readonly lbaCount: number;
   /** DriveError lbaRange outside the namespace; unrecoveredRead. Never-written and deallocated LBAs read as zeros. */
   read(lba: number, lbaCount: number, target: Uint8Array): Promise<void>;
-  /** Resolves once in the write cache, or durable if `fua`. */
+  /** Resolves once in the write cache, or durable if `fua`. DriveError namespaceWriteProtected, as `deallocate`. */
   write(lba: number, lbaCount: number, source: Uint8Array, fua: boolean): Promise<void>;
   deallocate(lba: number, lbaCount: number): Promise<void>;
 }
@@ -231,6 +236,8 @@ export interface FtlSnapshot {
 /** An open drive's flash translation layer: what `FTL.open` gives. */
 export interface FtlDrive {
   readonly identity: DriveIdentity;
+  /** So many erase blocks are bad that nothing more is written; it stays so. */
+  readonly isReadOnly: boolean;
   readonly blocks: BlockNamespace;
   readonly kv: KvPages;
   readonly durability: Durability;

@@ -14,6 +14,7 @@ import type { Geometry } from '../nand/geometry.ts';
 import { MediaFile } from '../nand/media-file.ts';
 import type { Media, MediaFiles } from '../nand/media.ts';
 import { Allocator } from './allocator.ts';
+import { BlockRecords } from './block-records.ts';
 import { BlockDevice } from './block-namespace.ts';
 import { Checkpointer, type StateRecord } from './checkpoint.ts';
 import type {
@@ -115,6 +116,8 @@ export class Ftl implements FtlDrive {
   readonly #stores: FtlStores;
   readonly #spaces: readonly Space[];
   readonly #allocator: Allocator;
+  readonly #blockRecords: BlockRecords;
+  readonly #logger: Logger;
   #lifetime: Readonly<Record<string, number>> = {};
   startCount = 0;
   unsafeShutdownCount = 0;
@@ -149,6 +152,8 @@ export class Ftl implements FtlDrive {
     this.kv = new KvPageStore({ flash, writer, space: kvSpace, operations, arena, checkpoint });
     this.#spaces = [blockSpace, kvSpace];
     this.#allocator = allocator;
+    this.#blockRecords = new BlockRecords(array, logger);
+    this.#logger = logger;
     this.flash = flash;
     this.stagingFile = staging;
     this.collector = collector;
@@ -164,6 +169,7 @@ export class Ftl implements FtlDrive {
     this.durability = new Checkpointer({ media, meta, staging, operations, allocator, describe, checkpointed }, [
       this.blocks,
       this.kv,
+      this.#blockRecords,
     ]);
   }
 
@@ -186,7 +192,8 @@ export class Ftl implements FtlDrive {
     const { meta } = this.#stores;
     const { blocks, kv, flash, stagingFile: staging } = this;
     const beginNs = modules.clock.nowNs();
-    const recovered = await recover({ meta, staging, flash, allocator: this.#allocator, blocks, kv });
+    const blockRecords = this.#blockRecords;
+    const recovered = await recover({ meta, staging, flash, allocator: this.#allocator, blockRecords, blocks, kv });
     const { state } = recovered;
     this.operations.raise(recovered.operation);
     this.startCount = (state?.startCount ?? 0) + 1;
@@ -202,6 +209,7 @@ export class Ftl implements FtlDrive {
     if (checkpoint && stageBuffered) this.registerParticipant(modules.kvRecovery as CheckpointParticipant);
     // Until it is durable nothing may be programmed or erased: recovery must find the same again if it is interrupted.
     await this.durability.special('opening');
+    this.#watchBlocks();
     for (const space of this.#spaces) await space.regain();
     await blocks.cacheHeld();
     modules.logger.info(
@@ -214,6 +222,28 @@ export class Ftl implements FtlDrive {
       },
       'recovered',
     );
+  }
+
+  /** What fails is durable soon; a drive that may write no more says so once. */
+  #watchBlocks(): void {
+    const { blocks } = this.flash.array;
+    blocks.onChange = () => void this.durability.soon();
+    let isTold = false;
+    const tell = (): void => {
+      if (isTold || !this.isReadOnly) return;
+      isTold = true;
+      const superblocks = { given: this.geometry.superblockCount, bad: blocks.retired.size };
+      this.#logger.error({ superblocks }, 'the drive is read-only: too many erase blocks are bad');
+    };
+    this.#allocator.onGiveUp = () => {
+      for (const space of this.#spaces) space.wake();
+      tell();
+    };
+    tell();
+  }
+
+  get isReadOnly(): boolean {
+    return this.#allocator.isReadOnly;
   }
 
   /** Superblocks that hold nothing any more may be erased once the opening checkpoint is durable. */

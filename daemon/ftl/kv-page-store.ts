@@ -65,6 +65,10 @@ export class KvPageStore implements KvPages, Relocatable {
 
   // --- Programming ---
 
+  assertWritable(): void {
+    this.#modules.space.assertWritable();
+  }
+
   async reserve(pageCount: number): Promise<PageReservation> {
     if (pageCount > this.freePageCount) {
       throw new DriveError(

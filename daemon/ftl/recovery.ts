@@ -6,6 +6,7 @@ import type { MetaReader } from '../meta/contract.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
 import { oobBytesPerPage } from '../nand/geometry.ts';
 import type { Allocator } from './allocator.ts';
+import type { BlockRecords } from './block-records.ts';
 import type { BlockDevice, StagedSlot } from './block-namespace.ts';
 import type { StateRecord } from './checkpoint.ts';
 import type { RecoveredEvent, Lpn } from './contract.ts';
@@ -20,6 +21,7 @@ export interface RecoveryModules {
   readonly staging: StagingFile;
   readonly flash: Flash;
   readonly allocator: Allocator;
+  readonly blockRecords: BlockRecords;
   readonly blocks: BlockDevice;
   readonly kv: KvPageStore;
 }
@@ -48,13 +50,16 @@ interface FoundPage {
  * erased, because no transaction covers the copying.
  */
 export async function recover(modules: RecoveryModules): Promise<Recovered> {
-  const { meta, staging, flash, blocks, kv } = modules;
+  const { meta, staging, flash, blockRecords, blocks, kv } = modules;
   const state = meta.get(metaNamespaces.drive, ['state']) as StateRecord | undefined;
   blocks.map.load(meta);
   kv.map.load(meta);
   const checkpointOperation = state?.operation ?? 0;
   let operation = checkpointOperation;
+  const blockTable = blockRecords.read(meta);
   await restoreHeaders(modules, state, (seen) => (operation = Math.max(operation, seen)));
+  blockRecords.restore(blockTable);
+  modules.allocator.giveUpRetired();
   const stagedList = new Map((meta.get(metaNamespaces.stagedBlocks, ['list']) ?? []) as [number, number][]);
   const roll = new RollForward(blocks, checkpointOperation, stagedList);
   const events: RecoveredEvent[] = [];
@@ -93,7 +98,6 @@ async function restoreHeaders(
   const { flash, allocator } = modules;
   const { superblocks, array } = flash;
   const open = new Map(state?.isClean ? state.open.map((entry) => [entry.superblock, entry]) : []);
-  array.markFactoryBad();
   const headers = await array.media.readSuperblockHeaders();
   for (let superblock = 0; superblock < flash.geometry.superblockCount; superblock++) {
     const at = superblock * superblockHeader.sizeBytes;

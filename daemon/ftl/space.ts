@@ -39,11 +39,16 @@ export class Space {
 
   /**
    * Whoever holds a pin or another reservation of this pool must not wait for one.
-   * DriveError capacityExceeded if garbage collection can't make that much room; writeFault if it can't go on.
+   * DriveError capacityExceeded if garbage collection can't make that much room; writeFault if it can't go on;
+   * namespaceWriteProtected.
    */
   reserve(pageCount: number): Promise<SpaceReservation> {
     const turn = this.#queue.then(async () => {
-      while (this.#available() < pageCount) await this.#makeRoom(pageCount);
+      this.assertWritable();
+      while (this.#available() < pageCount) {
+        await this.#makeRoom(pageCount);
+        this.assertWritable();
+      }
       this.#reservedPages += pageCount;
       this.#startBackground();
       return new SpaceReservation(pageCount, (count) => this.#giveBack(count));
@@ -53,6 +58,16 @@ export class Space {
       () => undefined,
     );
     return turn;
+  }
+
+  get isReadOnly(): boolean {
+    return this.#modules.allocator.isReadOnly;
+  }
+
+  /** DriveError namespaceWriteProtected if so many blocks are bad that the drive only reads. */
+  assertWritable(): void {
+    if (!this.isReadOnly) return;
+    throw new DriveError('namespaceWriteProtected', 'too many erase blocks are bad; what is stored can be read');
   }
 
   #giveBack(pageCount: number): void {
@@ -113,6 +128,7 @@ export class Space {
    */
   async regain(): Promise<void> {
     const { allocator, collector, checkpoint } = this.#modules;
+    if (allocator.isReadOnly) return;
     while (allocator.isShort(this.#pool) && (await collector.collect(this.#pool))) {
       await checkpoint();
       this.#freeEmpty();
@@ -125,10 +141,15 @@ export class Space {
     return all.filter((superblock) => superblocks.pool(superblock) === this.#pool && superblocks.isEmpty(superblock));
   }
 
+  /** Garbage collection looks whether it has something to do: there may be fewer superblocks than there were. */
+  wake(): void {
+    this.#startBackground();
+  }
+
   #startBackground(): void {
     const { allocator, superblocks } = this.#modules;
     const lowWater = LOW_WATER_SUPERBLOCKS * superblocks.geometry.pagesPerSuperblock;
-    if (this.#closed || this.#background || this.#available() >= lowWater) return;
+    if (this.#closed || this.#background || allocator.isReadOnly || this.#available() >= lowWater) return;
     if (allocator.superblocksLeft(this.#pool) === 0) return;
     this.#background = this.#collectInBackground(lowWater).finally(() => (this.#background = undefined));
   }

@@ -66,7 +66,7 @@ export class Superblocks {
 
   setState(superblock: number, to: SuperblockState): void {
     this.#states[superblock] = superblockTransition(this.state(superblock), to);
-    if (to === 'free') {
+    if (to === 'free' || to === 'bad') {
       const pool = this.#pools[superblock];
       if (pool !== undefined) this.#used[pool]--;
       this.#pools[superblock] = undefined;

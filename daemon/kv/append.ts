@@ -64,6 +64,7 @@ async function addTokens(
   source: RowSource,
   firstSourceToken: number,
 ): Promise<void> {
+  room.pages.assertWritable();
   const { layer } = request;
   const { groupTokens, streamCount } = sequence.layout;
   const fresh = source.tokenCount - firstSourceToken;

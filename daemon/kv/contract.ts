@@ -65,6 +65,7 @@ export interface LayerView {
   release(): void;
 }
 
+/** What changes a sequence is DriveError namespaceWriteProtected on a read-only drive, but `reclaim` and repeats. */
 export interface KvStore {
   /** `groupTokens` may be 0 in the shape. DriveError invalidShape, invalidField, sequenceExists, sequenceLimit. */
   create(request: SequenceRequest): bigint;

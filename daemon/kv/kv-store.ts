@@ -60,6 +60,8 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     this.#leases = new LeaseKeeper({
       clock: modules.clock,
       expire: (sequence) => {
+        // Room is of no use to a drive that may write no more, and what it holds is to be got out of it.
+        this.#room.pages.assertWritable();
         this.#remove(sequence);
         this.#room.counters.expiredCount++;
       },
@@ -116,6 +118,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
 
   create(request: SequenceRequest): bigint {
     const shape = resolveShape(request.shape, this.#room.pages.pageSizeBytes);
+    this.#room.pages.assertWritable();
     const sequence = this.#form({ ...request, shape }, 0n);
     try {
       this.#enliven(sequence, this.#room.record(encodeCreate({ ...request, id: sequence.id, shape })));
@@ -132,6 +135,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     if (!Number.isInteger(tokenCount) || tokenCount < 0) {
       throw new DriveError('tokenRange', `fork at ${tokenCount} tokens`);
     }
+    this.#room.pages.assertWritable();
     const child = this.#form({ ...request, shape: parent.shape }, sourceId);
     try {
       await parent.queue.run(async () => {
@@ -250,6 +254,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
   async truncate(id: bigint, layerIndex: number | undefined, length: number): Promise<void> {
     const sequence = this.#named(id);
     if (layerIndex !== undefined) layerOf(sequence, layerIndex);
+    this.#room.pages.assertWritable();
     await sequence.queue.run(async () => {
       this.#assertLive(sequence);
       await truncateLayers(this.#room, sequence, layerIndex, length);

@@ -12,6 +12,8 @@ export const metaNamespaces = {
   // 4 was set aside for superblocks; nothing was ever written under it.
   /** FTL: ['list'] -> [LBA, operation number] of blocks whose newest bytes are only in the staging log. */
   stagedBlocks: 5,
+  /** FTL: the table of bad erase blocks: ['table'], ['bad', ...], ['replaced', ...], ['retired', ...]. */
+  flashBlocks: 6,
   /** KV: one record for the room. */
   kvState: 16,
   /** KV: [sequence id as hexadecimal text] -> sequence record. */

@@ -1,4 +1,5 @@
 import { assert } from '../base/assert.ts';
+import { DriveError } from '../base/errors.ts';
 import type { Geometry } from './geometry.ts';
 
 /** How a block became bad: so marked by the maker, or by what failed on it. */
@@ -20,6 +21,14 @@ export interface ReplacedBlock {
   readonly block: number;
   /** Erases of the block less those of the superblock: what the two have in common from here on. */
   readonly eraseCountOffset: number;
+}
+
+/** What the table says beyond how often each superblock was erased. Each list in any order. */
+export interface BlockTableState {
+  readonly bad: readonly BadBlock[];
+  readonly replaced: readonly ReplacedBlock[];
+  /** Superblocks. */
+  readonly retired: readonly number[];
 }
 
 /**
@@ -48,6 +57,12 @@ export class BlockTable {
   readonly #failing = new Set<number>();
   /** [unit] -> good blocks that serve nowhere, and how often each was erased. */
   readonly #spares: Map<number, number>[];
+  /** What `takeChanges` gives next; of the places the last state counts. */
+  #changedBad: BadBlock[] = [];
+  readonly #changedPlaces = new Set<number>();
+  #changedRetired: number[] = [];
+  /** Called after every change but those of `restore` and of the erase counts. */
+  onChange: () => void = () => undefined;
 
   constructor({ unitCount, superblockCount }: Geometry, spareBlocksPerUnit: number) {
     this.unitCount = unitCount;
@@ -77,10 +92,6 @@ export class BlockTable {
     return this.#bad.has(unit * this.blocksPerUnit + block);
   }
 
-  isRetired(superblock: number): boolean {
-    return this.#retired.has(superblock);
-  }
-
   /** Superblocks with a block that failed since they were erased: what it holds is to be moved soon. */
   get failing(): ReadonlySet<number> {
     return this.#failing;
@@ -100,8 +111,8 @@ export class BlockTable {
     yield* this.#bad.values();
   }
 
-  get retiredCount(): number {
-    return this.#retired.size;
+  get retired(): ReadonlySet<number> {
+    return this.#retired;
   }
 
   /** A block that serves nowhere; one that serves is failed by `fail`. */
@@ -111,6 +122,8 @@ export class BlockTable {
     this.#bad.set(index, bad);
     this.#badCounts[bad.unit]!++;
     this.#spares[bad.unit]!.delete(bad.block);
+    this.#changedBad.push(bad);
+    this.onChange();
   }
 
   /** The block that serves there is bad from now on; `cycle`: which of its erases failed, or the program came after. */
@@ -132,6 +145,8 @@ export class BlockTable {
     this.#spares[unit]!.delete(block);
     const eraseCountOffset = eraseCount - this.eraseCounts[superblock]!;
     this.#replaced.set(this.#place(superblock, unit), { superblock, unit, block, eraseCountOffset });
+    this.#changedPlaces.add(this.#place(superblock, unit));
+    this.onChange();
     return true;
   }
 
@@ -146,9 +161,76 @@ export class BlockTable {
     assert(!this.#retired.has(superblock), `superblock ${superblock} is retired once`);
     this.#retired.add(superblock);
     this.#failing.delete(superblock);
+    this.#changedRetired.push(superblock);
+    this.onChange();
     for (let unit = 0; unit < this.unitCount; unit++) {
       const block = this.blockAt(superblock, unit);
       if (!this.isBad(unit, block)) this.#spares[unit]!.set(block, this.eraseCountAt(superblock, unit));
     }
+  }
+
+  // --- Keeping it
+
+  /** What has changed since this was last asked. */
+  takeChanges(): BlockTableState {
+    const replaced = [...this.#changedPlaces].map((place) => this.#replaced.get(place)!);
+    const changes = { bad: this.#changedBad, replaced, retired: this.#changedRetired };
+    this.#changedBad = [];
+    this.#changedPlaces.clear();
+    this.#changedRetired = [];
+    return changes;
+  }
+
+  /**
+   * Of a drive that opens, once `eraseCounts` are those of its superblocks. DriveError mediaFormat if the parts don't fit
+   * together.
+   */
+  restore({ bad, replaced, retired }: BlockTableState): void {
+    for (const entry of bad) {
+      this.#bad.set(entry.unit * this.blocksPerUnit + entry.block, entry);
+      this.#badCounts[entry.unit]!++;
+    }
+    for (const entry of replaced) this.#replaced.set(this.#place(entry.superblock, entry.unit), entry);
+    for (const superblock of retired) this.#retired.add(superblock);
+    const replacing = this.#replacing();
+    for (let unit = 0; unit < this.unitCount; unit++) this.#spares[unit] = this.#sparesOf(unit, replacing);
+    for (const { unit, block, reason } of bad) {
+      const superblock = this.#servesItself(block, unit) ? block : replacing.get(unit * this.blocksPerUnit + block);
+      if (superblock !== undefined && reason !== 'factory') this.#failing.add(superblock);
+    }
+  }
+
+  #servesItself(block: number, unit: number): boolean {
+    return block < this.superblockCount && !this.#retired.has(block) && !this.#replaced.has(this.#place(block, unit));
+  }
+
+  /** [unit * blocksPerUnit + block] -> the superblock in which it serves instead of another. */
+  #replacing(): Map<number, number> {
+    const replacing = new Map<number, number>();
+    for (const { superblock, unit, block } of this.#replaced.values()) {
+      if (this.#retired.has(superblock)) continue;
+      const index = unit * this.blocksPerUnit + block;
+      const other = this.#servesItself(block, unit) ? block : replacing.get(index);
+      if (other !== undefined) {
+        const detail = `metadata: block ${block} of unit ${unit} serves superblocks ${other} and ${superblock}`;
+        throw new DriveError('mediaFormat', detail);
+      }
+      replacing.set(index, superblock);
+    }
+    return replacing;
+  }
+
+  #sparesOf(unit: number, replacing: ReadonlyMap<number, number>): Map<number, number> {
+    const spares = new Map<number, number>();
+    for (let block = this.superblockCount; block < this.blocksPerUnit; block++) spares.set(block, 0);
+    // A block may have gone from one superblock that was retired to another: its count only grew.
+    for (const superblock of this.#retired) {
+      const block = this.blockAt(superblock, unit);
+      spares.set(block, Math.max(this.eraseCountAt(superblock, unit), spares.get(block) ?? 0));
+    }
+    for (const block of spares.keys()) {
+      if (this.isBad(unit, block) || replacing.has(unit * this.blocksPerUnit + block)) spares.delete(block);
+    }
+    return spares;
   }
 }

@@ -107,6 +107,19 @@ export function neededSuperblocks(geometry: Geometry): { block: number; kv: numb
   };
 }
 
+/**
+ * Superblocks that each namespace may use once so many are bad: each is taken from that which has more beyond its needs, in
+ * proportion to them.
+ */
+export function superblockQuotas(geometry: Geometry, badCount: number): { block: number; kv: number } {
+  const needed = neededSuperblocks(geometry);
+  const quotas = { block: geometry.blockSuperblockCount, kv: geometry.kvSuperblockCount };
+  for (let i = 0; i < badCount; i++) {
+    quotas[quotas.block / needed.block > quotas.kv / needed.kv ? 'block' : 'kv']--;
+  }
+  return quotas;
+}
+
 type StoredGeometry = Pick<
   Geometry,
   | 'pageSizeBytes'

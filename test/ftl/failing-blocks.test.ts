@@ -5,6 +5,7 @@ import { createArena } from '../../daemon/base/arena.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
 import { createSeededRandom, type Random } from '../../daemon/base/random.ts';
 import { GC_RESERVE_SUPERBLOCKS } from '../../daemon/ftl/allocator.ts';
+import { metaNamespaces } from '../../daemon/meta/namespaces.ts';
 import { idealChip } from '../../daemon/nand/chip.ts';
 import { type NandFailures, noFailures } from '../../daemon/nand/failures.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
@@ -183,4 +184,34 @@ test('what failed blocks take from a reservation comes out of the reserve of gar
   };
   await programAll(spareSuperblocks + 2);
   await assert.rejects(programAll(spareSuperblocks + 3), /write fault: failed blocks have left no page to the kv/);
+});
+
+test('a table of bad blocks that cannot be is refused, with what is wrong', async () => {
+  const stores = new MemoryDriveStores(request, { ...idealChip, spareBlocksPerUnit: 2 });
+  const random = createSeededRandom(4);
+  await (await openDrive(stores.stores(), random)).ftl.close();
+  const { superblockCount, unitCount } = stores.geometry;
+  const blocksPerUnit = superblockCount + 2;
+  const cases: [key: (number | string)[], value: object, error: RegExp][] = [
+    [['table'], { unitCount: 3, blocksPerUnit }, /table of 3 units of \d+ erase blocks; the drive has 2 of \d+/],
+    [['bad', unitCount, 0], { reason: 'erase', eraseCount: 1 }, /bad blocks: unit 2; allowed: 0 to 1/],
+    [['bad', 0, blocksPerUnit], { reason: 'erase', eraseCount: 1 }, /erase block \d+; allowed/],
+    [['bad', 0, 1], { reason: 'age', eraseCount: 1 }, /a bad block for the reason age/],
+    [['bad', 0, 1], { reason: 'erase', eraseCount: -1 }, /erase count -1; allowed/],
+    [['replaced', superblockCount, 0], { block: 1, eraseCountOffset: 0 }, /superblock \d+; allowed/],
+    [['replaced', 0, 0], { block: 'x', eraseCountOffset: 0 }, /erase block x; allowed/],
+    [['replaced', 0, 0], { block: 1, eraseCountOffset: 0 }, /block 1 of unit 0 serves superblocks 1 and 0/],
+    [['retired', -1], {}, /superblock -1; allowed/],
+    [['spare', 1], {}, /record spare 1/],
+  ];
+  for (const [key, value, error] of cases) {
+    const namespace = metaNamespaces.flashBlocks;
+    const before = stores.meta.get(namespace, key);
+    await stores.meta.commit([{ kind: 'put', namespace, key, value }]);
+    await assert.rejects(openDrive(stores.stores(), random), error);
+    await stores.meta.commit([
+      before === undefined ? { kind: 'remove', namespace, key } : { kind: 'put', namespace, key, value: before },
+    ]);
+  }
+  await (await openDrive(stores.stores(), random)).ftl.close();
 });

@@ -96,6 +96,7 @@ export class MemoryDrive implements KvPages, StagingLog {
   readonly reads: Lpn[] = [];
   /** Programs that still succeed; then writeFault, once. */
   programsUntilFault = Number.POSITIVE_INFINITY;
+  isReadOnly = false;
   /** Operation number of the last log record. */
   recordOperation = 0;
   /** Reads wait for it. */
@@ -175,6 +176,10 @@ export class MemoryDrive implements KvPages, StagingLog {
   }
 
   // --- KvPages
+
+  assertWritable(): void {
+    if (this.isReadOnly) throw new DriveError('namespaceWriteProtected', 'set by the test');
+  }
 
   get freePageCount(): number {
     return this.#free.length - this.#reserved;

@@ -216,3 +216,27 @@ test('the state table has no way back', () => {
   }
   assert.deepEqual(sequenceTransitions.reclaimed, []);
 });
+
+test('on a drive that may write no more, sequences are read, repeated and reclaimed, and leases do not end', async () => {
+  const opened = await openDrive();
+  const { store, drive, clock } = opened;
+  const id = createSequence(opened, {}, 0n, 3);
+  await appendRows(opened, id, 0, 0, tokenRange(0, 20));
+  drive.isReadOnly = true;
+  const isProtected = failsWith('namespaceWriteProtected', /write protected/);
+  assert.throws(() => createSequence(opened), isProtected);
+  await assert.rejects(forkOf(opened, id, 10), isProtected);
+  await assert.rejects(store.truncate(id, undefined, 5), isProtected);
+  await assert.rejects(appendRows(opened, id, 0, 20, [20]), isProtected, 'to the tail, which needs no page');
+  await assert.rejects(appendRows(opened, id, 0, 10, tokenRange(10, 11)), isProtected, 'a repeat with something new');
+  assert.equal(await appendRows(opened, id, 0, 10, tokenRange(10, 10)), 20, 'a repeat changes nothing');
+  clock.advance(10);
+  await assertTokens(opened, id, 0, tokenRange(0, 20));
+  drive.isReadOnly = false;
+  clock.advance(10);
+  assert.throws(() => store.summary(id), failsWith('leaseExpired', /sequence 1/));
+  const other = createSequence(opened);
+  drive.isReadOnly = true;
+  await store.reclaim(other);
+  assert.deepEqual(store.list(0n, 10), []);
+});

@@ -74,7 +74,7 @@ test('without a spare the superblock is retired, and its good blocks are spares'
   const array = makeArray(failures, 0);
   for (let life = 0; life < 3; life++) assert.equal(array.erase(2, header), true);
   assert.equal(array.erase(5, header), false);
-  assert.equal(array.blocks.isRetired(5), true);
+  assert.equal(array.blocks.retired.has(5), true);
   assert.equal(array.counters.superblocksErased, 3);
   assert.equal(array.freePages(5), 0);
   assert.deepEqual([array.blocks.spareCount(0), array.blocks.spareCount(1)], [1, 0]);

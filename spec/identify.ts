@@ -50,6 +50,7 @@ export const optionalNvmCommandBits = {
   writeUncorrectable: { shift: 1, width: 1, meaning: 'Write Uncorrectable' },
   datasetManagement: { shift: 2, width: 1, meaning: 'Dataset Management' },
   writeZeroes: { shift: 3, width: 1, meaning: 'Write Zeroes' },
+  timestamp: { shift: 6, width: 1, meaning: 'feature Timestamp' },
   verify: { shift: 7, width: 1, meaning: 'Verify' },
 } as const;
 

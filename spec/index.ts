@@ -18,6 +18,7 @@ export {
   type SuperblockState,
   type SuperblockStatus,
 } from './admin-api.ts';
+export * from './async-events.ts';
 export * from './bits.ts';
 export * from './completion-entry.ts';
 export * from './crc32c.ts';

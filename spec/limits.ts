@@ -49,6 +49,12 @@ export const limits = {
   queueEntriesMax: 128,
   adminQueueEntriesMax: 32,
   ioQueueCountMax: 64,
+  /** Asynchronous event requests of one controller: AERL plus 1. */
+  asyncEventRequestCountMax: 4,
+  /** Errors that a controller remembers: ELPE plus 1. */
+  errorLogEntryCountMax: 64,
+  /** How often a controller that wants to be told of bad health has it looked at. */
+  healthCheckIntervalMs: 1000,
   associationCountMax: 256,
   connectionCountMax: 1024,
   /** A new connection has this long for ICReq and Connect, and a started capsule for its end. */

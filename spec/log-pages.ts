@@ -1,5 +1,7 @@
 /** Log pages: Get Log Page (NVMe base specification, "Log Page Information and Layout") and the drive's own. */
 import { packBits } from './bits.ts';
+import { features } from './features.ts';
+import { limits } from './limits.ts';
 import { defineStruct, reserved, text, u8, u16, u32, uint64, uint128 } from './struct.ts';
 
 /** CDW10 of Get Log Page. */
@@ -32,8 +34,12 @@ export interface LogPageRow {
 /** What the drive answers. A read past the end of a page returns zeros there. */
 export const logPages = {
   supported: { lid: 0x00, sizeBytes: 1024, name: 'Supported Log Pages' },
+  error: { lid: 0x01, sizeBytes: 64 * limits.errorLogEntryCountMax, name: 'Error Information' },
   smart: { lid: 0x02, sizeBytes: 512, name: 'SMART / Health Information' },
+  firmwareSlot: { lid: 0x03, sizeBytes: 512, name: 'Firmware Slot Information' },
+  changedNamespaces: { lid: 0x04, sizeBytes: 4096, name: 'Changed Namespace List' },
   effects: { lid: 0x05, sizeBytes: 4096, name: 'Commands Supported and Effects' },
+  featureEffects: { lid: 0x12, sizeBytes: 1024, name: 'Feature Identifiers Supported and Effects' },
   driveStatistics: { lid: 0xc0, sizeBytes: 1024, name: 'Drive Statistics' },
 } as const satisfies Record<string, LogPageRow>;
 
@@ -56,7 +62,7 @@ export function encodeSupportedLogPages(): Uint8Array {
   return target;
 }
 
-/** Entry of log 01h, error information: not answered yet. 64 bytes. */
+/** Entry of log 01h, newest first: the errors of this controller since it connected. 64 bytes. */
 export const errorInformationEntry = defineStruct('error information entry', 64, {
   errorCount: uint64(0, 'number of this error, from 1; 0: no entry'),
   sqid: u16(8, 'queue'),
@@ -77,7 +83,7 @@ export const errorInformationEntry = defineStruct('error information entry', 64,
 
 /** Log 02h. Field names are nvme-cli's. Data units are 512,000 bytes, rounded up. 512 bytes. */
 export const smartLog = defineStruct('SMART / Health Information', logPages.smart.sizeBytes, {
-  criticalWarning: u8(0, 'bit 0: spare low, 2: reliability, 3: read only, 4: buffer backup failed'),
+  criticalWarning: u8(0, 'bit 0: spare low, 1: temperature, 2: reliability, 3: read only, 4: buffer backup failed'),
   temperature: u16(1, 'K'),
   availSpare: u8(3, 'percent'),
   spareThresh: u8(4, 'percent'),
@@ -93,7 +99,7 @@ export const smartLog = defineStruct('SMART / Health Information', logPages.smar
   powerOnHours: uint128(128, 'hours'),
   unsafeShutdowns: uint128(144, 'times it ended without a clean shutdown'),
   mediaErrors: uint128(160, 'pages that could not be read'),
-  numErrLogEntries: uint128(176, "errors counted over the drive's life"),
+  numErrLogEntries: uint128(176, 'errors of this controller: entries that the error log had'),
   warningTempTime: u32(192, 'minutes'),
   criticalCompTime: u32(196, 'minutes'),
   temperatureSensor1: u16(200, 'K; 0: none'),
@@ -110,6 +116,35 @@ export const smartLog = defineStruct('SMART / Health Information', logPages.smar
   thmTemp2TotalTime: u32(228, 's'),
   reserved1: reserved(232, 280),
 });
+
+/** Log 03h. There is one slot, read only. 512 bytes. */
+export const firmwareSlotLog = defineStruct('Firmware Slot Information', logPages.firmwareSlot.sizeBytes, {
+  afi: u8(0, 'active slot in bits 2:0: 1'),
+  reserved0: reserved(1, 7),
+  frs1: text(8, 8, 'revision in slot 1', 0x20),
+  reserved1: reserved(16, 496),
+});
+
+/** One dword of log 12h. */
+export const featureEffectBits = {
+  fsupp: { shift: 0, width: 1, meaning: 'supported' },
+  udcc: { shift: 1, width: 1, meaning: 'changes the content of namespaces' },
+  ncc: { shift: 2, width: 1, meaning: 'changes the capability of a namespace' },
+  nic: { shift: 3, width: 1, meaning: 'changes the inventory of namespaces' },
+  ccc: { shift: 4, width: 1, meaning: 'changes the capability of the controller' },
+  uuidSelection: { shift: 19, width: 1, meaning: 'takes a UUID index' },
+  controllerScope: { shift: 21, width: 1, meaning: 'holds for one controller' },
+} as const;
+
+/** Log 12h: one dword for each feature identifier. */
+export function encodeFeatureEffects(): Uint8Array {
+  const target = new Uint8Array(logPages.featureEffects.sizeBytes);
+  const view = new DataView(target.buffer);
+  for (const { fid } of Object.values(features)) {
+    view.setUint32(4 * fid, packBits(featureEffectBits, { fsupp: 1, controllerScope: 1 }), true);
+  }
+  return target;
+}
 
 /** One dword of log 05h. */
 export const commandEffectBits = {

@@ -14,8 +14,12 @@ export interface OpcodeRow {
 export const adminOpcodes = {
   getLogPage: { opcode: 0x02, name: 'Get Log Page' },
   identify: { opcode: 0x06, name: 'Identify' },
+  /** CDW10: abortBits. DW0: 0 aborted, 1 not. */
+  abort: { opcode: 0x08, name: 'Abort' },
   setFeatures: { opcode: 0x09, name: 'Set Features' },
   getFeatures: { opcode: 0x0a, name: 'Get Features' },
+  /** Completes when there is an event: DW0 asyncEventBits. */
+  asyncEventRequest: { opcode: 0x0c, name: 'Asynchronous Event Request' },
   keepAlive: { opcode: 0x18, name: 'Keep Alive' },
   /** CDW10-11: size in bytes. Returns a memory region descriptor. */
   regionCreate: { opcode: 0xc2, name: 'Memory Region Create' },
@@ -23,13 +27,21 @@ export const adminOpcodes = {
   regionDelete: { opcode: 0xc4, name: 'Memory Region Delete' },
 } as const satisfies Record<string, OpcodeRow>;
 
+/** CDW10 of Abort. */
+export const abortBits = {
+  sqid: { shift: 0, width: 16, meaning: 'queue of the command' },
+  cid: { shift: 16, width: 16, meaning: 'its command id' },
+} as const;
+
 /** Commands of an I/O queue on a namespace of the NVM command set (CSI 00h). */
 export const nvmOpcodes = {
   flush: { opcode: 0x00, name: 'Flush' },
   write: { opcode: 0x01, name: 'Write' },
   read: { opcode: 0x02, name: 'Read' },
+  compare: { opcode: 0x05, name: 'Compare' },
   writeZeroes: { opcode: 0x08, name: 'Write Zeroes' },
   datasetManagement: { opcode: 0x09, name: 'Dataset Management' },
+  verify: { opcode: 0x0c, name: 'Verify' },
 } as const satisfies Record<string, OpcodeRow>;
 
 /** Commands of an I/O queue on a namespace of the KV-cache command set (CSI 30h). */

@@ -134,10 +134,39 @@ export interface ResultSlots {
   free(slot: number): void;
 }
 
+/** Features whose value is a number: CDW11 as last set. */
+export type NumberFeature =
+  | 'arbitration'
+  | 'powerManagement'
+  | 'errorRecovery'
+  | 'volatileWriteCache'
+  | 'writeAtomicity'
+  | 'asyncEventConfiguration'
+  | 'commandSetProfile';
+
+export const defaultNumbers: Readonly<Record<NumberFeature, number>> = {
+  arbitration: 0,
+  powerManagement: 0,
+  errorRecovery: 0,
+  volatileWriteCache: 1,
+  writeAtomicity: 0,
+  asyncEventConfiguration: 0,
+  commandSetProfile: 0,
+};
+
+/** Kelvin: a temperature at or beyond one of them is a warning. */
+export const defaultThresholds: Readonly<{ over: number; under: number }> = { over: 0xffff, under: 0 };
+
 /** Settings of one controller that Set Features changes; they end with it. */
 export interface ControllerFeatures {
+  readonly numbers: Record<NumberFeature, number>;
   /** False: every write is as if it had FUA. */
-  writeCache: boolean;
+  readonly writeCache: boolean;
+  readonly temperatureThresholds: { over: number; under: number };
+  /** Host Behavior Support: the host takes command retry delays. */
+  commandRetryDelays: boolean;
+  timestamp(): { milliseconds: number; isSetByHost: boolean };
+  setTimestamp(milliseconds: number): void;
   keepAliveTimeoutMs(): number;
   /** 0: off. Takes effect at once. DriveError invalidField above the limit. */
   setKeepAliveTimeoutMs(timeoutMs: number): void;
@@ -146,13 +175,38 @@ export interface ControllerFeatures {
   hasIoQueues(): boolean;
 }
 
+/** What a controller's host waits to hear of. */
+export interface AsyncEventRequests {
+  /** Resolves when there is an event. DriveError asyncEventLimit, or aborted. */
+  request(commandId: number): Promise<CommandResult>;
+  /** The host has read a log page and not asked to retain its events. */
+  logPageRead(lid: number): void;
+}
+
+/** The errors of a controller since it connected. */
+export interface ErrorLog {
+  readonly count: number;
+  /** Log page 01h. */
+  page(): Uint8Array;
+}
+
 /** What a host has on this drive for as long as it is connected. */
 export interface Association {
   readonly controllerId: number;
   readonly hostNqn: string;
   /** First 8 bytes of the SHA-256 of the host NQN: owner of the sequences it creates. */
   readonly hostHash: bigint;
+  /** Host identifier, 16 bytes. */
+  readonly hostId: Uint8Array;
   readonly features: ControllerFeatures;
+  readonly events: AsyncEventRequests;
+  readonly errors: ErrorLog;
+  /** Namespaces that others changed, ascending; `forget`: they have been told. */
+  changedNamespaces(forget: boolean): number[];
+  /** A feature was set on which events depend. */
+  settingsChanged(): void;
+  /** Ends a command of this controller that has not started or waits for an event. False: it goes on, or is not there. */
+  abort(queueId: number, commandId: number): boolean;
   /** DriveError sglDataBlock: unknown key. Keys of other associations are unknown. */
   region(key: number): MemoryRegion;
   createRegion(sizeBytes: number): Promise<MemoryRegion>;

@@ -33,6 +33,8 @@ export interface QueuePort {
    * turns. `isIntact`: its data digest fits, or there is none. Throws QueueError.
    */
   submit(entry: Uint8Array, capsule: Uint8Array, isIntact: boolean): void;
+  /** The host sends nothing more: requests that wait for an event are ended. */
+  inputEnded(): void;
   /** The connection is gone. */
   closed(): void;
   readonly inFlightCount: number;

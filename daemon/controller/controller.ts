@@ -1,16 +1,21 @@
 import { createHash } from 'node:crypto';
+import type { AsyncEventName } from '../../spec/async-events.ts';
 import { NVME_VERSION, type PropertyName } from '../../spec/fabrics.ts';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
-import type { Association, ControllerFeatures, FrontCounters, Limits, MemoryRegion } from '../commands/contract.ts';
+import type { Association, FrontCounters, Limits, MemoryRegion } from '../commands/contract.ts';
 import type { Durability } from '../ftl/contract.ts';
+import { AsyncEvents } from './async-events.ts';
 import { type ControllerState, transition } from './controller-state.ts';
+import { ErrorLog } from './error-log.ts';
+import { isConfigured } from './health-watch.ts';
 import { KeepAlive } from './keep-alive.ts';
 import { AssociationRegions, type RegionFolder } from './memory-regions.ts';
 import { capabilities, READY_TIMEOUT_HALF_SECONDS, readConfiguration, status } from './properties.ts';
 import type { Queue } from './queue.ts';
 import { AssociationSlots } from './result-slots.ts';
+import { ControllerSettings } from './settings.ts';
 
 /** KAS of Identify Controller: keep alive timeouts are rounded up to this. */
 export const KEEP_ALIVE_GRANULARITY_MS = 100;
@@ -30,6 +35,8 @@ export interface ControllerModules {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly onEnded: (controller: Controller) => void;
+  /** Settings changed on which events depend. */
+  readonly onSettingsChanged: () => void;
   readonly reportFatal: (error: unknown) => void;
 }
 
@@ -59,13 +66,18 @@ export class Controller implements Association {
   readonly hostNqn: string;
   readonly hostId: Uint8Array;
   readonly hostHash: bigint;
-  readonly features: ControllerFeatures;
+  readonly features: ControllerSettings;
+  readonly events: AsyncEvents;
+  readonly errors: ErrorLog;
   readonly slots: AssociationSlots;
+  /** Warnings of the SMART log that the host has been told of, or would have been. */
+  reportedWarnings = 0;
   readonly #regions: AssociationRegions;
   readonly #limits: Limits;
   readonly #modules: ControllerModules;
   readonly #keepAlive: KeepAlive;
   readonly #queues = new Map<number, Queue>();
+  readonly #changedNamespaces = new Set<number>();
   readonly #connectedAtMs: number;
   #state: ControllerState = 'disabled';
   #configuration = 0;
@@ -85,6 +97,10 @@ export class Controller implements Association {
     const expired = (): void => this.end('keep alive timeout');
     this.#keepAlive = new KeepAlive({ clock: modules.clock, expired });
     this.features = this.#createFeatures();
+    this.errors = new ErrorLog({ limits });
+    const isWanted = (name: AsyncEventName): boolean =>
+      isConfigured(this.features.numbers.asyncEventConfiguration, name);
+    this.events = new AsyncEvents({ limits, isWanted });
   }
 
   get state(): ControllerState {
@@ -123,6 +139,7 @@ export class Controller implements Association {
     const { controllerId, hostNqn } = this;
     this.#modules.logger.debug({ controllerId, hostNqn, reason }, 'association ended');
     this.#keepAlive.stop();
+    this.events.reset();
     for (const queue of [...this.#queues.values()]) queue.end(reason);
     this.#queues.clear();
     this.#regions.end();
@@ -172,7 +189,11 @@ export class Controller implements Association {
     for (const [queueId, queue] of [...this.#queues]) {
       if (queueId !== 0) queue.end('controller reset');
     }
-    this.features.writeCache = true;
+    this.features.reset();
+    this.events.reset();
+    this.#changedNamespaces.clear();
+    this.reportedWarnings = 0;
+    this.#modules.onSettingsChanged();
   }
 
   #shutDown(): void {
@@ -187,7 +208,27 @@ export class Controller implements Association {
     });
   }
 
+  /** Another controller changed a namespace. */
+  namespaceChanged(namespaceId: number): void {
+    this.#changedNamespaces.add(namespaceId);
+    this.events.report('namespaceAttributes');
+  }
+
   // --- Association ---
+
+  changedNamespaces(forget: boolean): number[] {
+    const namespaceIds = [...this.#changedNamespaces].sort((a, b) => a - b);
+    if (forget) this.#changedNamespaces.clear();
+    return namespaceIds;
+  }
+
+  settingsChanged(): void {
+    this.#modules.onSettingsChanged();
+  }
+
+  abort(queueId: number, commandId: number): boolean {
+    return this.#queues.get(queueId)?.abort(commandId) ?? false;
+  }
 
   region(key: number): MemoryRegion {
     return this.#regions.get(key);
@@ -228,19 +269,22 @@ export class Controller implements Association {
     };
   }
 
-  #createFeatures(): ControllerFeatures {
+  #createFeatures(): ControllerSettings {
     const { ioQueueCountMax, keepAliveTimeoutMsMax } = this.#limits;
-    return {
-      writeCache: true,
-      ioQueueCountMax,
-      keepAliveTimeoutMs: () => this.#keepAlive.timeoutMs,
-      setKeepAliveTimeoutMs: (timeoutMs) => {
-        if (timeoutMs > keepAliveTimeoutMsMax) {
-          throw new DriveError('keepAliveTimeout', `${timeoutMs} ms, allowed: 0 to ${keepAliveTimeoutMsMax}`);
-        }
-        this.startKeepAlive(timeoutMs);
-      },
-      hasIoQueues: () => this.#queues.size > 1,
+    const setKeepAliveTimeoutMs = (timeoutMs: number): void => {
+      if (timeoutMs > keepAliveTimeoutMsMax) {
+        throw new DriveError('keepAliveTimeout', `${timeoutMs} ms, allowed: 0 to ${keepAliveTimeoutMsMax}`);
+      }
+      this.startKeepAlive(timeoutMs);
     };
+    return new ControllerSettings({
+      clock: this.#modules.clock,
+      controller: {
+        ioQueueCountMax,
+        keepAliveTimeoutMs: () => this.#keepAlive.timeoutMs,
+        setKeepAliveTimeoutMs,
+        hasIoQueues: () => this.#queues.size > 1,
+      },
+    });
   }
 }

@@ -1,4 +1,4 @@
-import { encodeStatus } from '../../spec/completion-entry.ts';
+import { encodeStatus, statusBits } from '../../spec/completion-entry.ts';
 import { type ErrorCode, errorTable } from '../../spec/errors.ts';
 import { FABRICS_OPCODE } from '../../spec/opcodes.ts';
 import { assert } from '../base/assert.ts';
@@ -18,6 +18,8 @@ import type { BudgetShare, TransferBudget } from './transfer-budget.ts';
 /** A connection that has not sent Connect yet may send nothing else. */
 const ENTRIES_BEFORE_CONNECT = 1;
 const SQ_HEAD_UNUSED = 0xffff;
+/** In the status of an error: the error log has more. */
+const MORE = 1 << statusBits.more.shift;
 
 const statusOf = new Map<ErrorCode, number>(
   (Object.keys(errorTable) as ErrorCode[]).map((code) => {
@@ -135,7 +137,7 @@ export class Queue implements QueuePort, SlotOwner {
     slot.startedAtNs = this.#modules.clock.nowNs();
     if (this.#inFlight.has(slot.commandId)) {
       slot.counterIndex = this.#modules.counters.indexOf('admin', UNKNOWN_OPCODE);
-      this.#answer(slot, 'commandIdConflict', 0, 0);
+      this.#answer(slot, 'commandIdConflict', this.#statusOf(slot, 'commandIdConflict'), 0, 0);
       this.#freeSlots.push(slot);
       return;
     }
@@ -146,6 +148,23 @@ export class Queue implements QueuePort, SlotOwner {
     } catch (error) {
       this.failed(slot, error);
     }
+  }
+
+  /** Ends a command that waits for its turn, or for an event. False: it runs, or there is none of this id. */
+  abort(commandId: number): boolean {
+    const slot = this.#inFlight.get(commandId);
+    if (slot === undefined) return false;
+    const place = this.#waiting.indexOf(slot);
+    if (place < 0) return this.#identity?.queueId === 0 && this.#identity.controller.events.abort(commandId);
+    this.#waiting.splice(place, 1);
+    this.#modules.budget.letGo(slot.heldBytes);
+    slot.heldBytes = 0;
+    this.#fail(slot, 'aborted');
+    return true;
+  }
+
+  inputEnded(): void {
+    if (this.#identity?.queueId === 0) this.#identity.controller.events.reset();
   }
 
   closed(): void {
@@ -199,6 +218,7 @@ export class Queue implements QueuePort, SlotOwner {
       this.#fail(slot, 'invalidOpcode');
       return;
     }
+    slot.definition = definition;
     const problem =
       checkNamespace(slot, definition) ??
       slot.checkFormat() ??
@@ -208,7 +228,6 @@ export class Queue implements QueuePort, SlotOwner {
       this.#fail(slot, problem);
       return;
     }
-    slot.definition = definition;
     if (slot.lengthBytes === 0) this.#run(slot);
     else if (this.#waiting.length === 0 && this.#modules.budget.tryAcquire(this.#share, slot.lengthBytes)) {
       slot.hasBudget = true;
@@ -289,9 +308,19 @@ export class Queue implements QueuePort, SlotOwner {
   }
 
   #complete(slot: CommandSlot, code: ErrorCode | undefined, dw0: number, dw1: number): void {
+    const status = code === undefined ? 0 : this.#statusOf(slot, code);
     this.#settle(slot);
-    this.#answer(slot, code, dw0, dw1);
+    this.#answer(slot, code, status, dw0, dw1);
     this.#freeSlots.push(slot);
+  }
+
+  /** Status field of an error, which goes to the controller's log. */
+  #statusOf(slot: CommandSlot, code: ErrorCode): number {
+    const status = statusOf.get(code) as number;
+    if (this.#identity === undefined || this.#closed) return status;
+    const { controller, queueId } = this.#identity;
+    controller.errors.record(slot, queueId, status | MORE, code);
+    return status | MORE;
   }
 
   /** The command is over; whatever it held is given back. */
@@ -304,12 +333,11 @@ export class Queue implements QueuePort, SlotOwner {
     this.#modules.budget.release(this.#share, slot.lengthBytes);
   }
 
-  #answer(slot: CommandSlot, code: ErrorCode | undefined, dw0: number, dw1: number): void {
+  #answer(slot: CommandSlot, code: ErrorCode | undefined, status: number, dw0: number, dw1: number): void {
     const { counters, clock } = this.#modules;
     counters.count(slot.counterIndex, code, clock.nowNs() - slot.startedAtNs);
     if (this.#closed) return;
     const sqHead = this.#identity?.flowControl === false ? SQ_HEAD_UNUSED : this.#sqHead;
-    const status = code === undefined ? 0 : (statusOf.get(code) as number);
     this.link.complete(dw0 >>> 0, dw1 >>> 0, sqHead, slot.commandId, status);
   }
 }

@@ -6,6 +6,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Random } from '../base/random.ts';
 import {
+  type Association,
   createFrontCounters,
   type DriveStatus,
   type FrontCounters,
@@ -27,6 +28,7 @@ import {
   parseConnect,
   type ConnectRequest,
 } from './fabrics-commands.ts';
+import { HealthWatch } from './health-watch.ts';
 import { RegionFolder, type RegionFolderOptions } from './memory-regions.ts';
 import { Queue, type QueueHost } from './queue.ts';
 import { TransferBudget } from './transfer-budget.ts';
@@ -80,6 +82,7 @@ export class Subsystem implements QueueHost {
   readonly #counters = createFrontCounters();
   readonly #regionFolder: RegionFolder;
   readonly #controllers = new Map<number, Controller>();
+  readonly #healthWatch: HealthWatch;
   #nextControllerId = 1;
   #inFlightCount = 0;
   #closing = false;
@@ -97,6 +100,8 @@ export class Subsystem implements QueueHost {
     this.#registry = new CommandRegistry({ identity, limits }, handlerModules);
     this.#budget = new TransferBudget({ limits });
     this.#regionFolder = new RegionFolder(options.regions, { random });
+    const controllers = (): Iterable<Controller> => this.#controllers.values();
+    this.#healthWatch = new HealthWatch({ limits }, { clock: modules.clock, status, controllers });
   }
 
   /** A new connection gets its queue, which Connect will make part of an association. */
@@ -114,8 +119,16 @@ export class Subsystem implements QueueHost {
   /** Ends every association and resolves when no handler runs any more. No new association is taken. */
   async close(): Promise<void> {
     this.#closing = true;
+    this.#healthWatch.stop();
     for (const controller of [...this.#controllers.values()]) controller.end('the drive stops');
     if (this.#inFlightCount > 0) await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+  }
+
+  /** What Identify says of a namespace changed. `by`: the controller whose command did it, whose host knows. */
+  namespaceChanged(namespaceId: number, by?: Association): void {
+    for (const controller of this.#controllers.values()) {
+      if (controller !== by) controller.namespaceChanged(namespaceId);
+    }
   }
 
   snapshot(): SubsystemSnapshot {
@@ -173,7 +186,11 @@ export class Subsystem implements QueueHost {
     if (this.#closing || this.#controllers.size >= limits.associationCountMax) return answer('connectBusy');
     const controllerId = this.#newControllerId();
     const { durability, clock, logger } = this.#modules;
-    const onEnded = (): void => void this.#controllers.delete(controllerId);
+    const onEnded = (): void => {
+      this.#controllers.delete(controllerId);
+      this.#healthWatch.update();
+    };
+    const onSettingsChanged = (): void => this.#healthWatch.update();
     const reportFatal = (error: unknown): void => this.reportFatal(error);
     const controller = new Controller(
       { controllerId, hostNqn, hostId, limits },
@@ -185,6 +202,7 @@ export class Subsystem implements QueueHost {
         clock,
         logger,
         onEnded,
+        onSettingsChanged,
         reportFatal,
       },
     );

@@ -315,6 +315,7 @@ export class Connection implements QueueLink, PduReceiver {
   readonly #onEnd = (): void => {
     this.#halfClosed = true;
     this.#rejectTransfers();
+    this.#port.inputEnded();
     if (this.#port.inFlightCount === 0 || this.#state === 'terminating') this.#socket.end();
   };
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
+import { features as featureTable } from '../../spec/features.ts';
 import {
   decodeNamespaceDescriptors,
   decodeNamespaceList,
@@ -9,16 +10,38 @@ import {
 import { independentNamespace } from '../../spec/identify.ts';
 import { kvController, kvNamespace } from '../../spec/identify-kv.ts';
 import { BLOCK_NSID, KV_CACHE_CSI } from '../../spec/kv-commands.ts';
-import { driveStatistics, EFFECTS_IO_OFFSET, logPages, smartLog } from '../../spec/log-pages.ts';
+import { driveStatistics, EFFECTS_IO_OFFSET, firmwareSlotLog, logPages, smartLog } from '../../spec/log-pages.ts';
 import { adminOpcodes, kvOpcodes, nvmOpcodes } from '../../spec/opcodes.ts';
 import type { RawHost } from '../controller/raw-host.ts';
-import { createRig, type Rig } from '../controller/rig.ts';
+import { CC_ENABLED, createRig, PROPERTY_CC, type Rig } from '../controller/rig.ts';
 import { statusOf } from './kv-host.ts';
 
 async function open(t: TestContext): Promise<{ rig: Rig; host: RawHost; cntlid: number }> {
   const rig = await createRig(t);
   return { rig, ...(await rig.admin()) };
 }
+
+const log = (
+  host: RawHost,
+  lid: number,
+  length: number,
+  fields: { offset?: number; csi?: number; nsid?: number } = {},
+) => {
+  const dwords = length / 4 - 1;
+  const { offset = 0, csi = 0, nsid = 0xffff_ffff } = fields;
+  return host.read(
+    {
+      opcode: adminOpcodes.getLogPage.opcode,
+      nsid,
+      cdw10: (lid | ((dwords & 0xffff) << 16)) >>> 0,
+      cdw11: dwords >>> 16,
+      cdw12: offset % 2 ** 32,
+      cdw13: Math.floor(offset / 2 ** 32),
+      cdw14: csiOf(csi),
+    },
+    length,
+  );
+};
 
 const csiOf = (csi: number): number => csi * 2 ** 24;
 
@@ -32,10 +55,11 @@ describe('Identify', () => {
     assert.equal(controller.mn, 'attndrive test');
     assert.equal(controller.sqes, 0x66);
     assert.equal(controller.cqes, 0x44);
-    assert.equal(controller.oncs, 0b1100);
+    assert.equal(controller.oncs, 0b1100_1101, 'Compare, DSM, Write Zeroes, Timestamp, Verify');
     assert.equal(controller.sgls & 0b111, 0b101, 'SGLs, keyed too');
     assert.equal(controller.nn, 2);
-    assert.equal(controller.oaes, 0);
+    assert.equal(controller.oaes, 1 << 8, 'namespace attribute notices');
+    assert.deepEqual([controller.acl, controller.aerl, controller.elpe], [3, 3, 63]);
     assert.equal(controller.kas, 1);
     assert.equal(controller.ioccsz, (64 + 32_768) / 16);
   });
@@ -112,28 +136,6 @@ describe('Identify', () => {
 });
 
 describe('Get Log Page', () => {
-  const log = (
-    host: RawHost,
-    lid: number,
-    length: number,
-    fields: { offset?: number; csi?: number; nsid?: number } = {},
-  ) => {
-    const dwords = length / 4 - 1;
-    const { offset = 0, csi = 0, nsid = 0xffff_ffff } = fields;
-    return host.read(
-      {
-        opcode: adminOpcodes.getLogPage.opcode,
-        nsid,
-        cdw10: (lid | ((dwords & 0xffff) << 16)) >>> 0,
-        cdw11: dwords >>> 16,
-        cdw12: offset % 2 ** 32,
-        cdw13: Math.floor(offset / 2 ** 32),
-        cdw14: csiOf(csi),
-      },
-      length,
-    );
-  };
-
   test('supported pages are those that answer', async (t) => {
     const { host } = await open(t);
     const { data } = await log(host, 0, 1024);
@@ -149,6 +151,21 @@ describe('Get Log Page', () => {
     const { data } = await log(host, logPages.smart.lid, 512);
     assert.deepEqual([smartLog.decode(data).temperature, smartLog.decode(data).availSpare], [300, 100]);
     assert.equal((await log(host, logPages.smart.lid, 512, { nsid: BLOCK_NSID })).status, statusOf('invalidNamespace'));
+  });
+
+  test('firmware slots: one, read only', async (t) => {
+    const { host } = await open(t);
+    const { afi, frs1 } = firmwareSlotLog.decode((await log(host, logPages.firmwareSlot.lid, 512)).data);
+    assert.deepEqual([afi, frs1], [1, '0.1.0']);
+  });
+
+  test('features: those of the table, each of one controller', async (t) => {
+    const { host } = await open(t);
+    const { data } = await log(host, logPages.featureEffects.lid, 1024);
+    for (let fid = 0; fid < 256; fid++) {
+      const isFeature = Object.values(featureTable).some((row) => row.fid === fid);
+      assert.equal(data.readUInt32LE(4 * fid), isFeature ? 0x20_0001 : 0, `feature ${fid}`);
+    }
   });
 
   test('effects: of every command set its opcodes', async (t) => {
@@ -216,8 +233,8 @@ describe('Get Log Page', () => {
 describe('features', () => {
   const set = (host: RawHost, fid: number, value: number, fields: object = {}) =>
     host.run({ opcode: adminOpcodes.setFeatures.opcode, cdw10: fid, cdw11: value, ...fields });
-  const get = (host: RawHost, fid: number, select = 0) =>
-    host.run({ opcode: adminOpcodes.getFeatures.opcode, cdw10: fid | (select << 8) });
+  const get = (host: RawHost, fid: number, select = 0, fields: object = {}) =>
+    host.run({ opcode: adminOpcodes.getFeatures.opcode, cdw10: fid | (select << 8), ...fields });
 
   test('number of queues: all of them, and not once there are any', async (t) => {
     const { rig, host, cntlid } = await open(t);
@@ -257,18 +274,104 @@ describe('features', () => {
 
   test('what can be asked and set', async (t) => {
     const { host } = await open(t);
-    for (const fid of [6, 7, 0x0f]) {
-      assert.equal((await get(host, fid, 3)).dw0, 4, 'changeable, not saveable');
+    const fids = Object.values(featureTable).map(({ fid }) => fid);
+    for (const { fid, changeable, dataBytes } of Object.values(featureTable)) {
+      assert.equal((await get(host, fid, 3)).dw0, changeable ? 4 : 0, `${fid}: changeable, not saveable`);
       assert.equal((await get(host, fid, 4)).status, statusOf('invalidField'));
-      assert.equal(
-        (await set(host, fid, 0, { cdw10: (fid | 0x8000_0000) >>> 0 })).status,
-        statusOf('featureNotSaveable'),
-      );
+      const save = (await set(host, fid, 0, { cdw10: (fid | 0x8000_0000) >>> 0 })).status;
+      assert.equal(save, statusOf('featureNotSaveable'));
+      if (!changeable) continue;
       assert.equal((await set(host, fid, 0, { nsid: 1 })).status, statusOf('featureNotNamespaceSpecific'));
+      if (dataBytes > 0) assert.equal((await set(host, fid, 0)).status, statusOf('sglDataLength'));
     }
-    for (const fid of [0, 1, 0x0b, 0x80, 0xff]) {
+    for (let fid = 0; fid < 256; fid++) {
+      if (fids.includes(fid)) continue;
       assert.equal((await get(host, fid)).status, statusOf('invalidField'));
       assert.equal((await set(host, fid, 0)).status, statusOf('invalidField'));
     }
+  });
+
+  test('features that are a number: what was set, the default, bits that mean nothing', async (t) => {
+    const { host } = await open(t);
+    const numbers: readonly (readonly [number, number, number, number])[] = [
+      // Feature, a good value, default, a bad value.
+      [0x01, 0x0403_0207, 0, 0x08],
+      [0x02, 0x20, 0, 0x01],
+      [0x05, 0xffff, 0, 0x1_0000],
+      [0x06, 0, 1, 2],
+      [0x0a, 1, 0, 2],
+      [0x0b, 0x11f, 0, 0x8000_0000],
+    ];
+    for (const [fid, good, initial, bad] of numbers) {
+      assert.equal((await get(host, fid)).dw0, initial, `feature ${fid}`);
+      assert.equal((await set(host, fid, good)).status, 0, `feature ${fid}`);
+      assert.equal((await get(host, fid)).dw0, good);
+      assert.equal((await get(host, fid, 1)).dw0, initial, 'default');
+      assert.equal((await set(host, fid, bad)).status, statusOf('invalidField'), `feature ${fid} ${bad}`);
+      assert.equal((await get(host, fid)).dw0, good);
+    }
+    assert.equal((await set(host, 0x19, 0)).status, 0);
+    assert.equal((await set(host, 0x19, 1)).status, statusOf('commandSetRejected'));
+  });
+
+  test('temperature thresholds: over and under, of the composite sensor', async (t) => {
+    const { host } = await open(t);
+    const threshold = async (kind: number) => (await get(host, 4, 0, { cdw11: kind << 20 })).dw0;
+    assert.deepEqual([await threshold(0), await threshold(1)], [0xffff, 0]);
+    assert.equal((await set(host, 4, 350)).status, 0);
+    assert.equal((await set(host, 4, 280 | (1 << 20) | (15 << 16))).status, 0, 'of all sensors');
+    assert.deepEqual([await threshold(0), await threshold(1)], [350, 280]);
+    for (const bad of [1 << 16, 2 << 20, 1 << 22]) {
+      assert.equal((await set(host, 4, bad)).status, statusOf('invalidField'));
+      assert.equal((await get(host, 4, 0, { cdw11: bad })).status, statusOf('invalidField'));
+    }
+    const warning = async () => smartLog.decode((await log(host, logPages.smart.lid, 512)).data).criticalWarning;
+    assert.equal(await warning(), 0, '300 K');
+    await set(host, 4, 300);
+    assert.equal(await warning(), 2);
+    await set(host, 4, 301);
+    await set(host, 4, 300 | (1 << 20));
+    assert.equal(await warning(), 2);
+  });
+
+  test('timestamp: counted since the controller was enabled, or since a host set it', async (t) => {
+    const { rig, host } = await open(t);
+    const now = async () => {
+      const { data } = await host.read({ opcode: adminOpcodes.getFeatures.opcode, cdw10: 0x0e }, 8);
+      return [data.readUIntLE(0, 6), data[6]];
+    };
+    rig.clock.advance(1500);
+    assert.deepEqual(await now(), [1500, 0]);
+    const time = Buffer.alloc(8);
+    time.writeUIntLE(1_700_000_000_000, 0, 6);
+    assert.equal((await host.run({ opcode: adminOpcodes.setFeatures.opcode, cdw10: 0x0e }, time)).status, 0);
+    rig.clock.advance(250);
+    assert.deepEqual(await now(), [1_700_000_000_250, 2]);
+  });
+
+  test('host behavior, host identifier', async (t) => {
+    const { host } = await open(t);
+    const read = (fid: number, cdw11: number, length: number) =>
+      host.read({ opcode: adminOpcodes.getFeatures.opcode, cdw10: fid, cdw11 }, length);
+    const behavior = Buffer.alloc(512);
+    behavior[0] = 1;
+    assert.equal((await host.run({ opcode: adminOpcodes.setFeatures.opcode, cdw10: 0x16 }, behavior)).status, 0);
+    assert.deepEqual((await read(0x16, 0, 512)).data, behavior);
+    behavior[2] = 1;
+    const refused = await host.run({ opcode: adminOpcodes.setFeatures.opcode, cdw10: 0x16 }, behavior);
+    assert.equal(refused.status, statusOf('invalidField'));
+    assert.deepEqual((await read(0x81, 1, 16)).data, Buffer.alloc(16, 7));
+    assert.equal((await read(0x81, 0, 8)).status, statusOf('invalidField'));
+    assert.equal((await set(host, 0x81, 1)).status, statusOf('commandSequence'));
+  });
+
+  test('a reset brings every default back', async (t) => {
+    const { host } = await open(t);
+    await set(host, 0x06, 0);
+    await set(host, 0x0b, 0x100);
+    await set(host, 0x04, 300);
+    await host.propertySet(PROPERTY_CC, CC_ENABLED & ~1);
+    await host.propertySet(PROPERTY_CC, CC_ENABLED);
+    assert.deepEqual([(await get(host, 6)).dw0, (await get(host, 0x0b)).dw0, (await get(host, 4)).dw0], [1, 0, 0xffff]);
   });
 });

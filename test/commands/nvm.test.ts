@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 import { BLOCK_NSID } from '../../spec/kv-commands.ts';
 import { nvmOpcodes } from '../../spec/opcodes.ts';
+import { DriveError } from '../../daemon/base/errors.ts';
 import type { RawHost } from '../controller/raw-host.ts';
 import { createRig, type Rig } from '../controller/rig.ts';
 import { statusOf } from './kv-host.ts';
@@ -64,6 +65,51 @@ describe('FUA', () => {
     assert.equal(rig.blocks.fuaCount, 1);
     await io.read(fields(nvmOpcodes.read, 0, 1, FUA), LBA);
     assert.equal(rig.durability.stagingSyncCount, 1);
+  });
+});
+
+describe('Compare', () => {
+  test('what is there, what is not, in the first and the last byte', async (t) => {
+    const { rig, io } = await open(t);
+    const same = Buffer.alloc(70 * LBA, 0x5a);
+    assert.equal((await io.run(fields(nvmOpcodes.compare, 5, 1), same.subarray(0, LBA))).status, 0);
+    assert.equal((await io.run(fields(nvmOpcodes.compare, 5, 70), same)).status, 0);
+    for (const at of [0, 70 * LBA - 1]) {
+      const other = Buffer.from(same);
+      other[at]! ^= 1;
+      const { status, doNotRetry } = await io.run(fields(nvmOpcodes.compare, 5, 70), other);
+      assert.deepEqual([status, doNotRetry], [statusOf('compareFailure'), true]);
+    }
+    assert.ok(
+      rig.blocks.bytes.every((byte) => byte === 0x5a),
+      'nothing is written',
+    );
+    assert.equal(
+      (await io.run(fields(nvmOpcodes.compare, 5, 2), same.subarray(0, LBA))).status,
+      statusOf('sglDataLength'),
+    );
+    await io.run(fields(nvmOpcodes.compare, 0, 1, FUA), same.subarray(0, LBA));
+    assert.equal(rig.durability.stagingSyncCount, 1);
+    assert.equal(rig.arena.sizeBytes - rig.arena.freeBytes, rig.arenaUsedBytes, 'buffers are given back');
+  });
+});
+
+describe('Verify', () => {
+  test('reads every block and moves none; an unreadable one is its status', async (t) => {
+    const { rig, io } = await open(t);
+    const read: number[] = [];
+    const { blocks } = rig;
+    const plain = blocks.read.bind(blocks);
+    blocks.read = (lba, lbaCount, target) => {
+      read.push(lba, lbaCount);
+      return plain(lba, lbaCount, target);
+    };
+    assert.equal((await io.run(fields(nvmOpcodes.verify, 3, 600))).status, 0);
+    assert.deepEqual(read, [3, 256, 259, 256, 515, 88], 'in pieces of MDTS');
+    assert.equal((await io.run(fields(nvmOpcodes.verify, 4000, 97))).status, statusOf('lbaRange'));
+    blocks.failure = new DriveError('unrecoveredRead', 'page 7');
+    assert.equal((await io.run(fields(nvmOpcodes.verify, 0, 1))).status, statusOf('unrecoveredRead'));
+    assert.equal(rig.arena.sizeBytes - rig.arena.freeBytes, rig.arenaUsedBytes, 'buffers are given back');
   });
 });
 

@@ -1,7 +1,9 @@
 /** What nvme-cli reads and sets. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { features } from '../../spec/features.ts';
 import { BLOCK_NSID, KV_CACHE_CSI } from '../../spec/kv-commands.ts';
+import { logPages } from '../../spec/log-pages.ts';
 import type { GuestDevices, LinuxRig } from './linux-rig.ts';
 
 export function adminTests(rig: LinuxRig): void {
@@ -75,6 +77,81 @@ export function adminTests(rig: LinuxRig): void {
           dd if=/tmp/blocks bs=4096 skip=$i count=1 2>/dev/null | tr -d '\\0' | wc -c | grep -qx 0 && echo $i
         done; true`);
       assert.deepEqual(zero.trim().split('\n'), ['2', '3', '6', '7']);
+    });
+
+    test('compare and verify', async () => {
+      const { block } = devices;
+      await rig.guest.output(`dd if=/dev/urandom of=/tmp/blocks bs=4096 count=8 2>/dev/null`);
+      await rig.guest.output(`dd if=/tmp/blocks of=${block} bs=4096 seek=100 oflag=direct`);
+      const compare = `nvme compare ${block} -s 100 -c 7 -z 32768 -d`;
+      await rig.guest.output(`${compare} /tmp/blocks`);
+      const other = await rig.guest.run(`${compare} /dev/zero`);
+      assert.match(other.stderr + other.stdout, /Compare Failure.*285\)/);
+      await rig.guest.output(`nvme verify ${block} -s 100 -c 7`);
+      const beyond = await rig.guest.run(`nvme verify ${block} -s 65536 -c 0`);
+      assert.match(beyond.stderr + beyond.stdout, /LBA Out of Range/);
+    });
+
+    test('error-log: the errors above, and where they were', async () => {
+      const { errors } = await rig.guest.json<{ errors: Record<string, number>[] }>(
+        `nvme error-log ${devices.controller} -e 2 -o json`,
+      );
+      const [last, before] = errors;
+      assert.equal(Number(last?.['error_count']), Number(before?.['error_count']) + 1);
+      assert.deepEqual(
+        [last?.['status_field'], last?.['parm_error_location'], last?.['nsid']],
+        [0x6080, 40, BLOCK_NSID],
+      );
+      assert.equal(last?.['lba'], 65_536);
+      assert.equal(before?.['status_field'], 0x6285);
+      const smart = await rig.guest.json<Record<string, number>>(`nvme smart-log ${devices.controller} -o json`);
+      assert.equal(Number(smart['num_err_log_entries']), Number(last?.['error_count']));
+    });
+
+    test('fw-log, supported-log-pages, fid-support-effects-log, changed-ns-list-log', async () => {
+      const { controller } = devices;
+      assert.match(await rig.guest.output(`nvme fw-log ${controller}`), /afi\s+: 0x1/);
+      const pages = await rig.guest.output(`nvme supported-log-pages ${controller}`);
+      const lids = [...pages.matchAll(/^LID 0x([0-9a-f]+) /gm)].map(([, lid]) => Number.parseInt(lid as string, 16));
+      assert.deepEqual(
+        lids,
+        Object.values(logPages).map(({ lid }) => lid),
+      );
+      const supported = await rig.guest.output(`nvme fid-support-effects-log ${controller}`);
+      const fids = [...supported.matchAll(/^FID ([0-9a-f]+) /gm)].map(([, fid]) => Number.parseInt(fid as string, 16));
+      assert.deepEqual(
+        fids,
+        Object.values(features).map(({ fid }) => fid),
+      );
+      await rig.guest.output(`nvme changed-ns-list-log ${controller}`);
+    });
+
+    test('get-feature: every feature; set-feature and its event: a temperature threshold is crossed', async () => {
+      const { controller } = devices;
+      for (const { fid, dataBytes } of Object.values(features)) {
+        const length = dataBytes > 0 ? `-l ${dataBytes}` : '';
+        const selector = fid === features.hostIdentifier.fid ? '--cdw11=1' : '';
+        await rig.guest.output(`nvme get-feature ${controller} -f ${fid} ${length} ${selector}`);
+      }
+      await rig.guest.output(`(uevent env >/tmp/uevents 2>&1 & echo $! >/tmp/uevents.pid)`);
+      await rig.guest.output(
+        `nvme set-feature ${controller} -f 0x0b -v 0x11f && nvme set-feature ${controller} -f 4 -v 200`,
+      );
+      await rig.guest.output(
+        `for i in $(seq 600); do grep -q NVME_AEN=0x020101 /tmp/uevents && exit 0; sleep 0.1; done; exit 1`,
+      );
+      await rig.guest.output('kill $(cat /tmp/uevents.pid)');
+      const log = await rig.guest.json<Record<string, unknown>>(`nvme smart-log ${controller} -o json`);
+      assert.equal(log['critical_warning'], 2);
+      await rig.guest.output(`nvme set-feature ${controller} -f 4 -v 0xffff`);
+    });
+
+    test('abort: of a command that is not there', async () => {
+      const { status, stderr } = await rig.guest.run(
+        `nvme admin-passthru ${devices.controller} --opcode=8 --cdw10=0x10001`,
+      );
+      assert.equal(status, 0);
+      assert.match(stderr, /result: 0x0*1$/m);
     });
 
     test('reset', async () => {

@@ -1,7 +1,9 @@
 import {
   driveStatistics,
   encodeEffectsLog,
+  encodeFeatureEffects,
   encodeSupportedLogPages,
+  firmwareSlotLog,
   getLogPageBits,
   getLogPageHighBits,
   getLogPageIndexBits,
@@ -10,21 +12,25 @@ import {
   logPages,
   smartLog,
 } from '../../../spec/log-pages.ts';
-import { NVM_CSI } from '../../../spec/identify.ts';
+import { encodeNamespaceList, NVM_CSI } from '../../../spec/identify.ts';
 import { KV_CACHE_CSI } from '../../../spec/kv-commands.ts';
 import { adminOpcodes, kvOpcodes, nvmOpcodes, type OpcodeRow } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
 import {
+  type Association,
   type CommandContext,
   type CommandDefinition,
   type CommandModules,
   type CommandOptions,
   type CommandResult,
+  type SubsystemIdentity,
   SUCCESS,
 } from '../contract.ts';
 import { ALL_BITS, checkLength, field, maskOf, refuse } from '../fields.ts';
 import { BROADCAST_NSID } from '../namespace-ids.ts';
+import { criticalWarning } from './health.ts';
 
+const ACTIVE_SLOT = 1;
 const changingNvm = new Set<number>([
   nvmOpcodes.write.opcode,
   nvmOpcodes.writeZeroes.opcode,
@@ -68,7 +74,9 @@ async function read(context: CommandContext, options: CommandOptions, modules: C
   const { sizeBytes } = logPages[name];
   if (offset % 4 !== 0 || offset > sizeBytes)
     throw refuse(`offset ${offset}, allowed: multiples of 4 up to ${sizeBytes}`);
-  const page = build(name, field(entry.cdw14, getLogPageIndexBits.csi), options, modules);
+  const retain = field(entry.cdw10, getLogPageBits.rae) === 1;
+  const page = build(name, field(entry.cdw14, getLogPageIndexBits.csi), retain, context.association, options, modules);
+  if (!retain) context.association.events.logPageRead(lid);
   const target = new Uint8Array(lengthBytes);
   target.set(page.subarray(offset, offset + lengthBytes));
   await data.write(target);
@@ -93,37 +101,63 @@ function checkParameters({ entry }: CommandContext, name: LogPageName): void {
   }
 }
 
-function build(name: LogPageName, csi: number, { identity }: CommandOptions, modules: CommandModules): Uint8Array {
+function build(
+  name: LogPageName,
+  csi: number,
+  retain: boolean,
+  association: Association,
+  { identity }: CommandOptions,
+  modules: CommandModules,
+): Uint8Array {
   const { status } = modules;
-  const front = modules.frontCounters();
   switch (name) {
     case 'supported':
       return encodeSupportedLogPages();
-    case 'smart':
-      return smartLog.encode(status.health());
+    case 'error':
+      return association.errors.page();
+    case 'smart': {
+      const health = status.health();
+      const numErrLogEntries = association.errors.count;
+      return smartLog.encode({
+        ...health,
+        criticalWarning: criticalWarning(health, association.features),
+        numErrLogEntries,
+      });
+    }
+    case 'firmwareSlot':
+      return firmwareSlotLog.encode({ afi: ACTIVE_SLOT, frs1: identity.firmware });
+    case 'changedNamespaces':
+      return encodeNamespaceList(association.changedNamespaces(!retain));
+    case 'featureEffects':
+      return encodeFeatureEffects();
     case 'effects':
       if (csi === KV_CACHE_CSI) return encodeEffectsLog(opcodesOf(adminOpcodes), opcodesOf(kvOpcodes), changingKv);
       return encodeEffectsLog(opcodesOf(adminOpcodes), csi === NVM_CSI ? opcodesOf(nvmOpcodes) : [], changingNvm);
     case 'driveStatistics':
-      return driveStatistics.encode({
-        version: 1,
-        pageSizeBytes: identity.pageSizeBytes,
-        kernelSet: identity.kernelSet,
-        kernelIsa: identity.kernelIsa,
-        linkReceivedBytes: front.linkReceivedBytes,
-        linkSentBytes: front.linkSentBytes,
-        regionReadBytes: front.regionReadBytes,
-        regionWrittenBytes: front.regionWrittenBytes,
-        blockReadBytes: front.blockReadBytes,
-        blockWrittenBytes: front.blockWrittenBytes,
-        kvAppendedBytes: front.kvAppendedBytes,
-        kvReadBackBytes: front.kvReadBackBytes,
-        attendCommands: front.attendCommands,
-        attendEntries: front.attendEntries,
-        attendFlashTokens: front.attendFlashTokens,
-        attendBufferedTokens: front.attendBufferedTokens,
-        commandsFailed: front.commandsFailed,
-        ...status.statistics(),
-      });
+      return statisticsPage(identity, modules);
   }
+}
+
+function statisticsPage(identity: SubsystemIdentity, modules: CommandModules): Uint8Array {
+  const front = modules.frontCounters();
+  return driveStatistics.encode({
+    version: 1,
+    pageSizeBytes: identity.pageSizeBytes,
+    kernelSet: identity.kernelSet,
+    kernelIsa: identity.kernelIsa,
+    linkReceivedBytes: front.linkReceivedBytes,
+    linkSentBytes: front.linkSentBytes,
+    regionReadBytes: front.regionReadBytes,
+    regionWrittenBytes: front.regionWrittenBytes,
+    blockReadBytes: front.blockReadBytes,
+    blockWrittenBytes: front.blockWrittenBytes,
+    kvAppendedBytes: front.kvAppendedBytes,
+    kvReadBackBytes: front.kvReadBackBytes,
+    attendCommands: front.attendCommands,
+    attendEntries: front.attendEntries,
+    attendFlashTokens: front.attendFlashTokens,
+    attendBufferedTokens: front.attendBufferedTokens,
+    commandsFailed: front.commandsFailed,
+    ...modules.status.statistics(),
+  });
 }

@@ -25,6 +25,16 @@ const LOG_PAGE_ATTRIBUTES = (1 << 1) | (1 << 2) | (1 << 5);
 /** A volatile write cache, and Flush takes NSID FFFFFFFFh. */
 const WRITE_CACHE = 0b111;
 const SHARED_NAMESPACE = 1;
+/** The subsystem is a storage device, not an enclosure. */
+const STORAGE_DEVICE = 1;
+const NAMESPACE_ATTRIBUTE_NOTICES = 1 << 8;
+/** A stop flushes: hosts wait this long for a shutdown. */
+const SHUTDOWN_US = 30_000_000;
+const START_US = 10_000_000;
+const CONCURRENT_ABORTS = 4;
+/** Kelvin. The drive has no heat of its own; a composite temperature wants these thresholds all the same. */
+const WARNING_TEMPERATURE = 273 + 70;
+const CRITICAL_TEMPERATURE = 273 + 80;
 const ELEMENT_TYPE_MASK = Object.values(elementTypes).reduce((mask, { code }) => mask | (1 << code), 0);
 const GROUP_RULE = 1;
 
@@ -56,11 +66,20 @@ export function controllerData(controllerId: number, options: CommandOptions, mo
     mdts: limits.mdtsExponent,
     cntlid: controllerId,
     ver: NVME_VERSION,
+    rtd3r: START_US,
+    rtd3e: SHUTDOWN_US,
+    oaes: NAMESPACE_ATTRIBUTE_NOTICES,
     ctratt: HOST_ID_128 | TRAFFIC_BASED_KEEP_ALIVE,
     cntrltype: 1,
     cmic: 1 << 1,
+    nvmsr: STORAGE_DEVICE,
+    acl: CONCURRENT_ABORTS - 1,
+    aerl: limits.asyncEventRequestCountMax - 1,
     frmw: 0b11,
     lpa: LOG_PAGE_ATTRIBUTES,
+    elpe: limits.errorLogEntryCountMax - 1,
+    wctemp: WARNING_TEMPERATURE,
+    cctemp: CRITICAL_TEMPERATURE,
     kas: KEEP_ALIVE_UNITS,
     tnvmcap: modules.blocks.lbaCount * limits.lbaSizeBytes + kvCapacityBytes,
     sqes: 0x66,
@@ -68,7 +87,13 @@ export function controllerData(controllerId: number, options: CommandOptions, mo
     maxcmd: limits.queueEntriesMax,
     nn: namespaces.length,
     mnan: namespaces.length,
-    oncs: packBits(optionalNvmCommandBits, { datasetManagement: 1, writeZeroes: 1 }),
+    oncs: packBits(optionalNvmCommandBits, {
+      compare: 1,
+      datasetManagement: 1,
+      writeZeroes: 1,
+      timestamp: 1,
+      verify: 1,
+    }),
     vwc: WRITE_CACHE,
     sgls: packBits(sglSupportBits, { supported: 1, keyed: 1, address: 1 }),
     subnqn: identity.subsystemNqn,

@@ -143,7 +143,7 @@ export class Checkpointer implements Durability {
     const { staging, allocator, describe } = this.#modules;
     this.#isGathering = true;
     try {
-      const sink = this.#sink(operation, restage);
+      const sink = this.#sink(operation, restage, isClean);
       for (const participant of [...this.#inner, ...this.#participants]) participant.checkpoint(sink);
       const log = { segment: staging.segmentNumber, sizeBytes: staging.segmentBytes };
       // What is staged anew may be a lot by itself.
@@ -157,12 +157,13 @@ export class Checkpointer implements Durability {
     }
   }
 
-  #sink(operation: number, restage: boolean): CheckpointSink {
+  #sink(operation: number, restage: boolean, isClosing: boolean): CheckpointSink {
     const { staging } = this.#modules;
     const changes = this.#uncommitted;
     return {
       operation,
       restage,
+      isClosing,
       stage: (owner, payload) => void staging.append(owner === stagingOwners.kv ? 'kv' : 'block', payload),
       put: (namespace: number, key: MetaKey, value: unknown) =>
         void changes.push({ kind: 'put', namespace, key, value }),

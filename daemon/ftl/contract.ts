@@ -105,6 +105,8 @@ export interface CheckpointSink {
   readonly operation: number;
   /** The staging log starts a new segment: everything buffered must be staged again, not only what is new. */
   readonly restage: boolean;
+  /** The drive shuts down in order: nothing comes after this checkpoint. */
+  readonly isClosing: boolean;
   stage(owner: StagingOwner, payload: Uint8Array): void;
   /**
    * Into the metadata transaction. Namespaces are numbers of meta/namespaces.ts. `value` is encoded later, when the

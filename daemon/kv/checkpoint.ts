@@ -6,6 +6,11 @@ import type { KvRoom } from './room.ts';
 import type { Layer, Sequence } from './sequence.ts';
 import { allocateTail } from './staged-records.ts';
 
+/**
+ * Ids that may be chosen before the next checkpoint: a crash that loses their sequences, and every trace of them, must not
+ * give them to others. More would need a longer staging log than a checkpoint lets be.
+ */
+const CHOSEN_ID_WINDOW = 2n ** 20n;
 /** Rows of one staged record, unless a single token has more. */
 const STAGED_ROWS_BYTES_MAX = 262_144;
 
@@ -107,5 +112,6 @@ export function checkpointSequences(
     });
   }
   room.dirty.clear();
-  sink.put(metaNamespaces.kvState, stateKey, encodeState({ operation: sink.operation, nextId }));
+  const storedId = sink.isClosing ? nextId : nextId + CHOSEN_ID_WINDOW;
+  sink.put(metaNamespaces.kvState, stateKey, encodeState({ operation: sink.operation, nextId: storedId }));
 }

@@ -18,7 +18,7 @@ export const segmentKey = (id: bigint, layer: number, segment: number): MetaKey 
 export interface StateRecord {
   /** The operation number that the transaction stands for. */
   readonly operation: number;
-  /** Next id that the drive would choose. */
+  /** Next id that the drive would choose after a start: ids below it may have been given out. */
   readonly nextId: bigint;
 }
 

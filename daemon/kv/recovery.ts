@@ -15,9 +15,6 @@ import { rowLayoutOf } from './shape.ts';
 import { decodeStaged, type OperationRecord, type TailRecord } from './staged-records.ts';
 import type { TailSlab } from './tail-slab.ts';
 
-/** How far beyond the next id an id found on flash may be and still count as chosen by the drive. */
-const CHOSEN_ID_WINDOW = 65_536n;
-
 interface RecoveringSequence {
   readonly request: SequenceRequest;
   readonly parentId: bigint;
@@ -89,7 +86,6 @@ export class Recovery {
 
   #applyPage({ tag, lpn }: PageEvent): void {
     const sequence = this.#sequences.get(tag.sequenceId);
-    if (sequence === undefined) this.#noteId(tag.sequenceId);
     const layer = sequence?.layers[tag.layer];
     const stream = tag.head * 2 + tag.part;
     if (sequence === undefined || layer?.generation !== tag.generation || stream >= layer.table.streamCount) {
@@ -118,7 +114,6 @@ export class Recovery {
     const generation = generationOf(operation);
     switch (record.kind) {
       case 'create': {
-        this.#noteId(record.request.id);
         this.#add(
           record.request,
           0n,
@@ -129,7 +124,6 @@ export class Recovery {
       }
       case 'fork': {
         const parent = this.#sequences.get(record.parentId);
-        this.#noteId(record.request.id);
         if (parent === undefined) break;
         const { shape } = parent.request;
         const generations = parent.layers.map(() => generation);
@@ -162,11 +156,6 @@ export class Recovery {
     }
     // Only a damaged log names a sequence whose own record is missing; then the drive still opens.
     this.#droppedOperationCount++;
-  }
-
-  /** An id that was given out before the crash is not chosen again, even if its sequence is lost. */
-  #noteId(id: bigint): void {
-    if (id >= this.nextId && id < this.nextId + CHOSEN_ID_WINDOW) this.nextId = id + 1n;
   }
 
   /** Holders of each logical page. */

@@ -296,12 +296,13 @@ export class MemoryDrive implements KvPages, StagingLog {
   }
 
   /** Everything so far is durable. Values go through JSON-like copying so that nothing stays shared. */
-  checkpoint(restage = false): void {
+  checkpoint(restage = false, isClosing = false): void {
     const operation = this.#operation;
     const start = this.#log.length;
     const sink: CheckpointSink = {
       operation,
       restage,
+      isClosing,
       stage: (owner, payload) => void this.append(owner, payload),
       put: (namespace, key, value) =>
         void this.#records.set(JSON.stringify([namespace, ...key]), { namespace, key, value: structuredClone(value) }),

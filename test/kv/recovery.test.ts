@@ -196,6 +196,8 @@ test('a lost create or fork leaves its pages to nobody', async () => {
   assert.deepEqual(again.store.list(0n, 9), [id]);
   assert.equal(again.drive.heldPageCount, 8);
   assert.ok(createSequence(again) > created, 'an id that a client may have seen is not chosen again');
+  const without = await openDrive(opened.drive.powerCut(0, noPage));
+  assert.ok(createSequence(without) > created, 'nor where nothing of it is left');
   const forked = await openDrive(opened.drive.powerCut(1, everyPage));
   assert.deepEqual(forked.store.list(0n, 9), [id, child]);
   await assertTokens(forked, child, 0, tokenRange(0, 24));

@@ -49,7 +49,7 @@ export const errorRecoveryBits = {
 
 /** CDW11 to set, DW0 to get. */
 export const volatileWriteCacheBits = {
-  enable: { shift: 0, width: 1, meaning: '1: writes complete before they are durable; 0: each write is as with FUA' },
+  enable: { shift: 0, width: 1, meaning: '1: changes complete before they are durable; 0: once they are' },
 } as const;
 
 /** CDW11 asks, DW0 of the completion grants. Both are counts minus 1; FFFFh is invalid. */

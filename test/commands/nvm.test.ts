@@ -122,9 +122,9 @@ describe('Write Zeroes', () => {
       assert.equal(rig.blocks.bytes.indexOf(0), 10 * LBA);
       assert.equal(rig.blocks.bytes.lastIndexOf(0), 310 * LBA - 1);
     }
-    assert.equal(rig.durability.flushCount, 0);
+    assert.equal(rig.durability.stagingSyncCount, 0);
     await io.run(fields(nvmOpcodes.writeZeroes, 10, 1, FUA));
-    assert.equal(rig.durability.flushCount, 1);
+    assert.equal(rig.durability.stagingSyncCount, 1);
     assert.equal((await io.run(fields(nvmOpcodes.writeZeroes, 0, 65_536))).status, statusOf('lbaRange'));
   });
 });

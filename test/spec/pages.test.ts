@@ -54,6 +54,14 @@ test('links between the pages lead somewhere', () => {
   }
 });
 
+test('tests that the pages name are there', () => {
+  for (const page of pages) {
+    for (const [path] of textOf(page).matchAll(/test\/[\w/.-]+\.ts/g)) {
+      assert(existsSync(new URL(path, root)), `${page} names ${path}`);
+    }
+  }
+});
+
 test('the README of the contract names every page', () => {
   const readme = textOf('README.md');
   for (const page of pages)

@@ -23,7 +23,7 @@ const ioController: FeatureOptions = {
 export const adminCommands = (options: CommandOptions, modules: CommandModules): CommandDefinition[] => [
   getLogPage(options, modules),
   identify(options, modules),
-  setFeatures(ioController),
+  setFeatures(ioController, modules.durability),
   getFeatures(ioController),
   abort(),
   asyncEventRequest(),

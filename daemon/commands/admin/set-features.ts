@@ -12,6 +12,7 @@ import {
 import { strayBits } from '../../../spec/bits.ts';
 import { adminOpcodes } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
+import type { Durability } from '../../ftl/contract.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -19,6 +20,7 @@ import {
   type ControllerFeatures,
   SUCCESS,
 } from '../contract.ts';
+import { settleDurability } from '../durable-completion.ts';
 import { ALL_BITS, checkLength, field, maskOf, refuse } from '../fields.ts';
 import { BROADCAST_NSID } from '../namespace-ids.ts';
 import { queueCountWord } from './get-features.ts';
@@ -31,11 +33,16 @@ const THRESHOLD_KINDS = 2;
 const TIMESTAMP_BYTES = 6;
 
 /** CDW11 is the value; what else a feature allows in it is checked here, feature by feature. */
-export const setFeatures = (options: FeatureOptions): CommandDefinition => ({
+export const setFeatures = (options: FeatureOptions, durability: Durability): CommandDefinition => ({
   row: adminOpcodes.setFeatures,
   allowedBits: { cdw10: maskOf(setFeaturesBits), cdw11: ALL_BITS },
   namespace: 'any',
-  run: (context) => setFeature(context, options),
+  run: async (context) => {
+    const result = await setFeature(context, options);
+    // With the write cache off nothing that has completed is only in memory, from this completion on.
+    await settleDurability(context, durability);
+    return result;
+  },
 });
 
 async function setFeature(context: CommandContext, options: FeatureOptions): Promise<CommandResult> {

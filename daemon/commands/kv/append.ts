@@ -3,6 +3,7 @@ import { kvOpcodes } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
 import { withArena } from '../arena-scope.ts';
 import type { CommandContext, CommandDefinition, CommandModules, CommandOptions, CommandResult } from '../contract.ts';
+import { settleDurability } from '../durable-completion.ts';
 import { ALL_BITS, checkLength, elementTypeIn, field, maskOf, sequenceIdOf } from '../fields.ts';
 
 const { layer, elementType, headMajor, fua } = kvTransferBits;
@@ -22,10 +23,11 @@ export const kvAppend = (options: CommandOptions, modules: CommandModules): Comm
 });
 
 async function append(
-  { entry, data }: CommandContext,
+  context: CommandContext,
   { limits }: CommandOptions,
   { arena, kv, durability, counters }: CommandModules,
 ): Promise<CommandResult> {
+  const { entry, data } = context;
   const { cdw12, cdw13: position, cdw14: tokenCount } = entry;
   const id = sequenceIdOf(entry);
   const layerIndex = field(cdw12, layer);
@@ -46,7 +48,7 @@ async function append(
     const source = { offset, elementType: type, headMajor: isHeadMajor };
     const length = await kv.append(id, layerIndex, position, tokenCount, source);
     counters.kvAppendedBytes += lengthBytes;
-    if (isFua) await durability.syncStaging();
+    await settleDurability(context, durability, isFua);
     return { dw0: length, dw1: 0 };
   });
 }

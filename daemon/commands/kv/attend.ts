@@ -11,6 +11,7 @@ import type {
   CommandResult,
   ResultSlots,
 } from '../contract.ts';
+import { settleDurability } from '../durable-completion.ts';
 import { ALL_BITS, refuse } from '../fields.ts';
 import { type AttendEntryPlan, type AttendPlan, entryError, type Location, parseAttend } from './attend-descriptor.ts';
 
@@ -62,7 +63,14 @@ function run(
     const plan = parseAttend(bytes, { limits, kv: modules.kv, association, exchangeBytes });
     const slots = claimSlots(plan, association.slots);
     try {
-      const command = new AttendCommand(plan, { scope, modules, slots: association.slots, dataOffset, exchangeBytes });
+      const command = new AttendCommand(plan, {
+        context,
+        scope,
+        modules,
+        slots: association.slots,
+        dataOffset,
+        exchangeBytes,
+      });
       const counts = await command.run();
       if (exchangeBytes !== undefined) await data.write(command.exchange(), scope.detach());
       for (const slot of slots) association.slots.commit(slot);
@@ -103,6 +111,7 @@ function claimSlots(plan: AttendPlan, slots: ResultSlots): number[] {
 }
 
 interface AttendWork {
+  readonly context: CommandContext;
   readonly scope: ArenaScope;
   readonly modules: CommandModules;
   readonly slots: ResultSlots;
@@ -217,7 +226,8 @@ class AttendCommand {
 
   /** All appends come first, in order; every entry then sees the lengths after all of them. */
   async #append(): Promise<void> {
-    const { kv, counters } = this.#work.modules;
+    const { context, modules } = this.#work;
+    const { kv, counters, durability } = modules;
     const elementType = this.#plan.appendType;
     for (const [index, { sequenceId, layer, append }] of this.#plan.entries.entries()) {
       if (append === undefined) continue;
@@ -230,6 +240,7 @@ class AttendCommand {
         throw entryError(index, error);
       }
     }
+    await settleDurability(context, durability);
   }
 
   #target(entry: AttendEntryPlan, index: number): AttendTarget {

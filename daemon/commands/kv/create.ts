@@ -1,5 +1,6 @@
 import { kvOpcodes } from '../../../spec/opcodes.ts';
 import type { CommandContext, CommandDefinition, CommandModules, CommandResult } from '../contract.ts';
+import { settleDurability } from '../durable-completion.ts';
 import { idResult, requiredElementType } from '../fields.ts';
 import { readCreateDescriptor, requestOf } from './create-request.ts';
 
@@ -11,7 +12,7 @@ export const kvCreate = (modules: CommandModules): CommandDefinition => ({
   run: (context) => create(context, modules),
 });
 
-async function create(context: CommandContext, { kv }: CommandModules): Promise<CommandResult> {
+async function create(context: CommandContext, { kv, durability }: CommandModules): Promise<CommandResult> {
   const descriptor = await readCreateDescriptor(context);
   const { layerCount, kvHeadCount, headDimK, headDimV, groupTokens } = descriptor;
   const shape = {
@@ -23,5 +24,7 @@ async function create(context: CommandContext, { kv }: CommandModules): Promise<
     elementTypeV: requiredElementType(descriptor.elementTypeV, 'element type of V'),
     groupTokens,
   };
-  return idResult(kv.create({ shape, ...requestOf(descriptor, context.association.hostHash) }));
+  const id = kv.create({ shape, ...requestOf(descriptor, context.association.hostHash) });
+  await settleDurability(context, durability);
+  return idResult(id);
 }

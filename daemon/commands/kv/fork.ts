@@ -2,6 +2,7 @@ import { ALL_TOKENS } from '../../../spec/kv-commands.ts';
 import { limits } from '../../../spec/limits.ts';
 import { kvOpcodes } from '../../../spec/opcodes.ts';
 import type { CommandContext, CommandDefinition, CommandModules, CommandResult } from '../contract.ts';
+import { settleDurability } from '../durable-completion.ts';
 import { ALL_BITS, idResult, refuse, sequenceIdOf } from '../fields.ts';
 import { type CreateDescriptor, readCreateDescriptor, requestOf } from './create-request.ts';
 
@@ -23,13 +24,15 @@ export const kvFork = (modules: CommandModules): CommandDefinition => ({
   run: (context) => fork(context, modules),
 });
 
-async function fork(context: CommandContext, { kv }: CommandModules): Promise<CommandResult> {
+async function fork(context: CommandContext, { kv, durability }: CommandModules): Promise<CommandResult> {
   const { cdw12 } = context.entry;
   const sourceId = sequenceIdOf(context.entry);
   const descriptor = await readCreateDescriptor(context);
   checkInherited(descriptor);
   const tokenCount = cdw12 === ALL_TOKENS ? limits.sequenceTokensMax : cdw12;
-  return idResult(await kv.fork(sourceId, tokenCount, requestOf(descriptor, context.association.hostHash)));
+  const id = await kv.fork(sourceId, tokenCount, requestOf(descriptor, context.association.hostHash));
+  await settleDurability(context, durability);
+  return idResult(id);
 }
 
 function checkInherited(descriptor: CreateDescriptor): void {

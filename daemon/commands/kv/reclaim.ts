@@ -1,14 +1,16 @@
 import { kvOpcodes } from '../../../spec/opcodes.ts';
 import { type CommandDefinition, type CommandModules, SUCCESS } from '../contract.ts';
+import { settleDurability } from '../durable-completion.ts';
 import { ALL_BITS, sequenceIdOf } from '../fields.ts';
 
 /** CDW10-11 sequence. */
-export const kvReclaim = ({ kv }: CommandModules): CommandDefinition => ({
+export const kvReclaim = ({ kv, durability }: CommandModules): CommandDefinition => ({
   row: kvOpcodes.reclaim,
   allowedBits: { cdw10: ALL_BITS, cdw11: ALL_BITS },
   namespace: 'one',
-  run: async ({ entry }) => {
-    await kv.reclaim(sequenceIdOf(entry));
+  run: async (context) => {
+    await kv.reclaim(sequenceIdOf(context.entry));
+    await settleDurability(context, durability);
     return SUCCESS;
   },
 });

@@ -8,6 +8,7 @@ import {
   type CommandResult,
   SUCCESS,
 } from '../contract.ts';
+import { settleDurability } from '../durable-completion.ts';
 import { checkRange, type LbaRange } from './lba-range.ts';
 
 const rangeStruct = defineStruct('dataset management range', 16, {
@@ -29,7 +30,8 @@ export const datasetManagement = (modules: CommandModules): CommandDefinition =>
   run: (context) => manage(context, modules),
 });
 
-async function manage({ entry, data }: CommandContext, { blocks }: CommandModules): Promise<CommandResult> {
+async function manage(context: CommandContext, { blocks, durability }: CommandModules): Promise<CommandResult> {
+  const { entry, data } = context;
   const rangeCount = (entry.cdw10 & 0xff) + 1;
   const lengthBytes = rangeCount * rangeStruct.sizeBytes;
   // Hosts may give a buffer for all 256 ranges, whatever the number in use.
@@ -50,5 +52,6 @@ async function manage({ entry, data }: CommandContext, { blocks }: CommandModule
   }
   if ((entry.cdw11 & ATTRIBUTE_DEALLOCATE) === 0) return SUCCESS;
   for (const { lba, lbaCount } of ranges) if (lbaCount > 0) await blocks.deallocate(lba, lbaCount);
+  await settleDurability(context, durability);
   return SUCCESS;
 }

@@ -7,6 +7,7 @@ import {
   SUCCESS,
 } from '../contract.ts';
 import { ALL_BITS } from '../fields.ts';
+import { settleDurability } from '../durable-completion.ts';
 import { DEALLOCATE, FUA, HINTS_CDW13, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
 
 /**
@@ -20,11 +21,12 @@ export const writeZeroes = (modules: CommandModules): CommandDefinition => ({
   run: (context) => zero(context, modules),
 });
 
-async function zero({ entry, association }: CommandContext, modules: CommandModules): Promise<CommandResult> {
+async function zero(context: CommandContext, modules: CommandModules): Promise<CommandResult> {
+  const { entry } = context;
   const { blocks, durability, counters } = modules;
   const { lba, lbaCount } = lbaRangeOf(entry, blocks);
   await blocks.deallocate(lba, lbaCount);
   counters.blockWriteCommands++;
-  if ((entry.cdw12 & FUA) !== 0 || !association.features.writeCache) await durability.flush();
+  await settleDurability(context, durability, (entry.cdw12 & FUA) !== 0);
   return SUCCESS;
 }

@@ -1,15 +1,5 @@
-import {
-  existsSync,
-  fsyncSync,
-  closeSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { dirname } from 'node:path';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import {
   DRIVE_MAGIC,
   driveSuperblock,
@@ -18,8 +8,11 @@ import {
 } from '../../spec/media-format/drive-superblock.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
+import { type FileSystem, systemFileSystem, writeWhole } from '../base/file-system.ts';
 import type { Random } from '../base/random.ts';
 import { ideal } from '../profiles/ideal.ts';
+import { metaNamespaces } from '../meta/namespaces.ts';
+import { LmdbStore } from '../meta/store.ts';
 import type { DriveProfile } from '../profiles/profile.ts';
 import { profileOf } from '../profiles/profiles.ts';
 import { type Chip, planChip } from '../nand/chip.ts';
@@ -33,10 +26,12 @@ import {
 import { createMediaFiles } from '../nand/media-file.ts';
 import type { DriveIdentity } from './contract.ts';
 import { FolderLock } from './folder-lock.ts';
-import { StagingFolder } from './staging-log.ts';
 
 const CHECKED_BYTES = driveSuperblock.sizeBytes - 4;
-const DRIVE_ENTRIES = ['superblock', 'media', 'staging', 'meta'];
+/** What a drive's folder holds besides its superblock. */
+const DRIVE_PARTS = ['media', 'staging', 'meta'];
+/** While a format is under way; renamed at its end. */
+const NEW_SUPERBLOCK = 'superblock.new';
 
 export interface FormatOptions extends GeometryRequest {
   /** Formats a folder that has a drive already; everything on it is lost. */
@@ -46,29 +41,41 @@ export interface FormatOptions extends GeometryRequest {
 }
 
 /**
- * Makes a drive in a folder. The superblock is written last, so a format that was interrupted leaves no drive.
+ * Makes a drive in a folder; when it resolves, the drive outlives a power cut. A format that is cut short leaves the old
+ * drive whole, or no drive, which `readSuperblock` then says: the new superblock is written first, under another name, the
+ * old one goes, then everything else is made anew, and the rename comes last.
+ *
  * DriveError invalidField for a wrong geometry or a folder with something else in it, folderInUse, writeFault.
  */
-export function formatDrive(folder: string, options: FormatOptions, random: Random): DriveIdentity {
+export async function formatDrive(
+  folder: string,
+  options: FormatOptions,
+  random: Random,
+  fileSystem: FileSystem = systemFileSystem,
+): Promise<DriveIdentity> {
   const geometry = planGeometry(options);
-  try {
-    // The usual case first: making a folder under /proc recursively never returns in some versions of Node.
-    mkdirSync(folder, { recursive: existsSync(folder) || !existsSync(dirname(folder)) });
-  } catch (error) {
-    throw new DriveError('invalidField', `folder ${folder}: ${(error as Error).message}`, { cause: error });
-  }
+  const above = makeFolders(resolve(folder), fileSystem);
   const lock = FolderLock.take(folder);
   try {
-    clear(folder, options.force);
+    const isDrive = checkContents(folder, options.force);
     const uuid = random.bytes(16);
     const chip = planChip(options.profile ?? ideal, geometry, random.nextUint32());
-    createMediaFiles(folder, geometry, uuid);
-    StagingFolder.create(`${folder}/staging`);
-    mkdirSync(`${folder}/meta`);
-    for (const name of ['media', 'staging', 'meta', '.']) syncPath(`${folder}/${name}`);
-    writeSuperblock(`${folder}/superblock`, { uuid, geometry, chip });
-    syncPath(folder);
-    return identityOf({ uuid, geometry, chip });
+    const description = { uuid, geometry, chip, formatVersion: MEDIA_FORMAT_VERSION };
+    fileSystem.remove(`${folder}/${NEW_SUPERBLOCK}`);
+    await writeSuperblock(`${folder}/${NEW_SUPERBLOCK}`, description, fileSystem);
+    await fileSystem.syncFolder(folder);
+    if (isDrive) {
+      fileSystem.remove(`${folder}/superblock`);
+      await fileSystem.syncFolder(folder);
+    }
+    for (const name of [...DRIVE_PARTS, 'running.json']) fileSystem.remove(`${folder}/${name}`);
+    await createMediaFiles(folder, geometry, uuid, fileSystem);
+    fileSystem.makeFolder(`${folder}/staging`);
+    await createStore(`${folder}/meta`, uuid, fileSystem);
+    await fileSystem.syncFolder(folder);
+    fileSystem.rename(`${folder}/${NEW_SUPERBLOCK}`, `${folder}/superblock`);
+    for (const path of [folder, ...above]) await fileSystem.syncFolder(path);
+    return identityOf(description);
   } catch (error) {
     if (error instanceof DriveError) throw error;
     throw new DriveError('writeFault', `format of ${folder}: ${(error as Error).message}`, { cause: error });
@@ -77,30 +84,48 @@ export function formatDrive(folder: string, options: FormatOptions, random: Rand
   }
 }
 
-function syncPath(path: string): void {
-  const descriptor = openSync(path, 'r');
+/** Makes the folder and those above it that are missing; returns the folders whose names are new, nearest last. */
+function makeFolders(folder: string, fileSystem: FileSystem): string[] {
+  const missing: string[] = [];
+  for (let path = folder; !existsSync(path); path = dirname(path)) missing.unshift(path);
   try {
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
+    for (const path of missing) fileSystem.makeFolder(path);
+    readdirSync(folder);
+  } catch (error) {
+    throw new DriveError('invalidField', `folder ${folder}: ${(error as Error).message}`, { cause: error });
   }
+  return missing.map((path) => dirname(path));
 }
 
-function clear(folder: string, force: boolean): void {
+/** The store is there from the first day, so that one that is missing is missed, and names its drive. */
+async function createStore(folder: string, uuid: Uint8Array, fileSystem: FileSystem): Promise<void> {
+  fileSystem.makeFolder(folder);
+  const store = LmdbStore.create(folder);
+  try {
+    await store.commit([{ kind: 'put', namespace: metaNamespaces.drive, key: ['uuid'], value: uuid }]);
+  } finally {
+    await store.close();
+  }
+  await fileSystem.syncFolder(folder);
+}
+
+/** Whether a drive is there that may be wiped. DriveError invalidField if the folder must be left alone. */
+function checkContents(folder: string, force: boolean): boolean {
+  const refuse = (what: string): never => {
+    throw new DriveError('invalidField', `folder ${folder} holds ${what}`);
+  };
   const entries = readdirSync(folder).filter((name) => !/^lock(\.|$)/.test(name));
-  const foreign = entries.filter((name) => ![...DRIVE_ENTRIES, 'running.json'].includes(name));
-  if (foreign.length > 0) {
-    throw new DriveError('invalidField', `folder ${folder} holds ${foreign[0]}; give an empty folder or a drive's`);
+  const own = ['superblock', NEW_SUPERBLOCK, ...DRIVE_PARTS, 'running.json'];
+  const foreign = entries.find((name) => !own.includes(name));
+  if (foreign !== undefined) refuse(`${foreign}; give an empty folder or a drive's`);
+  const isDrive = entries.includes('superblock');
+  if (isDrive && !force) refuse('a drive; --force formats it, and all it stores is lost');
+  // A format that was cut short has left its own superblock; without one, these may be all that is left of a drive.
+  const part = entries.find((name) => DRIVE_PARTS.includes(name));
+  if (part !== undefined && !isDrive && !entries.includes(NEW_SUPERBLOCK) && !force) {
+    refuse(`a drive's ${part} without its superblock; --force formats it, and all it stores is lost`);
   }
-  if (existsSync(`${folder}/superblock`) && !force) {
-    throw new DriveError(
-      'invalidField',
-      `folder ${folder} holds a drive; --force formats it, and all it stores is lost`,
-    );
-  }
-  // The superblock first: without it the folder is no drive.
-  rmSync(`${folder}/superblock`, { force: true });
-  for (const name of entries) rmSync(`${folder}/${name}`, { recursive: true, force: true });
+  return isDrive;
 }
 
 function isPlausible(geometry: Geometry): boolean {
@@ -116,20 +141,24 @@ function isPlausible(geometry: Geometry): boolean {
   );
 }
 
-function writeSuperblock(path: string, { uuid, geometry, chip }: DriveDescription): void {
+async function writeSuperblock(path: string, description: DriveDescription, fileSystem: FileSystem): Promise<void> {
+  const descriptor = fileSystem.open(path, 'new');
+  try {
+    writeWhole(fileSystem, descriptor, encodeSuperblock(description), 0);
+    await fileSystem.sync(descriptor);
+  } finally {
+    fileSystem.close(descriptor);
+  }
+}
+
+function encodeSuperblock({ uuid, geometry, chip, formatVersion }: DriveDescription): Uint8Array {
   const { slotsPerPage, unitCount, pagesPerSuperblock, pageCount, ...stored } = geometry;
   void [slotsPerPage, unitCount, pagesPerSuperblock, pageCount];
   const { profile, seed, spareBlocksPerUnit } = chip;
   const made = { profile: profile.name, chipSeed: seed, spareBlocksPerUnit };
-  const bytes = driveSuperblock.encode({ magic: DRIVE_MAGIC, version: MEDIA_FORMAT_VERSION, uuid, ...stored, ...made });
+  const bytes = driveSuperblock.encode({ magic: DRIVE_MAGIC, version: formatVersion, uuid, ...stored, ...made });
   new DataView(bytes.buffer).setUint32(CHECKED_BYTES, crc32c(bytes.subarray(0, CHECKED_BYTES)), true);
-  const descriptor = openSync(path, 'wx', 0o600);
-  try {
-    writeFileSync(descriptor, bytes);
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
+  return bytes;
 }
 
 /** What the drive superblock says. */
@@ -137,6 +166,8 @@ export interface DriveDescription {
   readonly uuid: Uint8Array;
   readonly geometry: Geometry;
   readonly chip: Chip;
+  /** Of MEDIA_FORMAT_VERSIONS_READ. */
+  readonly formatVersion: number;
 }
 
 /** Reads who the drive is. DriveError mediaFormat says what is wrong. */
@@ -147,9 +178,10 @@ export function readSuperblock(folder: string): DriveDescription {
     bytes = readFileSync(path);
   } catch (error) {
     const why = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (error as Error).message;
-    throw new DriveError('mediaFormat', `${folder} is no drive: ${path}: ${why}; make one with "attndrive format"`, {
-      cause: error,
-    });
+    const advice = existsSync(`${folder}/${NEW_SUPERBLOCK}`)
+      ? 'a format of it was cut short, run "attndrive format" again'
+      : 'make one with "attndrive format"';
+    throw new DriveError('mediaFormat', `${folder} is no drive: ${path}: ${why}; ${advice}`, { cause: error });
   }
   const wrong = (what: string): DriveError => new DriveError('mediaFormat', `${path}: ${what}`);
   if (bytes.length !== driveSuperblock.sizeBytes) {
@@ -162,9 +194,10 @@ export function readSuperblock(folder: string): DriveDescription {
   }
   if (fields.crc32c !== crc32c(bytes.subarray(0, CHECKED_BYTES))) throw wrong('checksum is wrong');
   if (!isPlausible(completeGeometry(fields))) throw wrong('its geometry cannot be');
-  const { uuid, chipSeed: seed, spareBlocksPerUnit } = fields;
+  const { uuid, version: formatVersion, chipSeed: seed, spareBlocksPerUnit } = fields;
   return {
     uuid,
+    formatVersion,
     geometry: completeGeometry(fields),
     chip: { profile: storedProfile(fields.profile, wrong), seed, spareBlocksPerUnit },
   };
@@ -178,13 +211,13 @@ function storedProfile(name: string, wrong: (what: string) => DriveError): Drive
   }
 }
 
-export function identityOf({ uuid, geometry, chip }: DriveDescription): DriveIdentity {
+export function identityOf({ uuid, geometry, chip, formatVersion }: DriveDescription): DriveIdentity {
   const text = Buffer.from(uuid).toString('hex');
   const { blockCapacityBytes, kvCapacityBytes, pageSizeBytes, channelCount, diesPerChannel, planesPerDie } = geometry;
   return {
     uuid: text,
     serial: `AD${text.slice(0, 14).toUpperCase()}`,
-    formatVersion: MEDIA_FORMAT_VERSION,
+    formatVersion,
     blockCapacityBytes,
     kvCapacityBytes,
     pageSizeBytes,

@@ -1,10 +1,14 @@
+import { SUMMED_METADATA_VERSION } from '../../spec/media-format/drive-superblock.ts';
 import type { Arena } from '../base/arena.ts';
 import type { Clock } from '../base/clock.ts';
+import { DriveError } from '../base/errors.ts';
+import { type FileSystem, systemFileSystem } from '../base/file-system.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Random } from '../base/random.ts';
 import { Checksum } from '../kernels/checksum.ts';
 import type { Kernels } from '../kernels/contract.ts';
 import type { MetaStore } from '../meta/contract.ts';
+import { metaNamespaces } from '../meta/namespaces.ts';
 import { LmdbStore } from '../meta/store.ts';
 import { NandArray } from '../nand/array.ts';
 import type { Chip } from '../nand/chip.ts';
@@ -44,6 +48,7 @@ export interface FtlStores {
   readonly uuid: Uint8Array;
   readonly geometry: Geometry;
   readonly chip: Chip;
+  readonly formatVersion: number;
   readonly media: Media;
   readonly meta: MetaStore;
   readonly staging: StagingStore;
@@ -86,20 +91,32 @@ class Operations implements OperationCounter {
 }
 
 /** Opens the files of a drive's folder and locks it. DriveError mediaFormat, folderInUse. */
-export function openFolder(folder: string): FtlStores {
-  const { uuid, geometry, chip } = readSuperblock(folder);
+export function openFolder(folder: string, fileSystem: FileSystem = systemFileSystem): FtlStores {
+  const description = readSuperblock(folder);
+  const { uuid, geometry, formatVersion } = description;
   const lock = FolderLock.take(folder);
   let media: MediaFile | undefined;
+  let meta: LmdbStore | undefined;
   try {
-    media = MediaFile.open(folder, geometry, uuid);
-    const meta = LmdbStore.open(`${folder}/meta`);
-    const staging = new StagingFolder(`${folder}/staging`);
-    return { uuid, geometry, chip, media, meta, staging, release: () => lock.release() };
+    media = MediaFile.open(folder, geometry, uuid, fileSystem);
+    meta = LmdbStore.open(`${folder}/meta`, formatVersion >= SUMMED_METADATA_VERSION ? 'summed' : 'plain');
+    if (formatVersion >= SUMMED_METADATA_VERSION) checkOwner(meta, uuid, folder);
+    const staging = new StagingFolder(`${folder}/staging`, fileSystem);
+    return { ...description, media, meta, staging, release: () => lock.release() };
   } catch (error) {
     void media?.close();
+    void meta?.close();
     lock.release();
     throw error;
   }
+}
+
+function checkOwner(meta: MetaStore, uuid: Uint8Array, folder: string): void {
+  const stored = meta.get(metaNamespaces.drive, ['uuid']);
+  if (stored instanceof Uint8Array && Buffer.compare(stored, uuid) === 0) return;
+  const owner =
+    stored instanceof Uint8Array ? `belongs to drive ${Buffer.from(stored).toString('hex')}` : 'names no drive';
+  throw new DriveError('mediaFormat', `${folder}/meta ${owner}, not this one`);
 }
 
 /** The flash translation layer of an open drive. */

@@ -1,16 +1,4 @@
-import {
-  closeSync,
-  fdatasync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  unlinkSync,
-  writeSync,
-} from 'node:fs';
-import { open } from 'node:fs/promises';
-import { promisify } from 'node:util';
+import { readdirSync, readFileSync } from 'node:fs';
 import {
   STAGING_MAGIC,
   STAGING_RECORD_MAGIC,
@@ -20,9 +8,8 @@ import {
 } from '../../spec/media-format/staging.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
+import { type FileSystem, systemFileSystem } from '../base/file-system.ts';
 import type { OperationCounter } from './contract.ts';
-
-const syncFile = promisify(fdatasync);
 
 export type StagingKind = keyof typeof stagingKinds;
 
@@ -219,14 +206,11 @@ const kindOfCode = new Map<number, StagingKind>(
 /** Segments as files `NNNNNNNN.log` in a folder. */
 export class StagingFolder implements StagingStore {
   readonly #folder: string;
+  readonly #fileSystem: FileSystem;
 
-  constructor(folder: string) {
+  constructor(folder: string, fileSystem: FileSystem = systemFileSystem) {
     this.#folder = folder;
-  }
-
-  static create(folder: string): StagingFolder {
-    mkdirSync(folder);
-    return new StagingFolder(folder);
+    this.#fileSystem = fileSystem;
   }
 
   #path(segment: number): string {
@@ -255,16 +239,16 @@ export class StagingFolder implements StagingStore {
   create(segment: number): StagingSegment {
     let descriptor: number;
     try {
-      descriptor = openSync(this.#path(segment), 'wx', 0o600);
+      descriptor = this.#fileSystem.open(this.#path(segment), 'new');
     } catch (error) {
       throw new DriveError('writeFault', `staging segment ${segment}: ${(error as Error).message}`, { cause: error });
     }
-    return new StagingSegmentFile(descriptor, this.#folder);
+    return new StagingSegmentFile(descriptor, this.#folder, this.#fileSystem);
   }
 
   remove(segment: number): void {
     try {
-      unlinkSync(this.#path(segment));
+      this.#fileSystem.remove(this.#path(segment));
     } catch {
       // Replay passes over it, and the next checkpoint tries again.
     }
@@ -274,21 +258,23 @@ export class StagingFolder implements StagingStore {
 class StagingSegmentFile implements StagingSegment {
   readonly #descriptor: number;
   readonly #folder: string;
+  readonly #fileSystem: FileSystem;
   #sizeBytes = 0;
   #isNameDurable = false;
   #syncsRunning = 0;
   #isClosing = false;
 
-  constructor(descriptor: number, folder: string) {
+  constructor(descriptor: number, folder: string, fileSystem: FileSystem) {
     this.#descriptor = descriptor;
     this.#folder = folder;
+    this.#fileSystem = fileSystem;
   }
 
   append(bytes: Uint8Array): void {
     let written = 0;
     let cause: unknown;
     try {
-      written = writeSync(this.#descriptor, bytes, 0, bytes.length, this.#sizeBytes);
+      written = this.#fileSystem.write(this.#descriptor, bytes, this.#sizeBytes);
     } catch (error) {
       cause = error;
     }
@@ -302,7 +288,7 @@ class StagingSegmentFile implements StagingSegment {
 
   #cutBack(): void {
     try {
-      ftruncateSync(this.#descriptor, this.#sizeBytes);
+      this.#fileSystem.resize(this.#descriptor, this.#sizeBytes);
     } catch {
       // The next record overwrites what is left; replay stops at it if there is none.
     }
@@ -311,8 +297,8 @@ class StagingSegmentFile implements StagingSegment {
   async sync(): Promise<void> {
     this.#syncsRunning++;
     try {
-      await syncFile(this.#descriptor);
-      if (!this.#isNameDurable) await syncFolder(this.#folder);
+      await this.#fileSystem.sync(this.#descriptor);
+      if (!this.#isNameDurable) await this.#fileSystem.syncFolder(this.#folder);
       this.#isNameDurable = true;
     } catch (error) {
       throw new DriveError('writeFault', `sync of the staging log: ${(error as Error).message}`, { cause: error });
@@ -328,16 +314,6 @@ class StagingSegmentFile implements StagingSegment {
   }
 
   #closeIfIdle(): void {
-    if (this.#isClosing && this.#syncsRunning === 0) closeSync(this.#descriptor);
-  }
-}
-
-/** A new file's name is durable once its folder is. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
+    if (this.#isClosing && this.#syncsRunning === 0) this.#fileSystem.close(this.#descriptor);
   }
 }

@@ -3,7 +3,7 @@
  * with a comment and never given again.
  */
 export const metaNamespaces = {
-  /** FTL: one record ['state']. */
+  /** FTL: ['state'], one record; ['uuid'], whose metadata it is. */
   drive: 1,
   /** FTL: [segment] -> 4096 little-endian u32 slot addresses of the block namespace. */
   blockMap: 2,

@@ -1,61 +1,86 @@
-import { closeSync, fstatSync, fsyncSync, openSync, readSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { open, type RootDatabase } from 'lmdb';
+import { Packr } from 'msgpackr';
+import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
 import type { MetaChange, MetaKey, MetaRecord, MetaStore } from './contract.ts';
-import { lmdbMeta, LMDB_MAGIC } from './lmdb-meta.ts';
+import { checkLmdbFile } from './lmdb-check.ts';
 
 /** Address space set aside for the store, not disk; it grows beyond it if it must. */
 const MAP_BYTES = 16 * 2 ** 30;
 /** What LMDB makes of a write that came out short. */
 const EIO = 5;
+const SUM_BYTES = 4;
 
-/** LMDB in `folder`, one transaction per `commit`. */
+/** Whether values begin with a checksum: they don't in drives of format versions 1 and 2. */
+export type ValueFormat = 'summed' | 'plain';
+
+type Database = RootDatabase<Buffer, (number | string)[]>;
+
+/** LMDB in a folder, one transaction per `commit`. */
 export class LmdbStore implements MetaStore {
-  readonly #folder: string;
-  readonly #database: RootDatabase;
+  readonly #path: string;
+  readonly #database: Database;
+  readonly #format: ValueFormat;
+  readonly #packr = new Packr({ useRecords: false });
 
-  private constructor(folder: string, database: RootDatabase) {
-    this.#folder = folder;
+  private constructor(path: string, database: Database, format: ValueFormat) {
+    this.#path = path;
     this.#database = database;
+    this.#format = format;
   }
 
-  /** DriveError mediaFormat if the files are there but not LMDB's, or cut short. */
-  static open(folder: string): LmdbStore {
-    checkFile(`${folder}/data.mdb`);
+  /** A new store in an empty folder. What is committed is on disk; that it is there at all, once the folder is synced. */
+  static create(folder: string): LmdbStore {
+    return LmdbStore.#open(folder, 'summed');
+  }
+
+  /** DriveError mediaFormat if its file is missing, not LMDB's, cut short or damaged. */
+  static open(folder: string, format: ValueFormat = 'summed'): LmdbStore {
+    const path = dataPath(folder);
+    // Drives of the plain format had no store before their first start.
+    const isNew = format === 'plain' && (!existsSync(path) || statSync(path).size === 0);
+    if (!isNew) checkLmdbFile(path);
+    return LmdbStore.#open(folder, format);
+  }
+
+  static #open(folder: string, format: ValueFormat): LmdbStore {
+    const path = dataPath(folder);
     try {
       // Without overlapping syncs a transaction that can be seen is a transaction that is on disk.
-      const database = open({
+      const database = open<Buffer, (number | string)[]>({
         path: folder,
         noSubdir: false,
         mapSize: MAP_BYTES,
-        encoding: 'msgpack',
+        encoding: 'binary',
         overlappingSync: false,
         // Its promises fail unseen if a commit does.
         eventTurnBatching: false,
       });
-      syncFolder(folder);
-      return new LmdbStore(folder, database);
+      return new LmdbStore(path, database, format);
     } catch (error) {
-      throw unreadable(folder, error);
+      throw unreadable(path, error);
     }
   }
 
   get(namespace: number, key: MetaKey): unknown {
+    const path = [namespace, ...key];
+    let bytes: Buffer | undefined;
     try {
-      return this.#database.get([namespace, ...key]);
+      bytes = this.#database.get(path);
     } catch (error) {
-      throw unreadable(this.#folder, error);
+      throw unreadable(this.#path, error);
     }
+    return bytes === undefined ? undefined : this.#decode(path, bytes);
   }
 
   *range(namespace: number): Iterable<MetaRecord> {
     try {
       for (const { key, value } of this.#database.getRange({ start: [namespace], end: [namespace + 1] })) {
-        const [, ...rest] = key as (number | string)[];
-        yield { key: rest, value: value as unknown };
+        yield { key: key.slice(1), value: this.#decode(key, value) };
       }
     } catch (error) {
-      throw error instanceof DriveError ? error : unreadable(this.#folder, error);
+      throw error instanceof DriveError ? error : unreadable(this.#path, error);
     }
   }
 
@@ -64,7 +89,10 @@ export class LmdbStore implements MetaStore {
       await this.#database.transaction(() => {
         for (const change of changes) {
           const key = [change.namespace, ...change.key];
-          const write = change.kind === 'put' ? this.#database.put(key, change.value) : this.#database.remove(key);
+          const write =
+            change.kind === 'put'
+              ? this.#database.put(key, this.#encode(key, change.value))
+              : this.#database.remove(key);
           // It fails if the transaction does, and that is told below.
           write.catch(() => undefined);
         }
@@ -80,7 +108,33 @@ export class LmdbStore implements MetaStore {
   async close(): Promise<void> {
     await this.#database.close();
   }
+
+  #encode(key: MetaKey, value: unknown): Buffer {
+    const packed = this.#packr.pack(value);
+    if (this.#format === 'plain') return packed;
+    const bytes = Buffer.allocUnsafe(SUM_BYTES + packed.length);
+    bytes.writeUInt32LE(sumOf(key, packed));
+    bytes.set(packed, SUM_BYTES);
+    return bytes;
+  }
+
+  #decode(key: MetaKey, bytes: Buffer): unknown {
+    const packed = this.#format === 'plain' ? bytes : bytes.subarray(SUM_BYTES);
+    if (this.#format === 'summed' && (bytes.length < SUM_BYTES || bytes.readUInt32LE() !== sumOf(key, packed))) {
+      throw new DriveError('mediaFormat', `${this.#path} is damaged: record ${key.join('/')} fails its checksum`);
+    }
+    try {
+      return this.#packr.unpack(packed);
+    } catch (error) {
+      throw unreadable(this.#path, error);
+    }
+  }
 }
+
+const dataPath = (folder: string): string => `${folder}/data.mdb`;
+
+/** Of the key too: a value belongs to one key only. */
+const sumOf = (key: MetaKey, packed: Uint8Array): number => crc32c(packed, crc32c(Buffer.from(JSON.stringify(key))));
 
 /** lmdb-js puts the reason of a failed commit into a promise of its own, which is rejected later. */
 async function causeOf(error: unknown): Promise<Error> {
@@ -88,50 +142,5 @@ async function causeOf(error: unknown): Promise<Error> {
   return commitError === undefined ? (error as Error) : commitError.catch((cause: unknown) => cause as Error);
 }
 
-const unreadable = (folder: string, error: unknown): DriveError =>
-  new DriveError('mediaFormat', `metadata in ${folder}: ${(error as Error).message}`, { cause: error });
-
-/**
- * LMDB maps its file and follows what it finds there: a file that is not its own, or that was cut short, would end the
- * process with a signal. No file, or an empty one, is a new store.
- */
-function checkFile(path: string): void {
-  let descriptor: number;
-  try {
-    descriptor = openSync(path, 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
-    throw new DriveError('mediaFormat', `${path}: ${(error as Error).message}`, { cause: error });
-  }
-  try {
-    const { size } = fstatSync(descriptor);
-    if (size === 0) return;
-    const first = readMeta(descriptor, path, 0);
-    const second = readMeta(descriptor, path, first.pageSizeBytes);
-    const { lastPage } = first.transaction > second.transaction ? first : second;
-    const neededBytes = (lastPage + 1) * first.pageSizeBytes;
-    if (size < neededBytes) {
-      throw new DriveError('mediaFormat', `${path}: ${size} bytes long; it was ${neededBytes} at least`);
-    }
-  } finally {
-    closeSync(descriptor);
-  }
-}
-
-function readMeta(descriptor: number, path: string, position: number) {
-  const bytes = new Uint8Array(lmdbMeta.sizeBytes);
-  const isWhole = readSync(descriptor, bytes, 0, bytes.length, position) === bytes.length;
-  const meta = lmdbMeta.decode(bytes);
-  if (!isWhole || meta.magic !== LMDB_MAGIC) throw new DriveError('mediaFormat', `${path} is no LMDB file`);
-  return meta;
-}
-
-/** A new file's name is durable once its folder is. */
-function syncFolder(folder: string): void {
-  const descriptor = openSync(folder, 'r');
-  try {
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
-}
+const unreadable = (path: string, error: unknown): DriveError =>
+  new DriveError('mediaFormat', `metadata in ${path}: ${(error as Error).message}`, { cause: error });

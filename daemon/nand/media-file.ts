@@ -1,16 +1,4 @@
-import {
-  closeSync,
-  fdatasync,
-  fstatSync,
-  fsyncSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  read,
-  readSync,
-  writeSync,
-} from 'node:fs';
-import { promisify } from 'node:util';
+import { fstatSync, read, readSync } from 'node:fs';
 import {
   DRIVE_MAGIC,
   MEDIA_FORMAT_VERSION,
@@ -23,47 +11,47 @@ import {
 import { superblockHeader } from '../../spec/media-format/oob.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
+import { type FileSystem, systemFileSystem, writeWhole } from '../base/file-system.ts';
 import { cellOffset, type Geometry, headerOffset, mediaSizes, oobBytesPerPage, oobOffset } from './geometry.ts';
 import type { Media, MediaFiles } from './media.ts';
 
-const syncFile = promisify(fdatasync);
 const CHECKED_BYTES = mediaFileHeader.sizeBytes - 4;
 
 const fileName = (folder: string, kind: MediaFileKind): string => `${folder}/media/${kind}.bin`;
 
-/** Makes the three media files, sparse, and syncs them. They must not exist. */
-export function createMediaFiles(folder: string, geometry: Geometry, uuid: Uint8Array): void {
-  mkdirSync(`${folder}/media`);
+/** Makes the three media files, sparse; they are on disk when it resolves. They must not exist. */
+export async function createMediaFiles(
+  folder: string,
+  geometry: Geometry,
+  uuid: Uint8Array,
+  fileSystem: FileSystem = systemFileSystem,
+): Promise<void> {
+  fileSystem.makeFolder(`${folder}/media`);
   const sizes = mediaSizes(geometry);
   for (const kind of Object.keys(mediaFileKinds) as MediaFileKind[]) {
-    const descriptor = openSync(fileName(folder, kind), 'wx', 0o600);
+    const descriptor = fileSystem.open(fileName(folder, kind), 'new');
     try {
-      const header = mediaFileHeader.encode({
-        magic: DRIVE_MAGIC,
-        version: MEDIA_FORMAT_VERSION,
-        kind: mediaFileKinds[kind],
-        uuid,
-        sizeBytes: sizes[kind],
-      });
-      mediaFileHeader.encode(
-        {
-          ...mediaFileHeader.decode(header),
-          crc32c: crc32c(header.subarray(0, CHECKED_BYTES)),
-        },
-        header,
-      );
-      writeSync(descriptor, header, 0, header.length, 0);
-      ftruncateSync(descriptor, sizes[kind]);
-      fsyncSync(descriptor);
+      writeWhole(fileSystem, descriptor, encodeHeader(kind, uuid, sizes[kind]), 0);
+      fileSystem.resize(descriptor, sizes[kind]);
+      await fileSystem.sync(descriptor);
     } finally {
-      closeSync(descriptor);
+      fileSystem.close(descriptor);
     }
   }
+  await fileSystem.syncFolder(`${folder}/media`);
+}
+
+function encodeHeader(kind: MediaFileKind, uuid: Uint8Array, sizeBytes: number): Uint8Array {
+  const fields = { magic: DRIVE_MAGIC, version: MEDIA_FORMAT_VERSION, kind: mediaFileKinds[kind], uuid, sizeBytes };
+  const header = mediaFileHeader.encode(fields);
+  new DataView(header.buffer).setUint32(CHECKED_BYTES, crc32c(header.subarray(0, CHECKED_BYTES)), true);
+  return header;
 }
 
 /** The cells in files: superpage-major, so that the pages of a superpage lie side by side. */
 export class MediaFile implements Media {
   readonly #geometry: Geometry;
+  readonly #fileSystem: FileSystem;
   readonly #descriptors: Record<MediaFileKind, number>;
   readonly files: MediaFiles;
   /** Reads and syncs that run. The descriptors are closed after the last, since their numbers may be used again. */
@@ -71,8 +59,9 @@ export class MediaFile implements Media {
   #isClosed = false;
   #closed: () => void = () => undefined;
 
-  private constructor(geometry: Geometry, descriptors: Record<MediaFileKind, number>) {
+  private constructor(geometry: Geometry, descriptors: Record<MediaFileKind, number>, fileSystem: FileSystem) {
     this.#geometry = geometry;
+    this.#fileSystem = fileSystem;
     this.#descriptors = descriptors;
     this.files = {
       cellsDescriptor: descriptors.cells,
@@ -82,17 +71,22 @@ export class MediaFile implements Media {
   }
 
   /** DriveError mediaFormat if a file is missing, of another drive or format, or not as long as it must be. */
-  static open(folder: string, geometry: Geometry, uuid: Uint8Array): MediaFile {
+  static open(
+    folder: string,
+    geometry: Geometry,
+    uuid: Uint8Array,
+    fileSystem: FileSystem = systemFileSystem,
+  ): MediaFile {
     const descriptors: Partial<Record<MediaFileKind, number>> = {};
     try {
       for (const kind of Object.keys(mediaFileKinds) as MediaFileKind[]) {
-        descriptors[kind] = openChecked(folder, kind, geometry, uuid);
+        descriptors[kind] = openChecked(fileSystem, fileName(folder, kind), kind, { geometry, uuid });
       }
     } catch (error) {
-      for (const descriptor of Object.values(descriptors)) closeSync(descriptor);
+      for (const descriptor of Object.values(descriptors)) fileSystem.close(descriptor);
       throw error;
     }
-    return new MediaFile(geometry, descriptors as Record<MediaFileKind, number>);
+    return new MediaFile(geometry, descriptors as Record<MediaFileKind, number>, fileSystem);
   }
 
   program(ppn: number, data: Uint8Array, oob: Uint8Array): void {
@@ -122,7 +116,7 @@ export class MediaFile implements Media {
     this.#assertOpen('writeFault');
     this.#pendingCount++;
     try {
-      const syncs = Object.values(this.#descriptors).map((descriptor) => syncFile(descriptor));
+      const syncs = Object.values(this.#descriptors).map((descriptor) => this.#fileSystem.sync(descriptor));
       for (const result of await Promise.allSettled(syncs)) if (result.status === 'rejected') throw result.reason;
     } catch (error) {
       throw new DriveError('writeFault', `sync of the media files failed: ${reasonOf(error)}`, { cause: error });
@@ -144,7 +138,7 @@ export class MediaFile implements Media {
 
   #closeIfIdle(): void {
     if (!this.#isClosed || this.#pendingCount > 0) return;
-    for (const descriptor of Object.values(this.#descriptors)) closeSync(descriptor);
+    for (const descriptor of Object.values(this.#descriptors)) this.#fileSystem.close(descriptor);
     this.#closed();
   }
 
@@ -156,7 +150,7 @@ export class MediaFile implements Media {
     this.#assertOpen('writeFault');
     let written = 0;
     try {
-      written = writeSync(this.#descriptors[kind], bytes, 0, bytes.length, position);
+      written = this.#fileSystem.write(this.#descriptors[kind], bytes, position);
     } catch (error) {
       throw new DriveError('writeFault', `media file ${kind}.bin at ${position}: ${reasonOf(error)}`, { cause: error });
     }
@@ -186,12 +180,16 @@ export class MediaFile implements Media {
 const reasonOf = (error: unknown): string =>
   (error as NodeJS.ErrnoException).code === 'ENOSPC' ? 'the disk is full' : String((error as Error).message);
 
-function openChecked(folder: string, kind: MediaFileKind, geometry: Geometry, uuid: Uint8Array): number {
-  const path = fileName(folder, kind);
+function openChecked(
+  fileSystem: FileSystem,
+  path: string,
+  kind: MediaFileKind,
+  { geometry, uuid }: { geometry: Geometry; uuid: Uint8Array },
+): number {
   const wrong = (what: string): DriveError => new DriveError('mediaFormat', `${path}: ${what}`);
   let descriptor: number;
   try {
-    descriptor = openSync(path, 'r+');
+    descriptor = fileSystem.open(path, 'existing');
   } catch (error) {
     throw wrong(`cannot be opened (${(error as NodeJS.ErrnoException).code}); it is part of the drive`);
   }
@@ -212,7 +210,7 @@ function openChecked(folder: string, kind: MediaFileKind, geometry: Geometry, uu
     const foundBytes = fstatSync(descriptor).size;
     if (foundBytes !== sizeBytes) throw wrong(`${foundBytes} bytes long; must be ${sizeBytes}`);
   } catch (error) {
-    closeSync(descriptor);
+    fileSystem.close(descriptor);
     throw error;
   }
   return descriptor;

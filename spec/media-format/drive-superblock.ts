@@ -5,9 +5,11 @@
 import { bytes, defineStruct, reserved, text, u16, u32, uint64 } from '../struct.ts';
 
 export const DRIVE_MAGIC = 'ATTNDRIV';
-export const MEDIA_FORMAT_VERSION = 2;
+export const MEDIA_FORMAT_VERSION = 3;
 /** Versions that this program reads. 1 has no profile, no chip seed and no spare blocks: those fields are zero. */
-export const MEDIA_FORMAT_VERSIONS_READ: readonly number[] = [1, MEDIA_FORMAT_VERSION];
+export const MEDIA_FORMAT_VERSIONS_READ: readonly number[] = [1, 2, MEDIA_FORMAT_VERSION];
+/** From this version on metadata is there before the first start, its values have checksums, and it names the drive. */
+export const SUMMED_METADATA_VERSION = 3;
 /** Pages begin here in `cells.bin`, entries in `oob.bin`, headers in `blocks.bin`. */
 export const MEDIA_HEADER_BYTES = 65_536;
 

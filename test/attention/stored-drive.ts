@@ -46,7 +46,7 @@ export async function openStoredDrive(
     overProvisioning: 0.25,
     force: false,
   };
-  formatDrive(folder, request, createSeededRandom(1));
+  await formatDrive(folder, request, createSeededRandom(1));
   const stores = openFolder(folder);
   const arena = createArena(32 * MIB);
   const files = stores.media.files!;

@@ -43,7 +43,7 @@ const range = (row: { opcode: number }, lba: number, lbaCount: number) => ({
 
 describe('blocks on flash', () => {
   test('written over and over through capsules and R2T, deallocated, flushed, and there after a restart', async (t) => {
-    const folder = formatFolder(t);
+    const folder = await formatFolder(t);
     let drive = await openWholeDrive(folder);
     const { lbaCount } = drive;
     const rounds = new Map<number, number>();
@@ -85,7 +85,7 @@ describe('blocks on flash', () => {
 
 describe('sequences on flash', () => {
   test('attended to in flash and in the tail buffer, by exchange and region, and after a restart', async (t) => {
-    const folder = formatFolder(t);
+    const folder = await formatFolder(t);
     let drive = await openWholeDrive(folder);
     let { admin, io } = await drive.connect();
     const id = await createSequence(io, { groupTokens: 32, sequenceId: 9n });
@@ -143,7 +143,7 @@ describe('sequences on flash', () => {
   });
 
   test('with a bit flipped in every page: a media error that names the page, no text, and the drive goes on', async (t) => {
-    const folder = formatFolder(t);
+    const folder = await formatFolder(t);
     let drive = await openWholeDrive(folder);
     let { io } = await drive.connect();
     const id = await createSequence(io, { groupTokens: 32, sequenceId: 9n });

@@ -33,7 +33,7 @@ export interface WholeDrive {
   close(): Promise<void>;
 }
 
-export function formatFolder(test: TestContext): string {
+export async function formatFolder(test: TestContext): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'whole-'));
   test.after(() => rmSync(folder, { recursive: true, force: true }));
   const request = {
@@ -45,7 +45,7 @@ export function formatFolder(test: TestContext): string {
     overProvisioning: 0.25,
     force: false,
   };
-  formatDrive(folder, request, createSeededRandom(1));
+  await formatDrive(folder, request, createSeededRandom(1));
   return folder;
 }
 

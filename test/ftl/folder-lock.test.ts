@@ -61,17 +61,17 @@ const request = {
   force: false,
 };
 
-test('format refuses folders with a drive, with something else, or in use; a changed superblock is named', (t) => {
+test('format refuses folders with a drive, with something else, or in use; a changed superblock is named', async (t) => {
   const folder = folderOf(t);
   const format = (force = false) => formatDrive(folder, { ...request, force }, createSeededRandom(1));
   const lock = FolderLock.take(folder);
-  assert.throws(() => format(), inUse);
+  await assert.rejects(format(), inUse);
   lock.release();
-  format();
-  assert.throws(() => format(), /holds a drive; --force formats it/);
-  format(true);
+  await format();
+  await assert.rejects(format(), /holds a drive; --force formats it/);
+  await format(true);
   writeFileSync(`${folder}/letter.txt`, 'dear drive');
-  assert.throws(() => format(true), /holds letter\.txt/);
+  await assert.rejects(format(true), /holds letter\.txt/);
   assert.equal(existsSync(`${folder}/superblock`), true, 'a refused format changes nothing');
   const right = readFileSync(`${folder}/superblock`);
   const refuses = (change: (bytes: Buffer) => Buffer, pattern: RegExp): void => {

@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   readSync,
+  renameSync,
   rmSync,
   truncateSync,
   unlinkSync,
@@ -20,6 +21,7 @@ import { tmpdir } from 'node:os';
 import { createInterface } from 'node:readline';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { crc32c } from '../../daemon/base/crc32c.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
 import { type FormatOptions, formatDrive } from '../../daemon/ftl/format.ts';
 import { openFolder } from '../../daemon/ftl/ftl.ts';
@@ -46,16 +48,16 @@ const options: FormatOptions = {
   force: false,
 };
 
-function makeDrive(): string {
+async function makeDrive(): Promise<string> {
   const folder = `${temporaryFolder()}/drive`;
-  formatDrive(folder, options, random);
+  await formatDrive(folder, options, random);
   return folder;
 }
 
 const open = (folder: string): Promise<OpenDrive> => openDrive(openFolder(folder), random);
 
 test('what was written is there after a clean stop, and after none', async () => {
-  const folder = makeDrive();
+  const folder = await makeDrive();
   const first = await open(folder);
   for (let lba = 0; lba < 99; lba++) await first.ftl.blocks.write(lba, 1, lbaContent(lba, 1), false);
   for (let key = 0; key < 20; key++) await first.keeper.put(key, 1);
@@ -70,7 +72,7 @@ test('what was written is there after a clean stop, and after none', async () =>
 });
 
 test('the block namespace written over four times at random, with garbage collection, keeps every byte', async () => {
-  const folder = makeDrive();
+  const folder = await makeDrive();
   const { ftl } = await open(folder);
   const versions = new Uint32Array(ftl.blocks.lbaCount);
   for (let written = 0; written < 4 * ftl.blocks.lbaCount; written++) {
@@ -87,30 +89,65 @@ test('the block namespace written over four times at random, with garbage collec
   await ftl.close();
 });
 
-test('format refuses a folder with a drive or something else in it, and makes a new drive if it must', () => {
+test('format refuses a folder with a drive or something else in it, and makes a new drive if it must', async () => {
   const folder = temporaryFolder();
   writeFileSync(`${folder}/letters.txt`, 'mine');
-  assert.throws(() => formatDrive(folder, options, random), { code: 'invalidField', message: /holds letters\.txt/ });
+  await assert.rejects(formatDrive(folder, options, random), { code: 'invalidField', message: /holds letters\.txt/ });
   unlinkSync(`${folder}/letters.txt`);
-  const first = formatDrive(folder, options, random);
-  assert.throws(() => formatDrive(folder, options, random), {
+  const first = await formatDrive(folder, options, random);
+  await assert.rejects(formatDrive(folder, options, random), {
     code: 'invalidField',
     message: /holds a drive; --force/,
   });
-  const second = formatDrive(folder, { ...options, force: true }, random);
+  const second = await formatDrive(folder, { ...options, force: true }, random);
   assert.notEqual(first.uuid, second.uuid);
   assert.equal(second.serial.length, 16);
   const file = `${temporaryFolder()}/file`;
   writeFileSync(file, '');
-  assert.throws(() => formatDrive(`${file}/drive`, options, random), { code: 'invalidField', message: /ENOTDIR/ });
+  await assert.rejects(formatDrive(`${file}/drive`, options, random), { code: 'invalidField', message: /ENOTDIR/ });
+});
+
+test('what a format that was cut short leaves is no drive, says so, and may be formatted again', async () => {
+  const folder = await makeDrive();
+  renameSync(`${folder}/superblock`, `${folder}/superblock.new`);
+  await assert.rejects(async () => open(folder), { code: 'mediaFormat', message: /a format of it was cut short, run/ });
+  await formatDrive(folder, options, random);
+  assert.deepEqual(readdirSync(folder).sort(), ['media', 'meta', 'staging', 'superblock']);
+});
+
+test('a drive whose superblock is lost is not wiped unless asked', async () => {
+  const folder = await makeDrive();
+  unlinkSync(`${folder}/superblock`);
+  await assert.rejects(formatDrive(folder, options, random), {
+    code: 'invalidField',
+    message: /holds a drive's media without its superblock; --force/,
+  });
+  await formatDrive(folder, { ...options, force: true }, random);
+});
+
+test('a drive of an older format, whose metadata has no checksums and begins with its first start', async () => {
+  const folder = await makeDrive();
+  const bytes = readFileSync(`${folder}/superblock`);
+  bytes.writeUInt16LE(2, 8);
+  bytes.writeUInt32LE(crc32c(bytes.subarray(0, 4092)), 4092);
+  writeFileSync(`${folder}/superblock`, bytes);
+  rmSync(`${folder}/meta`, { recursive: true });
+  mkdirSync(`${folder}/meta`);
+  for (let version = 1; version <= 3; version++) {
+    const { ftl } = await open(folder);
+    assert.equal(ftl.identity.formatVersion, 2);
+    assert.equal(await lbaVersion(ftl, 7), version - 1);
+    await ftl.blocks.write(7, 1, lbaContent(7, version), false);
+    await ftl.close();
+  }
 });
 
 test("a folder is one process's at a time; a lock that a killed process left is taken over", async () => {
-  const folder = makeDrive();
+  const folder = await makeDrive();
   const { ftl } = await open(folder);
   const inUse = { code: 'folderInUse', message: new RegExp(`is served by process ${process.pid}; stop it first`) };
   assert.throws(() => openFolder(folder), inUse);
-  assert.throws(() => formatDrive(folder, { ...options, force: true }, random), inUse);
+  await assert.rejects(formatDrive(folder, { ...options, force: true }, random), inUse);
   await ftl.close();
   assert.ok(!existsSync(`${folder}/lock`));
   // A process that is gone; this process's id, of a process that began at another time; nothing.
@@ -137,9 +174,9 @@ test('a drive that is not right is named, with what must be, and is left unlocke
     [(folder) => truncateSync(`${folder}/media/cells.bin`, 70_000), /cells\.bin: 70000 bytes long; must be \d+/],
     [(folder) => writeFileSync(`${folder}/meta/data.mdb`, 'not LMDB'), /data\.mdb is no LMDB file/],
     [(folder) => rmSync(`${folder}/staging`, { recursive: true }), /staging: ENOENT/],
-    [(folder) => rmSync(`${folder}/meta`, { recursive: true }), /metadata/],
+    [(folder) => rmSync(`${folder}/meta`, { recursive: true }), /meta\/data\.mdb is missing; it is part of the drive/],
   ] as readonly [(folder: string) => void, RegExp][]) {
-    const folder = makeDrive();
+    const folder = await makeDrive();
     const { ftl } = await open(folder);
     for (let lba = 0; lba < 9; lba++) await ftl.blocks.write(lba, 1, lbaContent(lba, 1), false);
     await ftl.close();
@@ -150,8 +187,8 @@ test('a drive that is not right is named, with what must be, and is left unlocke
 });
 
 test('media files of another drive are refused', async () => {
-  const folder = makeDrive();
-  const other = makeDrive();
+  const folder = await makeDrive();
+  const other = await makeDrive();
   rmSync(`${folder}/media`, { recursive: true });
   mkdirSync(`${folder}/media`);
   for (const name of readdirSync(`${other}/media`)) {
@@ -160,8 +197,19 @@ test('media files of another drive are refused', async () => {
   await assert.rejects(async () => open(folder), { code: 'mediaFormat', message: /cells\.bin: belongs to drive/ });
 });
 
+test('metadata of another drive is refused', async () => {
+  const folder = await makeDrive();
+  const other = await makeDrive();
+  writeFileSync(`${folder}/meta/data.mdb`, readFileSync(`${other}/meta/data.mdb`));
+  await assert.rejects(async () => open(folder), {
+    code: 'mediaFormat',
+    message: /meta belongs to drive [0-9a-f]{32}, not/,
+  });
+  assert.ok(!existsSync(`${folder}/lock`));
+});
+
 test('a bit that flips in a page is an error that names the page', async () => {
-  const folder = makeDrive();
+  const folder = await makeDrive();
   const first = await open(folder);
   await first.keeper.put(5, 1);
   const [holding] = first.keeper.holdings.values();
@@ -187,7 +235,7 @@ test('a bit that flips in a page is an error that names the page', async () => {
 });
 
 test('a killed process loses nothing that it said was durable', async () => {
-  const folder = makeDrive();
+  const folder = await makeDrive();
   const durable = new Uint32Array(512);
   const issued = new Uint32Array(512);
   const script = fileURLToPath(new URL('./block-writer.js', import.meta.url));

@@ -103,7 +103,7 @@ test('four tasks write namespace 1 four times over, in files', { timeout: 60_000
   const folder = mkdtempSync(join(tmpdir(), 'attndrive-gc-'));
   try {
     const request = { ...layout, blockCapacityBytes: 4 * MIB, kvCapacityBytes: 2 * MIB, force: false };
-    formatDrive(folder, request, createSeededRandom(3));
+    await formatDrive(folder, request, createSeededRandom(3));
     await overwriteFourTimes(() => openFolder(folder), 12);
   } finally {
     rmSync(folder, { recursive: true });
@@ -198,7 +198,7 @@ test('a flipped bit is a named page, never wrong bytes; all else is read, collec
   const folder = mkdtempSync(join(tmpdir(), 'attndrive-gc-'));
   try {
     const random = createSeededRandom(31);
-    formatDrive(folder, { ...layout, blockCapacityBytes: MIB, kvCapacityBytes: 2 * MIB, force: false }, random);
+    await formatDrive(folder, { ...layout, blockCapacityBytes: MIB, kvCapacityBytes: 2 * MIB, force: false }, random);
     const first = await openDrive(openFolder(folder), random);
     const { pageSizeBytes } = first.ftl.geometry;
     const keys = first.ftl.kv.pageCount - 4;

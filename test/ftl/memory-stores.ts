@@ -1,4 +1,5 @@
 /** The stores of a drive in memory, which a power cut can rob of what was not synced. */
+import { MEDIA_FORMAT_VERSION } from '../../spec/media-format/drive-superblock.ts';
 import type { MetaChange, MetaKey, MetaRecord, MetaStore } from '../../daemon/meta/contract.ts';
 import type { Random } from '../../daemon/base/random.ts';
 import type { FtlStores } from '../../daemon/ftl/ftl.ts';
@@ -150,6 +151,7 @@ export class MemoryDriveStores {
       uuid: new Uint8Array(16).fill(7),
       geometry,
       chip,
+      formatVersion: MEDIA_FORMAT_VERSION,
       media,
       meta,
       staging,

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { after, test } from 'node:test';
 import { crc32c } from '../../daemon/base/crc32c.ts';
@@ -13,7 +13,7 @@ after(() => folders.forEach((folder) => rmSync(folder, { recursive: true })));
 function makeFolder(): string {
   const parent = mkdtempSync(`${tmpdir()}/attndrive-staging-`);
   folders.push(parent);
-  StagingFolder.create(`${parent}/staging`);
+  mkdirSync(`${parent}/staging`);
   return `${parent}/staging`;
 }
 

@@ -207,7 +207,7 @@ test('sequences outlive shutdowns and crashes of a drive in files', async () => 
     const random32 = createSeededRandom(9);
     const capacities = { blockCapacityBytes: 2 ** 20, kvCapacityBytes: 2 ** 21 };
     const layout = { pageSizeBytes: PAGE_SIZE_BYTES, channelCount: 2, diesPerChannel: 1, overProvisioning: 0.1 };
-    formatDrive(folder, { ...capacities, ...layout, force: false }, random32);
+    await formatDrive(folder, { ...capacities, ...layout, force: false }, random32);
     const first = await openFtl(openFolder(folder), random32);
     const id = createSequence(first, { groupTokens: 0 });
     await appendRows(first, id, 0, 0, tokenRange(0, 150));

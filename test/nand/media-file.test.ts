@@ -17,10 +17,10 @@ const geometry = planGeometry({
 const uuid = new Uint8Array(16).fill(9);
 const folders: string[] = [];
 
-function makeFolder(): string {
+async function makeFolder(): Promise<string> {
   const folder = mkdtempSync(`${tmpdir()}/attndrive-media-`);
   folders.push(folder);
-  createMediaFiles(folder, geometry, uuid);
+  await createMediaFiles(folder, geometry, uuid);
   return folder;
 }
 after(() => folders.forEach((folder) => rmSync(folder, { recursive: true })));
@@ -32,7 +32,7 @@ function patch(path: string, position: number, ...bytes: number[]): void {
 }
 
 test('pages, entries and headers are where they were put, after a restart too', async () => {
-  const folder = makeFolder();
+  const folder = await makeFolder();
   const media = MediaFile.open(folder, geometry, uuid);
   const page = new Uint8Array(16_384).map((_, i) => i * 13);
   const oob = new Uint8Array(oobBytesPerPage(geometry)).map((_, i) => i);
@@ -63,14 +63,14 @@ test('pages, entries and headers are where they were put, after a restart too', 
   await again.close();
 });
 
-test('the files take room on disk only where something was written', () => {
-  const folder = makeFolder();
+test('the files take room on disk only where something was written', async () => {
+  const folder = await makeFolder();
   for (const name of ['cells', 'oob', 'blocks']) {
     assert.ok(statSync(`${folder}/media/${name}.bin`).blocks * 512 <= 65_536, `${name}.bin is sparse`);
   }
 });
 
-test('a file that is not right is named, with what was found and what must be', () => {
+test('a file that is not right is named, with what was found and what must be', async () => {
   for (const [kind, spoil, message] of [
     ['cells', (path: string) => unlinkSync(path), /cells\.bin: cannot be opened \(ENOENT\)/],
     ['oob', (path: string) => truncateSync(path, 70_000), /oob\.bin: 70000 bytes long; must be \d+/],
@@ -79,14 +79,14 @@ test('a file that is not right is named, with what was found and what must be', 
     ['cells', (path: string) => patch(path, 8, 9), /cells\.bin: format version 9; this program reads 1/],
     ['oob', (path: string) => patch(path, 33, 0xff), /oob\.bin: header checksum is wrong/],
   ] as const) {
-    const folder = makeFolder();
+    const folder = await makeFolder();
     spoil(`${folder}/media/${kind}.bin`);
     assert.throws(() => MediaFile.open(folder, geometry, uuid), { code: 'mediaFormat', message });
   }
 });
 
-test('files of another drive are refused', () => {
-  const folder = makeFolder();
+test('files of another drive are refused', async () => {
+  const folder = await makeFolder();
   const other = new Uint8Array(16).fill(0xab);
   assert.throws(() => MediaFile.open(folder, geometry, other), {
     code: 'mediaFormat',

@@ -30,7 +30,7 @@ export const formatDefaults = {
 } as const;
 
 /** DriveError: a value that is not allowed, a folder with a drive or something else in it, or in use. */
-export function formatFolder(folder: string, request: FormatRequest): DriveIdentity {
+export async function formatFolder(folder: string, request: FormatRequest): Promise<DriveIdentity> {
   const { blockCapacityBytes, kvCapacityBytes, force = false } = request;
   const profile = profileOf(request.profile ?? formatDefaults.profile);
   const suggested = { ...formatDefaults, ...profile.geometry };

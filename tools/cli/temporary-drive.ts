@@ -53,7 +53,7 @@ export async function startTemporaryDrive(options: TemporaryDriveOptions): Promi
     process.off('exit', removeAll);
   };
   try {
-    formatFolder(folder, options.format);
+    await formatFolder(folder, options.format);
     const daemon = await startDaemon(folder, runtimeFolder, options.start ?? []);
     return {
       folder,

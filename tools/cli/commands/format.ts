@@ -81,7 +81,7 @@ async function runFormat(folder: string, options: FormatCommandOptions): Promise
   const capacities = capacitiesOf(options);
   const { formatDefaults, formatFolder } = await import('../format-drive.ts');
   const { RESERVE_SUPERBLOCKS } = await import('../../../daemon/nand/geometry.ts');
-  const identity = formatFolder(folder, {
+  const identity = await formatFolder(folder, {
     ...capacities,
     pageSizeBytes: options.pageSize,
     channelCount: options.channels,

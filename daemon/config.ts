@@ -1,5 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { DriveError } from './base/errors.ts';
+import { defaultGcOptions, gcBounds } from './ftl/gc-options.ts';
+import { type VictimPolicyName, victimPolicyNames } from './ftl/victim-policy.ts';
 import { verifyPolicies, type VerifyPolicy } from './ftl/verify-policy.ts';
 import { type KernelName, kernelNames } from './kernels/contract.ts';
 
@@ -30,6 +32,16 @@ export interface DaemonOptions {
   readonly checkpointIntervalMs?: number | undefined;
   /** When flash pages are checked: first-use (default) or always. */
   readonly verify?: string | undefined;
+  /** How garbage collection chooses what to empty: greedy (default), cost-benefit, d-choices or fifo. */
+  readonly gcPolicy?: string | undefined;
+  /** d-choices: superblocks drawn. Default 8. */
+  readonly gcChoices?: number | undefined;
+  /** fifo: superblocks looked at. Default 1. */
+  readonly gcWindow?: number | undefined;
+  /** Superblocks with room below which writes pay for garbage collection. Default 2. */
+  readonly gcStart?: number | undefined;
+  /** Superblocks with room up to which it goes on while no host writes. Default 4, or as many as `gcStart`. */
+  readonly gcStop?: number | undefined;
   readonly logLevel?: string | undefined;
 }
 
@@ -45,6 +57,11 @@ export interface DaemonConfig {
   readonly cacheBytes: number;
   readonly checkpointIntervalMs: number;
   readonly verify: VerifyPolicy;
+  readonly gcPolicy: VictimPolicyName;
+  readonly gcChoices: number;
+  readonly gcWindow: number;
+  readonly gcStart: number;
+  readonly gcStop: number;
   readonly logLevel: string;
 }
 
@@ -71,8 +88,35 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
     cacheBytes: within('cache size', options.cacheBytes ?? 256 * MIB, MIB, 3072 * MIB),
     checkpointIntervalMs: within('checkpoint interval (ms)', options.checkpointIntervalMs ?? 1000, 10, 3_600_000),
     verify: verify as VerifyPolicy,
+    ...garbageCollection(options),
     logLevel,
   });
+}
+
+type GcConfig = Pick<DaemonConfig, 'gcPolicy' | 'gcChoices' | 'gcWindow' | 'gcStart' | 'gcStop'>;
+
+function garbageCollection(options: DaemonOptions): GcConfig {
+  const { policy, choiceCount, windowSuperblocks, startSuperblocks, stopSuperblocks } = defaultGcOptions;
+  const gcPolicy = options.gcPolicy ?? policy;
+  const names: readonly string[] = victimPolicyNames;
+  if (!names.includes(gcPolicy)) refuse('garbage collection policy', gcPolicy, names.join(', '));
+  const { gcChoices = choiceCount, gcWindow = windowSuperblocks } = options;
+  if (options.gcChoices !== undefined && gcPolicy !== 'd-choices') {
+    refuse('garbage collection choices', gcChoices, `with policy d-choices only, not ${gcPolicy}`);
+  }
+  if (options.gcWindow !== undefined && gcPolicy !== 'fifo') {
+    refuse('garbage collection window', gcWindow, `with policy fifo only, not ${gcPolicy}`);
+  }
+  const { choicesMax, windowMax, superblocksMax } = gcBounds;
+  const gcStart = within('garbage collection start', options.gcStart ?? startSuperblocks, 1, superblocksMax);
+  const stop = options.gcStop ?? Math.max(gcStart, stopSuperblocks);
+  return {
+    gcPolicy: gcPolicy as VictimPolicyName,
+    gcChoices: within('garbage collection choices', gcChoices, 1, choicesMax),
+    gcWindow: within('garbage collection window', gcWindow, 1, windowMax),
+    gcStart,
+    gcStop: within('garbage collection stop', stop, gcStart, superblocksMax),
+  };
 }
 
 /** Where running drives of this user are found: systemd's runtime directory, the session's, or shared memory. */

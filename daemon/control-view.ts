@@ -102,7 +102,7 @@ export class ControlView implements DriveView {
       lengths: [...lengths],
       blockTable: {
         groupCount,
-        pagesPerChannel: this.#pagesPerChannel(id, summary),
+        ...this.#placement(id, summary),
         paddingBytesPerPageK,
         paddingBytesPerPageV,
         paddingBytes: groupCount * shape.kvHeadCount * (paddingBytesPerPageK + paddingBytesPerPageV),
@@ -110,22 +110,30 @@ export class ControlView implements DriveView {
     };
   }
 
-  #pagesPerChannel(id: bigint, { shape, lengths }: SequenceSummary): number[] {
+  /** Where a sequence's pages lie: spread over the channels, each stream side by side. */
+  #placement(
+    id: bigint,
+    { shape, lengths, pageCount }: SequenceSummary,
+  ): { pagesPerChannel: number[]; runPageMean: number } {
     const { kv, geometry } = this.#drive.room('ftl');
-    const pages = new Array<number>(geometry.channelCount).fill(0);
+    const pagesPerChannel = new Array<number>(geometry.channelCount).fill(0);
+    let runCount = 0;
     for (let layer = 0; layer < lengths.length; layer++) {
       const view = this.#drive.room('sequences').view(id, layer);
       const groupCount = view.flashTokenCount / shape.groupTokens;
-      for (let group = 0; group < groupCount; group++) {
-        for (let stream = 0; stream < 2 * shape.kvHeadCount; stream++) {
+      for (let stream = 0; stream < 2 * shape.kvHeadCount; stream++) {
+        let previous = Number.NaN;
+        for (let group = 0; group < groupCount; group++) {
           const ppn = kv.pin(view.page(group, stream >> 1, (stream & 1) as 0 | 1));
-          pages[channelOf(geometry, ppn % geometry.unitCount)]!++;
+          pagesPerChannel[channelOf(geometry, ppn % geometry.unitCount)]!++;
+          if (ppn !== previous + 1) runCount++;
+          previous = ppn;
           kv.unpin(ppn);
         }
       }
       view.release();
     }
-    return pages;
+    return { pagesPerChannel, runPageMean: pageCount / Math.max(1, runCount) };
   }
 
   connections(): readonly ConnectionStatus[] {

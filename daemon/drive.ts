@@ -5,11 +5,13 @@ import { InvariantError } from './base/assert.ts';
 import type { Timer } from './base/clock.ts';
 import { DriveError } from './base/errors.ts';
 import { type Step, Steps } from './base/steps.ts';
+import type { DaemonConfig } from './config.ts';
 import { ControlView } from './control-view.ts';
 import { createSubsystem, type Subsystem } from './controller/subsystem.ts';
 import { type DriveState, driveTransition } from './drive-state.ts';
 import { RoomStatus } from './drive-status.ts';
 import { Ftl, openFolder } from './ftl/ftl.ts';
+import type { GcOptions } from './ftl/gc-options.ts';
 import { loadKernels, resolveKernels } from './kernels/loader.ts';
 import { SequenceStore } from './kv/kv-store.ts';
 import { type DriveModules, type DriveOptions, MODEL_NUMBER, type Rooms, type RunningDrive } from './rooms.ts';
@@ -116,6 +118,7 @@ export class Drive implements RunningDrive {
           logger: ftlLogger,
           kvRecovery,
           verify: this.options.config.verify,
+          gc: gcOptions(this.options.config),
         });
         this.#scheduleCheckpoint();
       },
@@ -299,3 +302,11 @@ export class Drive implements RunningDrive {
     };
   }
 }
+
+const gcOptions = (config: DaemonConfig): GcOptions => ({
+  policy: config.gcPolicy,
+  choiceCount: config.gcChoices,
+  windowSuperblocks: config.gcWindow,
+  startSuperblocks: config.gcStart,
+  stopSuperblocks: config.gcStop,
+});

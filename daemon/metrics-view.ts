@@ -113,6 +113,11 @@ function flashMetrics(drive: RunningDrive): MetricsSnapshot {
       cause('gc', counters.gcPagesRead),
     ],
     nandBlocksErased: counters.superblocksErased,
+    gcPagesMoved: [
+      { labels: { for: 'host' }, value: counters.gcHostMoves },
+      { labels: { for: 'idle' }, value: counters.gcIdleMoves },
+    ],
+    gcEraseWaits: counters.eraseWaits,
     superblocks: Object.entries(superblocksByState).map(([state, value]) => ({ labels: { state }, value })),
     writeAmplification: hostPages === 0 ? 1 : (hostPages + counters.gcPagesProgrammed) / hostPages,
     mediaErrors: counters.unrecoveredReads,

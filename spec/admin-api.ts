@@ -94,6 +94,7 @@ export const sequenceDetail = object({
   blockTable: object({
     groupCount: count('whole groups in flash, over all layers (a group has a K and a V page per KV head)'),
     pagesPerChannel: array(count('pages'), 'flash pages by the channel they lie on'),
+    runPageMean: number('mean length in pages of runs of consecutive groups of a stream that lie side by side'),
     paddingBytesPerPageK: count('bytes of a K page that hold no token'),
     paddingBytesPerPageV: count('bytes of a V page that hold no token'),
     paddingBytes: count('bytes lost to padding over all pages'),

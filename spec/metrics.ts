@@ -89,6 +89,12 @@ export const metrics = {
   nandPagesProgrammed: counter('nand_pages_programmed_total', 'Flash pages programmed, by cause.', 'cause'),
   nandPagesRead: counter('nand_pages_read_total', 'Flash pages read, by cause.', 'cause'),
   nandBlocksErased: counter('nand_superblocks_erased_total', 'Superblocks erased.'),
+  gcPagesMoved: counter(
+    'gc_pages_moved_total',
+    'Pages that garbage collection read, by whether a host waited for it (host) or not (idle).',
+    'for',
+  ),
+  gcEraseWaits: counter('gc_erase_waits_total', 'Times a host waited for a checkpoint to erase a superblock.'),
   superblocks: gauge('superblocks', 'Superblocks by state.', 'state'),
   writeAmplification: gauge('write_amplification_ratio', 'Pages programmed over pages that hosts asked for.'),
   mediaErrors: counter('media_errors_total', 'Pages whose checksum was wrong.'),

@@ -7,15 +7,11 @@ import type { Random } from '../base/random.ts';
 import type { NandArray } from '../nand/array.ts';
 import { neededSuperblocks, superblockQuotas } from '../nand/geometry.ts';
 import type { OperationCounter } from './contract.ts';
+import { GC_RESERVE_SUPERBLOCKS } from './gc-options.ts';
 import { type Pool, pools, type Superblocks } from './superblocks.ts';
 import { WritePoint } from './write-point.ts';
 
-/**
- * Superblocks of each pool that only garbage collection may open. It opens no others, so that what hosts have reserved
- * stays there; superblocks that become free pay back what it took before hosts get any.
- */
-export const GC_RESERVE_SUPERBLOCKS = 4;
-/** What hosts leave of that reserve where failed blocks have cost them the room that they had reserved. */
+/** What hosts leave of garbage collection's reserve where failed blocks have cost them the room that they had reserved. */
 const GC_RESERVE_MIN_SUPERBLOCKS = 2;
 
 /** Where a page is to go. */
@@ -100,6 +96,26 @@ export class Allocator {
     return this.#writers[pool].gcFreePages + this.#openable(pool, 'gc') * this.#array.geometry.pagesPerSuperblock;
   }
 
+  /** Pages that may be programmed before anything is erased, by hosts and by garbage collection. */
+  pagesLeft(pool: Pool): number {
+    const { hostFreePages, gcFreePages } = this.#writers[pool];
+    return hostFreePages + gcFreePages + this.superblocksLeft(pool) * this.#array.geometry.pagesPerSuperblock;
+  }
+
+  /** Superblocks that the pool may use. Fewer once some have gone bad. */
+  quota(pool: Pool): number {
+    return this.#quota[pool];
+  }
+
+  writePointCount(pool: Pool): number {
+    return this.#writers[pool].host.length;
+  }
+
+  /** Channel on which the next page that garbage collection programs lies best. */
+  nextGcChannel(pool: Pool): number {
+    return this.#writers[pool].gc.nextChannel;
+  }
+
   /** Fewer superblocks are left than garbage collection should always have. */
   isShort(pool: Pool): boolean {
     return this.superblocksLeft(pool) < GC_RESERVE_SUPERBLOCKS;
@@ -120,6 +136,11 @@ export class Allocator {
     this.#superblocks.setState(superblock, 'free');
     const writers = this.#writers[pool];
     writers.gcDebt = Math.max(0, writers.gcDebt - 1);
+  }
+
+  /** Superblocks that hosts may open of so many that become free. */
+  hostShareOf(pool: Pool, freedCount: number): number {
+    return Math.max(0, freedCount - this.#writers[pool].gcDebt);
   }
 
   /**
@@ -235,6 +256,7 @@ export class Allocator {
     if (left > 0) return;
     writePoint.remove(superblock);
     this.#superblocks.setState(superblock, 'full');
+    this.#superblocks.closedAt[superblock] = this.#operations.last;
     if (this.#superblocks.validSlotCount[superblock] === 0) {
       this.#superblocks.emptySince[superblock] = this.#operations.last;
     }

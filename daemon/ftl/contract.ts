@@ -197,6 +197,11 @@ export interface FtlCounters {
   readonly gcPagesRead: number;
   readonly superblocksErased: number;
   readonly gcVictims: number;
+  /** Pages that garbage collection read while a host waited for room, and while none did. */
+  readonly gcHostMoves: number;
+  readonly gcIdleMoves: number;
+  /** Times that a host waited for a checkpoint, because nothing was erased any more. */
+  readonly eraseWaits: number;
   readonly checkpoints: number;
   readonly stagingRecords: number;
   readonly stagingBytes: number;

@@ -18,8 +18,9 @@ import type { Geometry } from '../nand/geometry.ts';
 import { MediaFile } from '../nand/media-file.ts';
 import type { Media, MediaFiles } from '../nand/media.ts';
 import { Allocator } from './allocator.ts';
-import { BlockRecords } from './block-records.ts';
+import { BlockMover } from './block-mover.ts';
 import { BlockDevice } from './block-namespace.ts';
+import { BlockRecords } from './block-records.ts';
 import { Checkpointer, type StateRecord } from './checkpoint.ts';
 import type {
   CheckpointParticipant,
@@ -34,14 +35,18 @@ import { Flash } from './flash.ts';
 import { FolderLock } from './folder-lock.ts';
 import { identityOf, readSuperblock } from './format.ts';
 import { GarbageCollector } from './garbage-collector.ts';
+import { defaultGcOptions, type GcOptions } from './gc-options.ts';
+import { KvMover } from './kv-mover.ts';
 import { KvPageStore } from './kv-page-store.ts';
+import type { Relocatable } from './mover.ts';
 import { PageWriter } from './page-writer.ts';
 import { recover } from './recovery.ts';
 import { takeSnapshot, takeSuperblocks } from './snapshot.ts';
 import { Space } from './space.ts';
 import { StagingFile, StagingFolder, type StagingStore } from './staging-log.ts';
-import { Superblocks } from './superblocks.ts';
+import { type Pool, Superblocks } from './superblocks.ts';
 import type { VerifyPolicy } from './verify-policy.ts';
+import { victimPolicy } from './victim-policy.ts';
 
 /** What a drive stands on: files, or memory in tests and simulations. */
 export interface FtlStores {
@@ -68,6 +73,7 @@ export interface FtlModules {
   readonly failures?: NandFailures;
   /** Default first-use. */
   readonly verify?: VerifyPolicy;
+  readonly gc?: GcOptions;
 }
 
 class Operations implements OperationCounter {
@@ -129,9 +135,9 @@ export class Ftl implements FtlDrive {
   readonly operations: Operations;
   readonly flash: Flash;
   readonly stagingFile: StagingFile;
-  readonly collector: GarbageCollector;
+  readonly collectors: Readonly<Record<Pool, GarbageCollector>>;
+  readonly spaces: Readonly<Record<Pool, Space>>;
   readonly #stores: FtlStores;
-  readonly #spaces: readonly Space[];
   readonly #allocator: Allocator;
   readonly #blockRecords: BlockRecords;
   readonly #logger: Logger;
@@ -157,23 +163,17 @@ export class Ftl implements FtlDrive {
     const appended = (): void => this.durability.appended();
     const sum = (bytes: Uint8Array): number => checksum.of(bytes);
     const staging = new StagingFile({ uuid: stores.uuid }, { store: stores.staging, operations, sum, appended });
-    const checkpoint = (): Promise<void> => this.durability.flush();
-    const owners = { block: lazily(() => this.blocks), kv: lazily(() => this.kv) };
-    const collector = new GarbageCollector({ flash, allocator, writer, arena, owners, logger });
-    const space = (pool: 'block' | 'kv'): Space =>
-      new Space(pool, { superblocks, allocator, collector, checkpoint, logger });
-    const blockSpace = space('block');
-    const kvSpace = space('kv');
+    this.collectors = this.#createCollectors({ allocator, writer, flash }, modules);
+    this.spaces = this.#createSpaces({ allocator, superblocks }, modules);
     const syncStaging = (): Promise<void> => this.durability.syncStaging();
+    const { block: blockSpace, kv: kvSpace } = this.spaces;
     this.blocks = new BlockDevice({ flash, writer, space: blockSpace, staging, operations, arena, syncStaging });
-    this.kv = new KvPageStore({ flash, writer, space: kvSpace, operations, arena, checkpoint });
-    this.#spaces = [blockSpace, kvSpace];
+    this.kv = new KvPageStore({ flash, writer, space: kvSpace, operations, arena, checkpoint: this.#checkpointSoon });
     this.#allocator = allocator;
     this.#blockRecords = new BlockRecords(array, logger);
     this.#logger = logger;
     this.flash = flash;
     this.stagingFile = staging;
-    this.collector = collector;
     const describe = (): Pick<StateRecord, 'startCount' | 'unsafeShutdownCount' | 'lifetime'> => ({
       startCount: this.startCount,
       unsafeShutdownCount: this.unsafeShutdownCount,
@@ -181,13 +181,41 @@ export class Ftl implements FtlDrive {
     });
     const checkpointed = (operation: number): void => {
       this.kv.checkpointed(operation);
-      for (const part of this.#spaces) part.checkpointed(operation);
+      for (const part of Object.values(this.spaces)) part.checkpointed(operation);
     };
     this.durability = new Checkpointer({ media, meta, staging, operations, allocator, describe, checkpointed }, [
       this.blocks,
       this.kv,
       this.#blockRecords,
     ]);
+  }
+
+  readonly #checkpointSoon = (): Promise<void> => this.durability.flush();
+
+  #createCollectors(
+    { allocator, writer, flash }: { allocator: Allocator; writer: PageWriter; flash: Flash },
+    { arena, random, logger, gc = defaultGcOptions }: FtlModules,
+  ): Record<Pool, GarbageCollector> {
+    const common = { superblocks: flash.superblocks, allocator, operations: this.operations, random, logger };
+    const policy = victimPolicy(gc);
+    const block = new BlockMover({ flash, writer, arena, owner: lazily(() => this.blocks) });
+    const kv = new KvMover({ flash, allocator, writer, arena, owner: lazily(() => this.kv) });
+    return {
+      block: new GarbageCollector('block', { ...common, policy, mover: block }),
+      kv: new GarbageCollector('kv', { ...common, policy, mover: kv }),
+    };
+  }
+
+  #createSpaces(
+    { allocator, superblocks }: { allocator: Allocator; superblocks: Superblocks },
+    { clock, logger, gc = defaultGcOptions }: FtlModules,
+  ): Record<Pool, Space> {
+    const space = (pool: Pool): Space => {
+      const checkpoint = this.#checkpointSoon;
+      const collector = this.collectors[pool];
+      return new Space(pool, gc, { superblocks, allocator, collector, checkpoint, clock, logger });
+    };
+    return { block: space('block'), kv: space('kv') };
   }
 
   /**
@@ -227,7 +255,7 @@ export class Ftl implements FtlDrive {
     // Until it is durable nothing may be programmed or erased: recovery must find the same again if it is interrupted.
     await this.durability.special('opening');
     this.#watchBlocks();
-    for (const space of this.#spaces) await space.regain();
+    for (const space of Object.values(this.spaces)) await space.regain();
     await blocks.cacheHeld();
     modules.logger.info(
       {
@@ -253,7 +281,7 @@ export class Ftl implements FtlDrive {
       this.#logger.error({ superblocks }, 'the drive is read-only: too many erase blocks are bad');
     };
     this.#allocator.onGiveUp = () => {
-      for (const space of this.#spaces) space.wake();
+      for (const space of Object.values(this.spaces)) space.wake();
       tell();
     };
     tell();
@@ -291,7 +319,7 @@ export class Ftl implements FtlDrive {
   }
 
   async close(): Promise<void> {
-    for (const space of this.#spaces) await space.close();
+    for (const space of Object.values(this.spaces)) await space.close();
     try {
       await this.durability.special('closing');
     } finally {
@@ -301,7 +329,7 @@ export class Ftl implements FtlDrive {
 
   /** Lets go without the last checkpoint, as a crash would: for tests, and for a drive that can't go on. */
   async abandon(): Promise<void> {
-    for (const space of this.#spaces) await space.close();
+    for (const space of Object.values(this.spaces)) await space.close();
     await this.#closeStores();
   }
 
@@ -314,10 +342,7 @@ export class Ftl implements FtlDrive {
 }
 
 /** Garbage collection is made before the maps whose entries it moves. */
-function lazily(owner: () => BlockDevice | KvPageStore): {
-  isCurrent: BlockDevice['isCurrent'];
-  moved: BlockDevice['moved'];
-} {
+function lazily(owner: () => Relocatable): Relocatable {
   return {
     isCurrent: (entry, slot) => owner().isCurrent(entry, slot),
     moved: (entry, from, to) => owner().moved(entry, from, to),

@@ -5,7 +5,7 @@ import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
 import type { CheckpointSink, KvPages, KvPageTag, Lpn, OperationCounter, PageReservation, Ppn } from './contract.ts';
 import type { Flash, OobEntry } from './flash.ts';
-import type { Relocatable } from './garbage-collector.ts';
+import type { Relocatable } from './mover.ts';
 import type { PageWriter } from './page-writer.ts';
 import { SegmentedMap, UNMAPPED } from './segmented-map.ts';
 import type { Space, SpaceReservation } from './space.ts';

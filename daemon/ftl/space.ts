@@ -1,15 +1,18 @@
 import { assert } from '../base/assert.ts';
+import type { Clock, Timer } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Allocator } from './allocator.ts';
 import type { PageReservation } from './contract.ts';
+import { STEP_PAGES } from './copy-buffer.ts';
 import type { GarbageCollector } from './garbage-collector.ts';
+import { GC_RESERVE_SUPERBLOCKS, type GcOptions, type PoolThresholds, thresholdsOf } from './gc-options.ts';
 import type { Pool, Superblocks } from './superblocks.ts';
 
-/** Superblocks emptied before a checkpoint is made to erase them, if garbage collection can go on that long. */
-const ERASE_BATCH = 4;
-/** Below this many superblocks that hosts may open, garbage collection goes on in the background. */
-const LOW_WATER_SUPERBLOCKS = 3;
+/** A pool of which nobody asked room for so long is idle. */
+const IDLE_MS = 50;
+/** Superblocks with less to gain are left alone while the pool is idle: no host needs it yet, and they may lose more. */
+const IDLE_STALE_SHARE_MIN = 1 / 8;
 
 export interface SpaceModules {
   readonly superblocks: Superblocks;
@@ -17,24 +20,62 @@ export interface SpaceModules {
   readonly collector: GarbageCollector;
   /** Makes a checkpoint and resolves when it is durable. */
   readonly checkpoint: () => Promise<void>;
+  readonly clock: Clock;
   readonly logger: Logger;
 }
 
-/** Room to program pages in one pool. Whoever must wait for garbage collection waits in turn. */
+/** What was moved, in pages read, and for whom. */
+export interface CollectionCounters {
+  /** While a host waited. */
+  hostMoves: number;
+  /** While no host asked for room. */
+  idleMoves: number;
+  /** Times that a host waited for a checkpoint to erase something. */
+  eraseWaits: number;
+}
+
+/**
+ * Room to program pages in one pool. Once there is less than the start threshold, each reservation moves as many pages as
+ * it takes to get back what it takes, and no more than a fixed number for each page that it asks for; superblocks that
+ * became empty are erased by checkpoints made in advance. Only when nothing is left does a host wait for more than that.
+ */
 export class Space {
   readonly #pool: Pool;
+  readonly #options: GcOptions;
   readonly #modules: SpaceModules;
+  #known: { readonly quota: number; readonly thresholds: PoolThresholds } | undefined;
   #reservedPages = 0;
   #releaseWaiters: (() => void)[] = [];
   #queue: Promise<void> = Promise.resolve();
-  #background: Promise<void> | undefined;
+  /** Reservations that wait. */
+  #waitingCount = 0;
+  #erasing: Promise<void> | undefined;
+  /** A checkpoint failed: the next one is a host's, which is told. */
+  #isErasingStopped = false;
+  #idleTimer: Timer | undefined;
+  #wasUsed = false;
+  #idleWork: Promise<void> | undefined;
   #closed = false;
   /** Operation number of the last durable checkpoint. */
   #durableOperation = 0;
+  readonly counters: CollectionCounters = { hostMoves: 0, idleMoves: 0, eraseWaits: 0 };
 
-  constructor(pool: Pool, modules: SpaceModules) {
+  constructor(pool: Pool, options: GcOptions, modules: SpaceModules) {
     this.#pool = pool;
+    this.#options = options;
     this.#modules = modules;
+  }
+
+  /** They follow from the superblocks that the pool has; some may go bad. */
+  get thresholds(): PoolThresholds {
+    const { allocator, superblocks } = this.#modules;
+    const quota = allocator.quota(this.#pool);
+    if (this.#known?.quota !== quota) {
+      const writePointCount = allocator.writePointCount(this.#pool);
+      const writers = { geometry: superblocks.geometry, quota, writePointCount };
+      this.#known = { quota, thresholds: thresholdsOf(this.#pool, writers, this.#options) };
+    }
+    return this.#known.thresholds;
   }
 
   /**
@@ -43,21 +84,26 @@ export class Space {
    * namespaceWriteProtected.
    */
   reserve(pageCount: number): Promise<SpaceReservation> {
-    const turn = this.#queue.then(async () => {
-      this.assertWritable();
-      while (this.#available() < pageCount) {
-        await this.#makeRoom(pageCount);
-        this.assertWritable();
-      }
-      this.#reservedPages += pageCount;
-      this.#startBackground();
-      return new SpaceReservation(pageCount, (count) => this.#giveBack(count));
-    });
+    this.#waitingCount++;
+    const turn = this.#queue.then(() => this.#grant(pageCount)).finally(() => this.#waitingCount--);
     this.#queue = turn.then(
       () => undefined,
       () => undefined,
     );
     return turn;
+  }
+
+  async #grant(pageCount: number): Promise<SpaceReservation> {
+    this.assertWritable();
+    await this.#pay(pageCount);
+    while (this.#available() < pageCount) {
+      await this.#makeRoom(pageCount);
+      this.assertWritable();
+    }
+    this.#reservedPages += pageCount;
+    this.#eraseInAdvance();
+    this.#watchForIdleness();
+    return new SpaceReservation(pageCount, (count) => this.#giveBack(count));
   }
 
   get isReadOnly(): boolean {
@@ -76,43 +122,48 @@ export class Space {
     for (const resolve of this.#releaseWaiters.splice(0)) resolve();
   }
 
+  /** Pages that hosts may program without anything being erased. */
   #available(): number {
     return this.#modules.allocator.hostPagesAvailable(this.#pool) - this.#reservedPages;
   }
 
-  /** A checkpoint that covers everything up to `operation` is durable: what was empty by then can be erased. */
-  checkpointed(operation: number): void {
-    this.#durableOperation = operation;
-    this.#freeEmpty();
+  /** The same once everything is erased that may be, and garbage collection has its reserve back. */
+  get roomPages(): number {
+    const { allocator, superblocks, collector } = this.#modules;
+    const { pagesPerSuperblock } = superblocks.geometry;
+    const reserve = GC_RESERVE_SUPERBLOCKS * pagesPerSuperblock;
+    const erasable = superblocks.freeableCount(this.#pool) * pagesPerSuperblock;
+    return allocator.pagesLeft(this.#pool) + erasable + collector.passedPages - reserve - this.#reservedPages;
   }
 
-  #freeEmpty(): number {
-    const { superblocks, allocator } = this.#modules;
-    let freed = 0;
-    for (let superblock = 0; superblock < superblocks.geometry.superblockCount; superblock++) {
-      if (superblocks.pool(superblock) !== this.#pool || !superblocks.isEmpty(superblock)) continue;
-      const isCovered = superblocks.emptySince[superblock]! <= this.#durableOperation;
-      if (!isCovered || superblocks.pinCount(superblock) > 0) continue;
-      allocator.free(superblock);
-      freed++;
+  // --- Collecting, bit by bit ---
+
+  /** Moves what the pages asked for owe. */
+  async #pay(pageCount: number): Promise<void> {
+    const { thresholds } = this;
+    const { collector } = this.#modules;
+    let movesLeft = thresholds.movesPerHostPage * pageCount;
+    while (movesLeft > 0 && this.roomPages - pageCount < thresholds.startPages) {
+      const moves = await collector.step(Math.min(movesLeft, STEP_PAGES));
+      if (moves === 0) return;
+      this.counters.hostMoves += moves;
+      movesLeft -= moves;
     }
-    return freed;
   }
 
   /** Makes some progress towards room, or throws. */
   async #makeRoom(pageCount: number): Promise<void> {
-    const { superblocks, allocator, collector, checkpoint } = this.#modules;
+    const { superblocks, allocator, collector } = this.#modules;
     if (this.#freeEmpty() > 0) return;
-    let collected = 0;
-    while (collected < ERASE_BATCH && !this.#closed && (await collector.collect(this.#pool))) collected++;
-    const empties = this.#emptySuperblocks();
-    if (empties.some((superblock) => superblocks.pinCount(superblock) === 0)) {
-      await checkpoint();
-      this.#freeEmpty();
-      return;
+    const freeable = superblocks.freeableCount(this.#pool);
+    const gain = allocator.hostShareOf(this.#pool, freeable) * superblocks.geometry.pagesPerSuperblock;
+    if (this.#available() + gain < pageCount) {
+      const moves = await collector.step(STEP_PAGES);
+      this.counters.hostMoves += moves;
+      if (moves > 0) return;
     }
-    if (collected > 0) return;
-    if (empties.length > 0) return superblocks.nextUnpin();
+    if (freeable > 0) return this.#eraseNow();
+    if (superblocks.emptySuperblocks(this.#pool).size > 0) return superblocks.nextUnpin();
     // Others have room that they haven't used: they may give it back, or supersede pages with what they write.
     if (this.#reservedPages > 0) return new Promise((resolve) => this.#releaseWaiters.push(resolve));
     const available = allocator.hostPagesAvailable(this.#pool);
@@ -127,50 +178,104 @@ export class Space {
    * checkpoint after each victim, so that another crash leaves no less.
    */
   async regain(): Promise<void> {
-    const { allocator, collector, checkpoint } = this.#modules;
+    const { allocator, collector } = this.#modules;
     if (allocator.isReadOnly) return;
-    while (allocator.isShort(this.#pool) && (await collector.collect(this.#pool))) {
-      await checkpoint();
-      this.#freeEmpty();
+    while (allocator.isShort(this.#pool) && (await collector.collect())) await this.#eraseNow();
+  }
+
+  // --- Erasing ---
+
+  /** A checkpoint that covers everything up to `operation` is durable: what was empty by then can be erased. */
+  checkpointed(operation: number): void {
+    this.#durableOperation = operation;
+    this.#isErasingStopped = false;
+    this.#freeEmpty();
+  }
+
+  #freeEmpty(): number {
+    const { superblocks, allocator } = this.#modules;
+    let freed = 0;
+    for (const superblock of superblocks.emptySuperblocks(this.#pool)) {
+      const isCovered = superblocks.emptySince[superblock]! <= this.#durableOperation;
+      if (!isCovered || superblocks.pinCount(superblock) > 0) continue;
+      allocator.free(superblock);
+      freed++;
     }
+    return freed;
   }
 
-  #emptySuperblocks(): number[] {
-    const { superblocks } = this.#modules;
-    const all = Array.from({ length: superblocks.geometry.superblockCount }, (_, superblock) => superblock);
-    return all.filter((superblock) => superblocks.pool(superblock) === this.#pool && superblocks.isEmpty(superblock));
+  async #eraseNow(): Promise<void> {
+    this.counters.eraseWaits++;
+    await this.#modules.checkpoint();
+    this.#freeEmpty();
   }
 
-  /** Garbage collection looks whether it has something to do: there may be fewer superblocks than there were. */
-  wake(): void {
-    this.#startBackground();
+  /** Before hosts have used up what is erased, and before garbage collection has no room to go on. */
+  #eraseInAdvance(): void {
+    const { superblocks, allocator } = this.#modules;
+    if (this.#closed || this.#erasing || this.#isErasingStopped || this.isReadOnly) return;
+    if (superblocks.freeableCount(this.#pool) === 0) return;
+    const isLow = this.#available() < this.thresholds.startPages / 2;
+    const isShort = allocator.gcPagesAvailable(this.#pool) < superblocks.geometry.pagesPerSuperblock;
+    if (!isLow && !isShort) return;
+    this.#erasing = this.#inBackground(() => this.#modules.checkpoint()).finally(() => (this.#erasing = undefined));
   }
 
-  #startBackground(): void {
-    const { allocator, superblocks } = this.#modules;
-    const lowWater = LOW_WATER_SUPERBLOCKS * superblocks.geometry.pagesPerSuperblock;
-    if (this.#closed || this.#background || allocator.isReadOnly || this.#available() >= lowWater) return;
-    if (allocator.superblocksLeft(this.#pool) === 0) return;
-    this.#background = this.#collectInBackground(lowWater).finally(() => (this.#background = undefined));
-  }
-
-  async #collectInBackground(lowWater: number): Promise<void> {
-    const { collector, checkpoint, logger } = this.#modules;
+  async #inBackground(work: () => Promise<void>): Promise<void> {
     try {
-      for (let i = 0; i < ERASE_BATCH && !this.#closed && this.#available() < lowWater; i++) {
-        if (!(await collector.collect(this.#pool))) break;
-      }
-      if (!this.#closed && this.#emptySuperblocks().length > 0) await checkpoint();
+      await work();
     } catch (error) {
       // A broken invariant stops the drive: it stays unhandled.
       if (!(error instanceof DriveError)) throw error;
-      logger.warn({ pool: this.#pool, err: error }, 'background garbage collection stopped');
+      this.#isErasingStopped = true;
+      this.#modules.logger.warn({ pool: this.#pool, err: error }, 'background garbage collection stopped');
     }
+  }
+
+  // --- While hosts are idle ---
+
+  #watchForIdleness(): void {
+    this.#wasUsed = true;
+    if (this.#idleTimer || this.#closed || this.roomPages >= this.thresholds.stopPages) return;
+    this.#setIdleTimer();
+  }
+
+  #setIdleTimer(): void {
+    this.#wasUsed = false;
+    this.#idleTimer = this.#modules.clock.setTimer(IDLE_MS, () => {
+      this.#idleTimer = undefined;
+      if (this.#wasUsed) return this.#setIdleTimer();
+      this.#collectInBackground(() => this.#waitingCount === 0 && this.roomPages < this.thresholds.stopPages);
+    });
+  }
+
+  /** There may be fewer superblocks than there were: collects at once, since the other pool may wait for some. */
+  wake(): void {
+    this.#collectInBackground(() => this.roomPages < this.thresholds.startPages);
+  }
+
+  #collectInBackground(isWanted: () => boolean): void {
+    if (this.#idleWork || this.#closed || this.isReadOnly) return;
+    const work = this.#inBackground(() => this.#collectWhile(() => isWanted() && !this.#closed && !this.isReadOnly));
+    this.#idleWork = work.finally(() => (this.#idleWork = undefined));
+  }
+
+  async #collectWhile(isWanted: () => boolean): Promise<void> {
+    const { collector, superblocks, checkpoint } = this.#modules;
+    while (isWanted()) {
+      const staleShareMin = this.roomPages < this.thresholds.startPages ? 0 : IDLE_STALE_SHARE_MIN;
+      const moves = await collector.step(STEP_PAGES, staleShareMin);
+      if (moves === 0) break;
+      this.counters.idleMoves += moves;
+    }
+    if (!this.#closed && superblocks.freeableCount(this.#pool) > 0) await checkpoint();
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#background;
+    this.#idleTimer?.cancel();
+    await this.#idleWork;
+    await this.#erasing;
   }
 }
 

@@ -24,11 +24,17 @@ export class Superblocks {
   readonly openedAt: Float64Array;
   /** Operation that took the last valid slot; meaningful where there is none. */
   readonly emptySince: Float64Array;
+  /** Operation number at which it became full; where it was full when the drive opened, that of its opening. */
+  readonly closedAt: Float64Array;
   readonly validSlotCount: Uint32Array;
   readonly #states: SuperblockState[];
   readonly #pools: (Pool | undefined)[];
   readonly #pins: Uint32Array;
   readonly #used: Record<Pool, number> = { block: 0, kv: 0 };
+  readonly #empty: Record<Pool, Set<number>> = { block: new Set(), kv: new Set() };
+  readonly #freeableCount: Record<Pool, number> = { block: 0, kv: 0 };
+  readonly #isFreeable: Uint8Array;
+  readonly #staleSlotCount: Record<Pool, number> = { block: 0, kv: 0 };
   /** One bit per slot. */
   readonly #valid: Uint8Array;
   readonly #verified: Uint8Array;
@@ -43,10 +49,12 @@ export class Superblocks {
     this.openTag = new Uint32Array(superblockCount);
     this.openedAt = new Float64Array(superblockCount);
     this.emptySince = new Float64Array(superblockCount);
+    this.closedAt = new Float64Array(superblockCount);
     this.validSlotCount = new Uint32Array(superblockCount);
     this.#states = new Array<SuperblockState>(superblockCount).fill('free');
     this.#pools = new Array<Pool | undefined>(superblockCount).fill(undefined);
     this.#pins = new Uint32Array(superblockCount);
+    this.#isFreeable = new Uint8Array(superblockCount);
     this.#valid = new Uint8Array(Math.ceil((pageCount * slotsPerPage) / 8));
     this.#verified = new Uint8Array(Math.ceil((pageCount * slotsPerPage) / 8));
   }
@@ -65,12 +73,15 @@ export class Superblocks {
   }
 
   setState(superblock: number, to: SuperblockState): void {
+    const pool = this.#pools[superblock];
+    if (pool !== undefined) this.#staleSlotCount[pool] -= this.#staleSlotsOf(superblock);
     this.#states[superblock] = superblockTransition(this.state(superblock), to);
-    if (to === 'free' || to === 'bad') {
-      const pool = this.#pools[superblock];
-      if (pool !== undefined) this.#used[pool]--;
-      this.#pools[superblock] = undefined;
-    }
+    if (pool === undefined) return;
+    this.#staleSlotCount[pool] += this.#staleSlotsOf(superblock);
+    this.#settleEmpty(superblock);
+    if (to !== 'free' && to !== 'bad') return;
+    this.#used[pool]--;
+    this.#pools[superblock] = undefined;
   }
 
   assign(superblock: number, pool: Pool): void {
@@ -83,6 +94,8 @@ export class Superblocks {
   restore(superblock: number, state: 'open' | 'full', pool: Pool): void {
     this.#states[superblock] = state;
     this.assign(superblock, pool);
+    this.closedAt[superblock] = this.openedAt[superblock]!;
+    this.#settleEmpty(superblock);
   }
 
   /** The next free superblock after `after`, in a circle, so that erases spread; undefined if none is free. */
@@ -121,7 +134,7 @@ export class Superblocks {
     assert(!this.isValid(slot), `slot ${slot} has one owner`);
     this.#valid[slot >>> 3]! |= 1 << (slot & 7);
     const superblock = this.superblockOfSlot(slot);
-    this.validSlotCount[superblock]! += weight;
+    this.#changeValid(superblock, weight);
     assert(this.validSlotCount[superblock]! <= this.slotsPerSuperblock, 'valid slots fit their superblock');
   }
 
@@ -129,8 +142,18 @@ export class Superblocks {
     assert(this.isValid(slot), `slot ${slot} is valid before it becomes invalid`);
     this.#valid[slot >>> 3]! &= ~(1 << (slot & 7));
     const superblock = this.superblockOfSlot(slot);
-    this.validSlotCount[superblock]! -= weight;
-    if (this.validSlotCount[superblock] === 0) this.emptySince[superblock] = operation;
+    if (this.validSlotCount[superblock] === weight) this.emptySince[superblock] = operation;
+    this.#changeValid(superblock, -weight);
+  }
+
+  #changeValid(superblock: number, change: number): void {
+    const pool = this.#pools[superblock];
+    assert(pool !== undefined, 'what holds something belongs to a pool');
+    const before = this.validSlotCount[superblock]!;
+    this.#staleSlotCount[pool] -= this.#staleSlotsOf(superblock);
+    this.validSlotCount[superblock] = before + change;
+    this.#staleSlotCount[pool] += this.#staleSlotsOf(superblock);
+    if (before === 0 || before + change === 0) this.#settleEmpty(superblock);
   }
 
   isVerified(slot: number): boolean {
@@ -152,12 +175,13 @@ export class Superblocks {
   }
 
   pin(superblock: number): void {
-    this.#pins[superblock]!++;
+    if (this.#pins[superblock]!++ === 0) this.#settleEmpty(superblock);
   }
 
   unpin(superblock: number): void {
     assert(this.#pins[superblock]! > 0, `superblock ${superblock} is pinned`);
     if (--this.#pins[superblock]! > 0) return;
+    this.#settleEmpty(superblock);
     for (const resolve of this.#unpinWaiters.splice(0)) resolve();
   }
 
@@ -166,10 +190,42 @@ export class Superblocks {
     return new Promise((resolve) => this.#unpinWaiters.push(resolve));
   }
 
-  /** Holds nothing valid and nobody reads it: may be erased once everything up to `emptySince` is durable. */
+  // --- What can be gained ---
+
+  /** Holds nothing valid: may be erased once everything up to `emptySince` is durable and nobody reads it. */
   isEmpty(superblock: number): boolean {
     const state = this.state(superblock);
     return (state === 'full' || state === 'victim') && this.validSlotCount[superblock] === 0;
+  }
+
+  emptySuperblocks(pool: Pool): ReadonlySet<number> {
+    return this.#empty[pool];
+  }
+
+  /** Empty ones that nobody reads: the next checkpoint frees them. */
+  freeableCount(pool: Pool): number {
+    return this.#freeableCount[pool];
+  }
+
+  /** Slots without a valid owner in full superblocks that hold something: what garbage collection could gain. */
+  staleSlotCount(pool: Pool): number {
+    return this.#staleSlotCount[pool];
+  }
+
+  #staleSlotsOf(superblock: number): number {
+    const valid = this.validSlotCount[superblock]!;
+    return valid > 0 && this.state(superblock) === 'full' ? this.slotsPerSuperblock - valid : 0;
+  }
+
+  #settleEmpty(superblock: number): void {
+    const pool = this.#pools[superblock];
+    if (pool === undefined) return;
+    const isEmpty = this.isEmpty(superblock);
+    if (isEmpty) this.#empty[pool].add(superblock);
+    else this.#empty[pool].delete(superblock);
+    const isFreeable = isEmpty && this.#pins[superblock] === 0 ? 1 : 0;
+    this.#freeableCount[pool] += isFreeable - this.#isFreeable[superblock]!;
+    this.#isFreeable[superblock] = isFreeable;
   }
 }
 

@@ -18,6 +18,11 @@ export class WritePoint {
     this.#lastUnit = geometry.unitCount - 1;
   }
 
+  /** Of the unit after the one that was written last. */
+  get nextChannel(): number {
+    return channelOf(this.#geometry, (this.#lastUnit + 1) % this.#geometry.unitCount);
+  }
+
   get isWindowFull(): boolean {
     return this.open.length >= WINDOW_SUPERBLOCKS;
   }

@@ -39,6 +39,7 @@ export function sequenceOf(id: bigint): SequenceDetail {
     blockTable: {
       groupCount: 2,
       pagesPerChannel: [4, 4, 4, 4],
+      runPageMean: 4,
       paddingBytesPerPageK: 0,
       paddingBytesPerPageV: 0,
       paddingBytes: 0,

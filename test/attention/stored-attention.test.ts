@@ -16,7 +16,7 @@ const shape: SequenceShape = {
   groupTokens: 8,
 };
 
-/** Programs more pages than the flash has; on the way every block keeps a few valid ones, in the end none. */
+/** Programs more pages than the flash has; on the way blocks keep a few valid ones, which are moved, in the end none. */
 async function churn(drive: StoredDrive): Promise<void> {
   const ids: bigint[] = [];
   for (let i = 0; i < 14; i++) {
@@ -24,6 +24,7 @@ async function churn(drive: StoredDrive): Promise<void> {
     await sequence.append(0, 200);
     await drive.store.truncate(sequence.id, 0, 64);
     ids.push(sequence.id);
+    await drive.ftl.collectors.kv.collect();
   }
   for (const id of ids) await drive.store.reclaim(id);
 }

@@ -24,6 +24,14 @@ test('addresses', () => {
   assert.equal(resolve({ tcp: 'off' }).tcp, undefined);
 });
 
+test('garbage collection: what is left out follows from what is given', () => {
+  const { gcPolicy, gcStart, gcStop } = resolve({});
+  assert.deepEqual({ gcPolicy, gcStart, gcStop }, { gcPolicy: 'greedy', gcStart: 2, gcStop: 4 });
+  assert.equal(resolve({ gcStart: 9 }).gcStop, 9);
+  assert.equal(resolve({ gcPolicy: 'fifo', gcWindow: 30 }).gcWindow, 30);
+  assert.equal(resolve({ gcPolicy: 'd-choices', gcChoices: 3 }).gcChoices, 3);
+});
+
 const wrong: [Parameters<typeof resolve>[0], RegExp][] = [
   [{ tcp: 'localhost' }, /tcp "localhost"; allowed: HOST:PORT/],
   [{ http: '127.0.0.1:70000' }, /http "127.0.0.1:70000"/],
@@ -31,6 +39,12 @@ const wrong: [Parameters<typeof resolve>[0], RegExp][] = [
   [{ workers: -1 }, /workers -1; allowed: an integer from 0 to 256/],
   [{ workers: 1.5 }, /workers 1.5/],
   [{ logLevel: 'loud' }, /log level "loud"/],
+  [{ gcPolicy: 'lazy' }, /garbage collection policy "lazy"; allowed: greedy, cost-benefit, d-choices, fifo/],
+  [{ gcChoices: 3 }, /garbage collection choices 3; allowed: with policy d-choices only, not greedy/],
+  [{ gcPolicy: 'd-choices', gcWindow: 3 }, /garbage collection window 3; allowed: with policy fifo only/],
+  [{ gcPolicy: 'fifo', gcWindow: 0 }, /garbage collection window 0; allowed: an integer from 1 to 65536/],
+  [{ gcStart: 0 }, /garbage collection start 0; allowed: an integer from 1 to 1024/],
+  [{ gcStart: 5, gcStop: 4 }, /garbage collection stop 4; allowed: an integer from 5 to 1024/],
   [{ cacheBytes: 1 }, /cache size 1;/],
 ];
 for (const [options, message] of wrong) {

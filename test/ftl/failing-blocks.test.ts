@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { createArena } from '../../daemon/base/arena.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
 import { createSeededRandom, type Random } from '../../daemon/base/random.ts';
-import { GC_RESERVE_SUPERBLOCKS } from '../../daemon/ftl/allocator.ts';
+import { GC_RESERVE_SUPERBLOCKS } from '../../daemon/ftl/gc-options.ts';
 import { metaNamespaces } from '../../daemon/meta/namespaces.ts';
 import { idealChip } from '../../daemon/nand/chip.ts';
 import { type NandFailures, noFailures } from '../../daemon/nand/failures.ts';

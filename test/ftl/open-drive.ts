@@ -1,5 +1,5 @@
 import { createArena } from '../../daemon/base/arena.ts';
-import { systemClock } from '../../daemon/base/clock.ts';
+import type { Clock } from '../../daemon/base/clock.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
 import type { Random } from '../../daemon/base/random.ts';
 import { Ftl, type FtlModules, type FtlStores } from '../../daemon/ftl/ftl.ts';
@@ -11,6 +11,9 @@ export interface OpenDrive {
   readonly keeper: PageKeeper;
 }
 
+/** No time passes: what a drive does on its own accord is not part of a run that a seed repeats. */
+const stillClock: Clock = { nowNs: () => 0, wallMs: () => 0, setTimer: () => ({ cancel: () => undefined }) };
+
 /** Opens a drive whose KV room is a PageKeeper. */
 export async function openDrive(
   stores: FtlStores,
@@ -20,7 +23,7 @@ export async function openDrive(
   const arena = replaced.arena ?? createArena(4 * 2 ** 20);
   const kernels = loadKernels('wasm', { memory: arena.memory });
   const keeper = new PageKeeper(arena);
-  const modules = { arena, kernels, clock: systemClock, random, logger: silentLogger, kvRecovery: keeper, ...replaced };
+  const modules = { arena, kernels, clock: stillClock, random, logger: silentLogger, kvRecovery: keeper, ...replaced };
   return { ftl: await Ftl.open(stores, modules), keeper };
 }
 

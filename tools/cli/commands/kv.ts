@@ -174,6 +174,7 @@ async function runShow(id: bigint, options: CommonOptions): Promise<void> {
       `${countText(info.pageCount)} of ${bytesText(pageBytes)} (${countText(info.sharedPageCount)} shared)`,
     ],
     ['padding', paddingText(info, pageBytes)],
+    ['side by side', blockTable === undefined ? 'unknown' : `${blockTable.runPageMean.toFixed(1)} pages of a stream`],
     ['in tail buffer', `${countText(info.bufferedTokenCount)} tokens over all layers`],
   ]);
   printSpread(blockTable?.pagesPerChannel ?? []);

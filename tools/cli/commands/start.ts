@@ -1,6 +1,8 @@
 import type { Command } from 'commander';
 import { logLevels, type DaemonOptions } from '../../../daemon/config.ts';
+import { gcBounds } from '../../../daemon/ftl/gc-options.ts';
 import { verifyPolicies } from '../../../daemon/ftl/verify-policy.ts';
+import { victimPolicyNames } from '../../../daemon/ftl/victim-policy.ts';
 import { kernelNames } from '../../../daemon/kernels/contract.ts';
 import { Option } from 'commander';
 import { integerWithin, parseSize } from '../quantity.ts';
@@ -16,6 +18,11 @@ interface StartOptions {
   cacheSize?: number;
   checkpointInterval?: number;
   verify?: string;
+  gcPolicy?: string;
+  gcChoices?: number;
+  gcWindow?: number;
+  gcStart?: number;
+  gcStop?: number;
   logLevel?: string;
 }
 
@@ -54,6 +61,23 @@ export function addStart(program: Command): void {
       ).choices(verifyPolicies),
     )
     .addOption(
+      new Option('--gc-policy <NAME>', 'which block garbage collection empties next (default: greedy)').choices(
+        victimPolicyNames,
+      ),
+    )
+    .option('--gc-choices <D>', 'd-choices: blocks drawn (default: 8)', integerWithin(1, gcBounds.choicesMax))
+    .option('--gc-window <N>', 'fifo: oldest blocks looked at (default: 1)', integerWithin(1, gcBounds.windowMax))
+    .option(
+      '--gc-start <N>',
+      'superblocks with room below which writes pay for garbage collection (default: 2)',
+      integerWithin(1, gcBounds.superblocksMax),
+    )
+    .option(
+      '--gc-stop <N>',
+      'superblocks with room up to which it goes on while no host writes (default: 4)',
+      integerWithin(1, gcBounds.superblocksMax),
+    )
+    .addOption(
       new Option('--log-level <LEVEL>', 'log lines on standard error, JSON (default: info)').choices(logLevels),
     )
     .addHelpText('after', epilogue)
@@ -75,6 +99,11 @@ function daemonOptions(options: StartOptions): DaemonOptions {
     cacheBytes: options.cacheSize,
     checkpointIntervalMs: options.checkpointInterval,
     verify: options.verify,
+    gcPolicy: options.gcPolicy,
+    gcChoices: options.gcChoices,
+    gcWindow: options.gcWindow,
+    gcStart: options.gcStart,
+    gcStop: options.gcStop,
     logLevel: options.logLevel,
   };
 }

@@ -1,0 +1,38 @@
+import type { DriveError } from '../base/errors.ts';
+import type { OobEntry } from './flash.ts';
+
+/** The maps, as garbage collection needs them: who holds a slot, and that it has moved. */
+export interface Relocatable {
+  /** Whether the entry's owner still has its bytes at `slot`. */
+  isCurrent(entry: OobEntry, slot: number): boolean;
+  moved(entry: OobEntry, from: number, to: number): void;
+}
+
+/** What one step of a mover came to. */
+export interface MoveStep {
+  /** What it cost, in pages read. */
+  readonly moves: number;
+  /** A page was programmed. */
+  readonly isProgrammed: boolean;
+  /** Nothing that could be moved is left. */
+  readonly isDone: boolean;
+}
+
+/**
+ * Programs what is valid in a superblock elsewhere, step by step. Between steps, and while a step reads, anything may
+ * happen to what is to be moved: each looks at the map again before it programs.
+ */
+export interface Mover {
+  /** Slots read of earlier superblocks that wait for others to fill their page. */
+  readonly gatheredSlotCount: number;
+  begin(superblock: number): void;
+  /**
+   * At most `movesMax` pages are read; with `isFillingOnly` it ends with the first page that is programmed. A page that
+   * can't be read stays where it is, and `failure` says why. DriveError writeFault.
+   */
+  step(movesMax: number, isFillingOnly: boolean): Promise<MoveStep>;
+  /** The first page that could not be read since `begin`. */
+  readonly failure: DriveError | undefined;
+  /** Programs what is gathered, with padding; false if there is nothing. */
+  programGathered(): boolean;
+}

@@ -3,6 +3,7 @@ import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
+import type { Geometry } from '../nand/geometry.ts';
 import type { CheckpointSink, KvPages, KvPageTag, Lpn, OperationCounter, PageReservation, Ppn } from './contract.ts';
 import type { Flash, OobEntry } from './flash.ts';
 import type { Relocatable } from './mover.ts';
@@ -24,7 +25,14 @@ export interface KvPageModules {
  * reclaim can't come back onto somebody else's bytes.
  */
 const spareNumbers = (pageCount: number): number => Math.max(1024, Math.ceil(pageCount / 8));
-const REFERENCES_MAX = 0xffff;
+/** Holders that a page may have. */
+export const REFERENCES_MAX = 0xffff;
+
+/** Numbers of logical pages, those included that wait to be given again. */
+export function kvPageNumberCount(geometry: Geometry): number {
+  const pageCount = geometry.kvCapacityBytes / geometry.pageSizeBytes;
+  return pageCount + spareNumbers(pageCount);
+}
 
 /** The KV namespace: logical pages, whole flash pages, counted references. */
 export class KvPageStore implements KvPages, Relocatable {
@@ -49,7 +57,7 @@ export class KvPageStore implements KvPages, Relocatable {
     this.pageSizeBytes = geometry.pageSizeBytes;
     this.channelCount = geometry.channelCount;
     this.pageCount = geometry.kvCapacityBytes / geometry.pageSizeBytes;
-    const numberCount = this.pageCount + spareNumbers(this.pageCount);
+    const numberCount = kvPageNumberCount(geometry);
     this.map = new SegmentedMap(metaNamespaces.kvMap, numberCount);
     this.#references = new Uint16Array(numberCount);
     this.#free = new Uint32Array(numberCount);
@@ -78,14 +86,23 @@ export class KvPageStore implements KvPages, Relocatable {
     }
     this.#reservedCount += pageCount;
     try {
-      // Numbers freed before the call are there after one checkpoint; others may be freed, and reserved, meanwhile.
-      while (this.#freeCount < this.#reservedCount) await this.#modules.checkpoint();
+      // Pages freed before the call are gone for good after one checkpoint; others may be freed, and reserved, meanwhile.
+      while (!this.#areReservedFree()) await this.#modules.checkpoint();
       const space = await this.#modules.space.reserve(pageCount);
       return new KvReservation(space, (count) => (this.#reservedCount -= count));
     } catch (error) {
       this.#reservedCount -= pageCount;
       throw error;
     }
+  }
+
+  /**
+   * Whether there are numbers for what is reserved, and room for it beside what a crash could bring back: else the drive
+   * might come up with more pages than it promises.
+   */
+  #areReservedFree(): boolean {
+    const heldAtWorst = this.#liveCount + this.#freedLater.length;
+    return this.#freeCount >= this.#reservedCount && heldAtWorst + this.#reservedCount <= this.pageCount;
   }
 
   program(reservation: PageReservation, tag: KvPageTag, pageOffset: number, channel: number, placement: number): Lpn {

@@ -9,6 +9,7 @@ import { Ftl } from '../../daemon/ftl/ftl.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { channelOf, superblockOf, unitOf } from '../../daemon/nand/geometry.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
+import { openDrive } from './open-drive.ts';
 
 const PAGE_BYTES = 4096;
 const arena = createArena(2 ** 21);
@@ -187,4 +188,24 @@ test('a page counts as verified from its first right read until it is programmed
   assert.ok(ftl.kv.isVerified(ppn));
   ftl.kv.unpin(ppn);
   await ftl.close();
+});
+
+test('a full namespace whose pages were given up and written anew opens after any power cut', async () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const random = createSeededRandom(seed);
+    const drive = new MemoryDriveStores({ blockCapacityBytes: 2 ** 20, kvCapacityBytes: 2 ** 20 });
+    const { ftl, keeper } = await openDrive(drive.stores(), random);
+    const { pageCount } = ftl.kv;
+    for (let key = 0; key < pageCount; key++) await keeper.put(key, 1);
+    await ftl.durability.flush();
+    for (let i = 0; i < 20; i++) {
+      keeper.remove(i, 2 + i);
+      await keeper.put(pageCount + i, 100 + i);
+    }
+    const left = drive.afterPowerCut(random);
+    await ftl.abandon();
+    const again = await openDrive(left.stores(), random);
+    assert.ok(again.ftl.kv.freePageCount >= 0);
+    await again.ftl.close();
+  }
 });

@@ -20,10 +20,10 @@ export interface RecoveryModules {
   readonly meta: MetaReader;
   readonly staging: StagingFile;
   readonly flash: Flash;
-  readonly allocator: Allocator;
+  readonly allocator: Pick<Allocator, 'reopen' | 'giveUpRetired'>;
   readonly blockRecords: BlockRecords;
-  readonly blocks: BlockDevice;
-  readonly kv: KvPageStore;
+  readonly blocks: Pick<BlockDevice, 'map' | 'lbaCount'>;
+  readonly kv: Pick<KvPageStore, 'map' | 'lpnCount'>;
 }
 
 export interface Recovered {
@@ -103,7 +103,7 @@ async function restoreHeaders(
     const at = superblock * superblockHeader.sizeBytes;
     const bytes = headers.subarray(at, at + superblockHeader.sizeBytes);
     const isWritten = bytes.some((byte) => byte !== 0);
-    const header = isWritten ? (readHeader(bytes) ?? (await rescueHeader(modules, superblock))) : undefined;
+    const header = isWritten ? (readSuperblockHeader(bytes) ?? (await rescueHeader(modules, superblock))) : undefined;
     if (header === undefined) continue;
     if (!state) throw new DriveError('mediaFormat', 'metadata: nothing is there, but pages were programmed');
     superblocks.epoch[superblock] = header.epoch;
@@ -116,14 +116,16 @@ async function restoreHeaders(
   }
 }
 
-interface Header {
+/** What a superblock's header says. */
+export interface SuperblockHeader {
   readonly epoch: number;
   readonly openTag: number;
   readonly operation: number;
   readonly pool: Pool;
 }
 
-function readHeader(bytes: Uint8Array): Header | undefined {
+/** undefined if it is damaged. */
+export function readSuperblockHeader(bytes: Uint8Array): SuperblockHeader | undefined {
   const { magic, pool: poolCode, epoch, openTag, operation, crc32c: sum } = superblockHeader.decode(bytes);
   const pool = poolOfCode(poolCode);
   const isRight = magic === SUPERBLOCK_MAGIC && sum === crc32c(bytes.subarray(0, superblockHeader.sizeBytes - 4));
@@ -134,7 +136,7 @@ function readHeader(bytes: Uint8Array): Header | undefined {
  * A header that is damaged is either of a superblock whose opening was not durable, and then no map names its pages; or
  * the disk has changed it, and then the entries of the pages that the maps name tell what it was.
  */
-async function rescueHeader(modules: RecoveryModules, superblock: number): Promise<Header | undefined> {
+async function rescueHeader(modules: RecoveryModules, superblock: number): Promise<SuperblockHeader | undefined> {
   const { flash, blocks, kv } = modules;
   const { slotsPerPage, pagesPerSuperblock } = flash.geometry;
   const firstSlot = superblock * pagesPerSuperblock * slotsPerPage;
@@ -209,12 +211,12 @@ function checkSize(kind: string, payload: Uint8Array, sizeBytes: number): void {
 
 /** The block namespace's events since the transaction; the newest of each LBA wins, and a page wins over its record. */
 class RollForward {
-  readonly #blocks: BlockDevice;
+  readonly #blocks: RecoveryModules['blocks'];
   readonly #checkpointOperation: number;
   readonly #stagedList: ReadonlyMap<number, number>;
   readonly #events: BlockEvent[] = [];
 
-  constructor(blocks: BlockDevice, checkpointOperation: number, stagedList: ReadonlyMap<number, number>) {
+  constructor(blocks: RecoveryModules['blocks'], checkpointOperation: number, stagedList: ReadonlyMap<number, number>) {
     this.#blocks = blocks;
     this.#checkpointOperation = checkpointOperation;
     this.#stagedList = stagedList;

@@ -18,6 +18,11 @@ export class Checksum {
     this.#scratch = modules.arena.allocate(SCRATCH_BYTES);
   }
 
+  /** Gives its scratch memory back. */
+  close(): void {
+    this.#arena.free(this.#scratch);
+  }
+
   of(bytes: Uint8Array): number {
     if (bytes.length < KERNEL_BYTES_MIN) return crc32c(bytes);
     if (bytes.buffer === (this.#arena.buffer as unknown)) return this.#kernels.crc32c(bytes.byteOffset, bytes.length);

@@ -3,6 +3,7 @@ import { assert } from '../base/assert.ts';
 import type { RecoveredEvent } from '../ftl/contract.ts';
 import type { MetaReader } from '../meta/contract.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
+import type { BlockTable } from './block-table.ts';
 import type { RemovedSequence } from './checkpoint.ts';
 import type { SequenceRequest, SequenceShape } from './contract.ts';
 import type { RecoveryReport } from './counters.ts';
@@ -22,6 +23,13 @@ interface RecoveringSequence {
   readonly saved: boolean;
   /** Differs from its metadata record. */
   touched: boolean;
+}
+
+/** A sequence as recovery found it. */
+export interface FoundSequence {
+  readonly request: SequenceRequest;
+  readonly parentId: bigint;
+  readonly layers: readonly (RecoveredLayer & { readonly table: BlockTable; readonly generation: number })[];
 }
 
 type PageEvent = Extract<RecoveredEvent, { kind: 'page' }>;
@@ -156,6 +164,17 @@ export class Recovery {
     }
     // Only a damaged log names a sequence whose own record is missing; then the drive still opens.
     this.#droppedOperationCount++;
+  }
+
+  /** What was found, for who only looks: nothing follows. */
+  *found(): Iterable<FoundSequence> {
+    for (const { request, parentId, layers } of this.#sequences.values()) {
+      yield {
+        request,
+        parentId,
+        layers: layers.map((layer) => ({ ...layer.finish(), table: layer.table, generation: layer.generation })),
+      };
+    }
   }
 
   /** Holders of each logical page. */

@@ -24,6 +24,7 @@ import { decodeState, stateKey } from '../../daemon/kv/metadata-records.ts';
 import type { MetaReader } from '../../daemon/meta/contract.ts';
 import { metaNamespaces } from '../../daemon/meta/namespaces.ts';
 import { MemoryDriveStores } from '../ftl/memory-stores.ts';
+import { assertSound } from '../image/sound-drive.ts';
 import { appendRows, assertTokens, createSequence, ManualClock, tokenRange, type Opened } from './fixture.ts';
 import { seededRandom, type Random } from './memory-drive.ts';
 import { PAGE_SIZE_BYTES, playHistory, type Crash, type World } from './sequence-history.ts';
@@ -153,6 +154,7 @@ class FtlWorld implements World {
     }
     store.close();
     if (roll >= 0.2) await ftl.abandon();
+    await assertSound(this.#stores.stores(), 'what a crash leaves is sound');
     this.opened = await openFtl(this.#stores.stores(), this.#random32);
     const what = roll < 0.2 ? 'shutdown' : roll < 0.5 ? 'kill' : 'power cut';
     return { what, survivedOperation: this.opened.watched.survivedOperation, isWhole };

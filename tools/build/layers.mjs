@@ -9,7 +9,7 @@ export const daemonLevels = [
   ['nand', 'meta'],
   ['ftl'],
   ['kv'],
-  ['attention'],
+  ['attention', 'image'],
   ['commands'],
   ['controller'],
   ['transport', 'admin'],

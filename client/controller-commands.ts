@@ -3,6 +3,8 @@ import {
   BLOCK_NSID,
   cnsValues,
   driveStatistics,
+  ENDURANCE_GROUP_ID,
+  enduranceGroupLog,
   features,
   getFeaturesBits,
   getLogPageBits,
@@ -13,6 +15,7 @@ import {
   identifyCommandSetBits,
   identifyController,
   identifyNamespace,
+  independentNamespace,
   KV_CACHE_CSI,
   KV_CACHE_NSID,
   kvNamespace,
@@ -34,6 +37,8 @@ export interface LogPageRequest {
   readonly namespaceId?: number | undefined;
   /** Command set, for the effects log. */
   readonly csi?: number | undefined;
+  /** Log specific identifier: the endurance group, for its log. */
+  readonly identifier?: number | undefined;
 }
 
 /** All namespaces, or none in particular. */
@@ -61,6 +66,11 @@ export class ControllerCommands {
     return kvNamespace.decode(await this.identify('commandSetNamespace', { namespaceId, csi: KV_CACHE_CSI }));
   }
 
+  /** What every namespace has, whatever its command set. */
+  async identifyIndependentNamespace(namespaceId: number) {
+    return independentNamespace.decode(await this.identify('independentNamespace', { namespaceId }));
+  }
+
   async activeNamespaces(): Promise<number[]> {
     return decodeNamespaceList(await this.identify('activeNamespaces'));
   }
@@ -80,6 +90,12 @@ export class ControllerCommands {
     return smartLog.decode(await this.logPage({ lid, sizeBytes, namespaceId: ALL_NAMESPACES }));
   }
 
+  /** Wear, spares, what was written. The drive has one endurance group. */
+  async enduranceGroupLog(groupId = ENDURANCE_GROUP_ID) {
+    const { lid, sizeBytes } = logPages.enduranceGroup;
+    return enduranceGroupLog.decode(await this.logPage({ lid, sizeBytes, identifier: groupId }));
+  }
+
   /** The drive's own counters. */
   async driveStatistics() {
     const { lid, sizeBytes } = logPages.driveStatistics;
@@ -87,14 +103,15 @@ export class ControllerCommands {
   }
 
   /** The raw bytes of any log page. */
-  async logPage({ lid, sizeBytes, offset = 0, namespaceId = 0, csi = 0 }: LogPageRequest): Promise<Uint8Array> {
+  async logPage(request: LogPageRequest): Promise<Uint8Array> {
+    const { lid, sizeBytes, offset = 0, namespaceId = 0, csi = 0, identifier = 0 } = request;
     if (sizeBytes < 4 || sizeBytes % 4 !== 0) throw new RangeError(`log page of ${sizeBytes} bytes; a multiple of 4`);
     const data = new Uint8Array(sizeBytes);
     const dwords = sizeBytes / 4 - 1;
     const fields = {
       namespaceId,
       cdw10: packBits(getLogPageBits, { lid, numdl: dwords & 0xffff }),
-      cdw11: packBits(getLogPageHighBits, { numdu: dwords >>> 16 }),
+      cdw11: packBits(getLogPageHighBits, { numdu: dwords >>> 16, lsi: identifier }),
       cdw12: offset % 2 ** 32,
       cdw13: Math.floor(offset / 2 ** 32),
       cdw14: packBits(getLogPageIndexBits, { csi }),

@@ -30,7 +30,10 @@ export class ControlView implements DriveView {
 
   health(): Health {
     const { state } = this.#drive;
-    return { state, live: true, ready: state === 'ready', detail: '' };
+    const ready = state === 'ready';
+    const readOnly = ready && this.#drive.room('ftl').isReadOnly;
+    const detail = readOnly ? 'read-only: too many erase blocks are bad; reading goes on' : '';
+    return { state, live: true, ready, readOnly, detail };
   }
 
   drive(): DriveStatus {
@@ -162,15 +165,20 @@ export class ControlView implements DriveView {
   blockSummary(): BlockSummary {
     const ftl = this.#drive.room('ftl');
     const snapshot = ftl.snapshot();
+    const { endurance } = snapshot;
     const { geometry } = ftl;
     const validSlots = ftl.superblocks().reduce((sum, { validSlotCount }) => sum + validSlotCount, 0);
     return {
       superblockCount: geometry.superblockCount,
       pagesPerSuperblock: geometry.pagesPerSuperblock,
       byState: { ...snapshot.superblocksByState },
-      eraseCountMin: snapshot.eraseCountMin,
-      eraseCountMax: snapshot.eraseCountMax,
-      eraseCountMean: snapshot.eraseCountMean,
+      eraseCountMin: endurance.eraseCountMin,
+      eraseCountMax: endurance.eraseCountMax,
+      eraseCountMean: endurance.eraseCountMean,
+      badBlocks: { ...endurance.badBlockCounts },
+      spareBlockCount: endurance.spareBlockCount,
+      availableSparePercent: endurance.availableSparePercent,
+      percentUsed: endurance.percentUsed,
       validPageCount: Math.ceil(validSlots / geometry.slotsPerPage),
     };
   }
@@ -183,6 +191,9 @@ export class ControlView implements DriveView {
       state: row.state as SuperblockState,
       use: row.pool === 'none' ? '' : row.pool,
       eraseCount: row.eraseCount,
+      eraseCountMax: row.eraseCountMax,
+      replacedBlockCount: row.replacedBlockCount,
+      failedBlockCount: row.failedBlockCount,
       validPageCount: Math.ceil(row.validSlotCount / slotsPerPage),
       writtenPageCount: row.state === 'free' ? 0 : pagesPerSuperblock - ftl.flash.array.freePages(row.superblock),
     });

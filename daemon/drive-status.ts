@@ -1,6 +1,9 @@
+import { criticalWarningBits } from '../spec/async-events.ts';
+import { packBits } from '../spec/bits.ts';
 import { elementTypes } from '../spec/element-type.ts';
 import { limits } from '../spec/limits.ts';
 import type { DriveStatus } from './commands/contract.ts';
+import type { EnduranceSnapshot } from './ftl/endurance.ts';
 import type { RunningDrive } from './rooms.ts';
 
 const KELVIN_OF_A_PROCESS = 273 + 25;
@@ -8,6 +11,13 @@ const NS_PER_HOUR = 3.6e12;
 /** SMART counts data in thousands of 512 bytes, rounded up. */
 const DATA_UNIT_BYTES = 512_000;
 const SPARE_THRESHOLD_PERCENT = 10;
+/** What the field holds; more is told as this. */
+const PERCENT_USED_MAX = 255;
+
+function criticalWarning({ availableSparePercent, isReadOnly }: EnduranceSnapshot): number {
+  const spare = availableSparePercent < SPARE_THRESHOLD_PERCENT ? 1 : 0;
+  return packBits(criticalWarningBits, { spare, readOnly: isReadOnly ? 1 : 0 });
+}
 
 /** Joins the rooms' snapshots into what Identify and Get Log Page say. */
 export class RoomStatus implements DriveStatus {
@@ -19,13 +29,16 @@ export class RoomStatus implements DriveStatus {
 
   health(): ReturnType<DriveStatus['health']> {
     const ftl = this.#drive.room('ftl');
-    const { counters } = ftl.snapshot();
+    const { counters, endurance } = ftl.snapshot();
     const front = this.#drive.room('subsystem').snapshot().counters;
     const units = (bytes: number): number => Math.ceil(bytes / DATA_UNIT_BYTES);
     return {
       temperature: KELVIN_OF_A_PROCESS,
-      availSpare: 100,
+      criticalWarning: criticalWarning(endurance),
+      availSpare: endurance.availableSparePercent,
       spareThresh: SPARE_THRESHOLD_PERCENT,
+      percentUsed: Math.min(PERCENT_USED_MAX, endurance.percentUsed),
+      enduranceGrpCriticalWarningSummary: criticalWarning(endurance),
       dataUnitsRead: units(counters.hostLbasRead * limits.lbaSizeBytes),
       dataUnitsWritten: units(counters.hostLbasWritten * limits.lbaSizeBytes),
       hostReadCommands: front.blockReadCommands,
@@ -37,10 +50,38 @@ export class RoomStatus implements DriveStatus {
     };
   }
 
+  endurance(): ReturnType<DriveStatus['endurance']> {
+    const ftl = this.#drive.room('ftl');
+    const { counters, endurance, blockLbaCount, kvPageCount } = ftl.snapshot();
+    const { pageSizeBytes, pageCount } = ftl.geometry;
+    const front = this.#drive.room('subsystem').snapshot().counters;
+    const billions = (bytes: number): number => Math.ceil(bytes / 1e9);
+    const hostPages = counters.hostBlockPagesProgrammed + counters.hostKvPagesProgrammed;
+    const { hostLbasRead, hostLbasWritten, hostKvPagesProgrammed, attendPagesRead } = counters;
+    return {
+      criticalWarning: criticalWarning(endurance),
+      avlSpare: endurance.availableSparePercent,
+      avlSpareThreshold: SPARE_THRESHOLD_PERCENT,
+      percentUsed: Math.min(PERCENT_USED_MAX, endurance.percentUsed),
+      enduranceEstimate: billions((endurance.ratedCycles ?? 0) * pageCount * pageSizeBytes),
+      dataUnitsRead: billions(hostLbasRead * limits.lbaSizeBytes + attendPagesRead * pageSizeBytes),
+      dataUnitsWritten: billions(hostLbasWritten * limits.lbaSizeBytes + hostKvPagesProgrammed * pageSizeBytes),
+      mediaUnitsWritten: billions((hostPages + counters.gcPagesProgrammed) * pageSizeBytes),
+      hostReadCmds: front.blockReadCommands,
+      hostWriteCmds: front.blockWriteCommands,
+      mediaDataIntegrityErr: counters.unrecoveredReads,
+      totalEndGrpCap: blockLbaCount * limits.lbaSizeBytes + kvPageCount * pageSizeBytes,
+    };
+  }
+
+  isReadOnly(): boolean {
+    return this.#drive.room('ftl').isReadOnly;
+  }
+
   statistics(): ReturnType<DriveStatus['statistics']> {
     const ftl = this.#drive.room('ftl');
     const snapshot = ftl.snapshot();
-    const { counters } = snapshot;
+    const { counters, endurance } = snapshot;
     const kv = this.#drive.room('sequences').snapshot();
     return {
       uptimeSeconds: this.#uptimeSeconds(),
@@ -65,6 +106,15 @@ export class RoomStatus implements DriveStatus {
       kvPagesTotal: snapshot.kvPageCount,
       bufferedTokens: kv.bufferedTokenCount,
       unrecoveredReads: counters.unrecoveredReads,
+      badBlocksFactory: endurance.badBlockCounts.factory,
+      badBlocksProgram: endurance.badBlockCounts.program,
+      badBlocksErase: endurance.badBlockCounts.erase,
+      spareBlocks: endurance.spareBlockCount,
+      badSuperblocks: snapshot.superblocksByState['bad'] ?? 0,
+      eraseCountMin: endurance.eraseCountMin,
+      eraseCountMax: endurance.eraseCountMax,
+      eraseCountMeanThousandths: Math.round(1000 * endurance.eraseCountMean),
+      readOnly: endurance.isReadOnly ? 1 : 0,
     };
   }
 

@@ -17,6 +17,7 @@ import { SequenceStore } from './kv/kv-store.ts';
 import { type DriveModules, type DriveOptions, MODEL_NUMBER, type Rooms, type RunningDrive } from './rooms.ts';
 import { type RunningFile, RuntimeFolder } from './runtime-folder.ts';
 import { Transport } from './transport/listener.ts';
+import { BLOCK_NSID, KV_CACHE_NSID } from '../spec/kv-commands.ts';
 import { limits } from '../spec/limits.ts';
 
 /** The composition root: the one place that knows every room. */
@@ -149,7 +150,12 @@ export class Drive implements RunningDrive {
       },
       {
         name: 'make the subsystem',
-        start: () => void (rooms.subsystem = this.#createSubsystem()),
+        start: () => {
+          rooms.subsystem = this.#createSubsystem();
+          this.room('ftl').onReadOnly = () => {
+            for (const namespaceId of [BLOCK_NSID, KV_CACHE_NSID]) this.room('subsystem').namespaceChanged(namespaceId);
+          };
+        },
         stop: () => this.room('subsystem').close(),
       },
       {

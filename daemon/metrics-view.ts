@@ -98,7 +98,7 @@ function kvMetrics(drive: RunningDrive): MetricsSnapshot {
 }
 
 function flashMetrics(drive: RunningDrive): MetricsSnapshot {
-  const { counters, superblocksByState, stagingLogBytes } = drive.room('ftl').snapshot();
+  const { counters, superblocksByState, stagingLogBytes, endurance } = drive.room('ftl').snapshot();
   const hostPages = counters.hostBlockPagesProgrammed + counters.hostKvPagesProgrammed;
   const cause = (name: string, value: number) => ({ labels: { cause: name }, value });
   return {
@@ -119,6 +119,16 @@ function flashMetrics(drive: RunningDrive): MetricsSnapshot {
     ],
     gcEraseWaits: counters.eraseWaits,
     superblocks: Object.entries(superblocksByState).map(([state, value]) => ({ labels: { state }, value })),
+    flashBlocksBad: Object.entries(endurance.badBlockCounts).map(([reason, value]) => ({ labels: { reason }, value })),
+    flashBlocksSpare: endurance.spareBlockCount,
+    availableSpare: endurance.availableSparePercent / 100,
+    enduranceUsed: endurance.percentUsed / 100,
+    eraseCount: [
+      { labels: { statistic: 'min' }, value: endurance.eraseCountMin },
+      { labels: { statistic: 'mean' }, value: endurance.eraseCountMean },
+      { labels: { statistic: 'max' }, value: endurance.eraseCountMax },
+    ],
+    readOnly: endurance.isReadOnly ? 1 : 0,
     writeAmplification: hostPages === 0 ? 1 : (hostPages + counters.gcPagesProgrammed) / hostPages,
     mediaErrors: counters.unrecoveredReads,
     stagingBytes: stagingLogBytes,

@@ -19,6 +19,7 @@ export const health = object({
   state: oneOf('state of the drive', ['stopped', 'opening', 'ready', 'stopping', 'failed']),
   live: boolean('the process answers'),
   ready: boolean('commands are served'),
+  readOnly: boolean('so many erase blocks are bad that the drive only reads'),
   detail: string('for people; empty if there is nothing to say'),
 });
 
@@ -122,6 +123,9 @@ export const superblock = object({
   state: oneOf('state', superblockStates),
   use: string('what is written to it: block, kv, gc; empty if free'),
   eraseCount: count('erase cycles'),
+  eraseCountMax: count('erase cycles of the most worn of its erase blocks'),
+  replacedBlockCount: count('erase blocks that serve in it instead of its own'),
+  failedBlockCount: count('bad erase blocks in it, to be replaced at its next erase'),
   validPageCount: count('pages that hold live data'),
   writtenPageCount: count('pages programmed since the last erase'),
 });
@@ -130,9 +134,13 @@ export const blockSummary = object({
   superblockCount: count('superblocks'),
   pagesPerSuperblock: count('pages of one'),
   byState: record(count('superblocks'), 'superblocks by state'),
-  eraseCountMin: count('fewest erase cycles'),
+  eraseCountMin: count('fewest erase cycles of the erase blocks in use'),
   eraseCountMax: count('most erase cycles'),
   eraseCountMean: number('mean erase cycles'),
+  badBlocks: record(count('erase blocks'), 'bad erase blocks by reason: factory, program, erase'),
+  spareBlockCount: count('good erase blocks that serve nowhere'),
+  availableSparePercent: count('what may still fail, of what might when new'),
+  percentUsed: count('mean erase cycles of those that the blocks are rated for; may exceed 100'),
   validPageCount: count('pages that hold live data'),
 });
 

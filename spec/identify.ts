@@ -29,13 +29,24 @@ export const cnsValues = {
   commandSetController: { cns: 0x06, name: 'I/O Command Set specific Identify Controller' },
   commandSetActiveNamespaces: { cns: 0x07, name: 'I/O Command Set specific Active Namespace ID list' },
   independentNamespace: { cns: 0x08, name: 'I/O Command Set Independent Identify Namespace' },
+  enduranceGroups: { cns: 0x19, name: 'Endurance Group list' },
   commandSets: { cns: 0x1c, name: 'I/O Command Set data structure' },
 } as const;
 
 export type CnsName = keyof typeof cnsValues;
 
+/** All flash is of one endurance group: it wears as a whole. */
+export const ENDURANCE_GROUP_ID = 1;
+
 /** Command set identifiers. The KV-cache command set's (30h) stands in `kv-commands.ts`. */
 export const NVM_CSI = 0x00;
+
+/** CTRATT of Identify Controller. */
+export const controllerAttributeBits = {
+  hostId128: { shift: 0, width: 1, meaning: '128-bit host id' },
+  enduranceGroups: { shift: 4, width: 1, meaning: 'endurance groups' },
+  trafficBasedKeepAlive: { shift: 6, width: 1, meaning: 'traffic based keep alive' },
+} as const;
 
 /** SGLS of Identify Controller. */
 export const sglSupportBits = {
@@ -92,7 +103,7 @@ export const identifyController = defineStruct('Identify Controller', IDENTIFY_B
   rtd3r: u32(84, 'RTD3 resume latency'),
   rtd3e: u32(88, 'RTD3 entry latency, us'),
   oaes: u32(92, 'optional asynchronous events; 0: none'),
-  ctratt: u32(96, 'controller attributes; bit 0: 128-bit host id, bit 6: traffic based keep alive'),
+  ctratt: u32(96, 'controllerAttributeBits'),
   rrls: u16(100, 'read recovery levels'),
   reserved0: reserved(102, 9),
   cntrltype: u8(111, '1: I/O controller'),
@@ -132,7 +143,7 @@ export const identifyController = defineStruct('Identify Controller', IDENTIFY_B
   hmminds: u32(332, 'host memory buffer descriptor size'),
   hmmaxd: u16(336, 'host memory buffer descriptors'),
   nsetidmax: u16(338, 'NVM sets'),
-  endgidmax: u16(340, 'endurance groups'),
+  endgidmax: u16(340, 'largest endurance group id'),
   anatt: u8(342, 'ANA transition time'),
   anacap: u8(343, 'ANA capabilities'),
   anagrpmax: u32(344, 'ANA groups'),
@@ -311,6 +322,15 @@ export function decodeNamespaceList(source: Uint8Array): number[] {
     ids.push(id);
   }
   return ids;
+}
+
+/** Endurance Group list (CNS 19h): u16 count, then u16 ids from CNSSID on, ascending. */
+export function encodeEnduranceGroupList(groupIds: readonly number[]): Uint8Array {
+  const target = new Uint8Array(IDENTIFY_BYTES);
+  const view = new DataView(target.buffer);
+  view.setUint16(0, groupIds.length, true);
+  groupIds.forEach((id, index) => view.setUint16(2 + 2 * index, id, true));
+  return target;
 }
 
 export interface NamespaceIdentifiers {

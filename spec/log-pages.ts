@@ -15,7 +15,7 @@ export const getLogPageBits = {
 /** CDW11. CDW12 and CDW13 are the byte offset, a multiple of 4. */
 export const getLogPageHighBits = {
   numdu: { shift: 0, width: 16, meaning: 'dwords to return minus 1, high half' },
-  lsi: { shift: 16, width: 16, meaning: 'log specific identifier' },
+  lsi: { shift: 16, width: 16, meaning: 'log specific identifier: endurance group, for page 09h' },
 } as const;
 
 /** CDW14. */
@@ -40,6 +40,7 @@ export const logPages = {
   changedNamespaces: { lid: 0x04, sizeBytes: 4096, name: 'Changed Namespace List' },
   effects: { lid: 0x05, sizeBytes: 4096, name: 'Commands Supported and Effects' },
   featureEffects: { lid: 0x12, sizeBytes: 1024, name: 'Feature Identifiers Supported and Effects' },
+  enduranceGroup: { lid: 0x09, sizeBytes: 512, name: 'Endurance Group Information' },
   driveStatistics: { lid: 0xc0, sizeBytes: 1024, name: 'Drive Statistics' },
 } as const satisfies Record<string, LogPageRow>;
 
@@ -83,12 +84,12 @@ export const errorInformationEntry = defineStruct('error information entry', 64,
 
 /** Log 02h. Field names are nvme-cli's. Data units are 512,000 bytes, rounded up. 512 bytes. */
 export const smartLog = defineStruct('SMART / Health Information', logPages.smart.sizeBytes, {
-  criticalWarning: u8(0, 'bit 0: spare low, 1: temperature, 2: reliability, 3: read only, 4: buffer backup failed'),
+  criticalWarning: u8(0, 'criticalWarningBits'),
   temperature: u16(1, 'K'),
   availSpare: u8(3, 'percent'),
   spareThresh: u8(4, 'percent'),
   percentUsed: u8(5, 'percent of rated life; may exceed 100'),
-  enduranceGrpCriticalWarningSummary: u8(6, 'endurance groups'),
+  enduranceGrpCriticalWarningSummary: u8(6, 'criticalWarning of the endurance group'),
   reserved0: reserved(7, 25),
   dataUnitsRead: uint128(32, 'thousands of 512 bytes read by hosts'),
   dataUnitsWritten: uint128(48, 'thousands of 512 bytes written by hosts'),
@@ -145,6 +146,32 @@ export function encodeFeatureEffects(): Uint8Array {
   }
   return target;
 }
+
+/** Log 09h of the one endurance group. Field names are nvme-cli's. 512 bytes. */
+export const enduranceGroupLog = defineStruct('Endurance Group Information', logPages.enduranceGroup.sizeBytes, {
+  criticalWarning: u8(0, 'criticalWarningBits'),
+  enduranceGroupFeatures: u8(1, 'bit 0: rotational media'),
+  reserved0: reserved(2, 1),
+  avlSpare: u8(3, 'percent'),
+  avlSpareThreshold: u8(4, 'percent'),
+  percentUsed: u8(5, 'percent of rated life; may exceed 100'),
+  domainIdentifier: u16(6, 'domain'),
+  reserved1: reserved(8, 24),
+  enduranceEstimate: uint128(
+    32,
+    'billions of bytes that may be written over its life without amplification; 0: no limit',
+  ),
+  dataUnitsRead: uint128(48, 'billions of bytes that hosts read and attention walked, rounded up'),
+  dataUnitsWritten: uint128(64, 'billions of bytes that hosts wrote, rounded up'),
+  mediaUnitsWritten: uint128(80, 'billions of bytes programmed into flash, rounded up'),
+  hostReadCmds: uint128(96, 'read commands'),
+  hostWriteCmds: uint128(112, 'write commands'),
+  mediaDataIntegrityErr: uint128(128, 'pages that could not be read'),
+  numErrInfoLogEntries: uint128(144, "errors counted over the drive's life"),
+  totalEndGrpCap: uint128(160, 'capacity, bytes'),
+  unallocEndGrpCap: uint128(176, 'of it, in no namespace, bytes'),
+  reserved2: reserved(192, 320),
+});
 
 /** One dword of log 05h. */
 export const commandEffectBits = {
@@ -225,5 +252,15 @@ export const driveStatistics = defineStruct('Drive Statistics', logPages.driveSt
   // Health
   unrecoveredReads: uint64(312, 'pages that failed their checksum'),
   commandsFailed: uint64(320, 'commands completed with an error status'),
-  reserved1: reserved(328, 696),
+  // Endurance
+  badBlocksFactory: uint64(328, 'erase blocks that the maker has marked bad'),
+  badBlocksProgram: uint64(336, 'erase blocks bad since a program failed'),
+  badBlocksErase: uint64(344, 'erase blocks bad since an erase failed'),
+  spareBlocks: uint64(352, 'good erase blocks that serve nowhere now'),
+  badSuperblocks: uint64(360, 'superblocks given up, since a unit has no erase block left for them'),
+  eraseCountMin: uint64(368, 'erases of the least worn erase block in use'),
+  eraseCountMax: uint64(376, 'erases of the most worn erase block in use'),
+  eraseCountMeanThousandths: uint64(384, 'mean erases of the erase blocks in use, in thousandths'),
+  readOnly: u8(392, '1: so many erase blocks are bad that the drive only reads'),
+  reserved1: reserved(393, 631),
 });

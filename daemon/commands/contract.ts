@@ -4,7 +4,7 @@
  */
 import type { kvNamespace } from '../../spec/identify-kv.ts';
 import type { limits } from '../../spec/limits.ts';
-import type { driveStatistics, smartLog } from '../../spec/log-pages.ts';
+import type { driveStatistics, enduranceGroupLog, smartLog } from '../../spec/log-pages.ts';
 import type { OpcodeRow } from '../../spec/opcodes.ts';
 import type { StructValue } from '../../spec/struct.ts';
 import type { AttentionEngine } from '../attention/contract.ts';
@@ -41,6 +41,10 @@ export interface SubsystemIdentity {
 export interface DriveStatus {
   /** Log page 02h. */
   health(): Partial<StructValue<(typeof smartLog)['fields']>>;
+  /** Log page 09h. */
+  endurance(): Partial<StructValue<(typeof enduranceGroupLog)['fields']>>;
+  /** So many erase blocks are bad that nothing more is written. */
+  isReadOnly(): boolean;
   /** Log page C0h. */
   statistics(): Partial<StructValue<(typeof driveStatistics)['fields']>>;
   /** Identify CNS 05h of the KV-cache namespace. */

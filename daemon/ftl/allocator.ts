@@ -5,9 +5,10 @@ import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import type { NandArray } from '../nand/array.ts';
-import { neededSuperblocks, superblockQuotas } from '../nand/geometry.ts';
+import { superblockQuotas } from '../nand/geometry.ts';
 import type { OperationCounter } from './contract.ts';
 import { GC_RESERVE_SUPERBLOCKS } from './gc-options.ts';
+import { isWornOut, readOnlyError } from './endurance.ts';
 import { type Pool, pools, type Superblocks } from './superblocks.ts';
 import { WritePoint } from './write-point.ts';
 
@@ -66,6 +67,7 @@ export class Allocator {
   #quota: Record<Pool, number>;
   readonly #writers: Record<Pool, PoolWriters>;
   #lastOpened = -1;
+  #isReadOnly = false;
   /** Called after a superblock was given up: both pools may have to do with fewer. */
   onGiveUp: () => void = () => undefined;
 
@@ -122,6 +124,8 @@ export class Allocator {
   }
 
   #openable(pool: Pool, purse: Purse): number {
+    // What is good is left as it is.
+    if (this.isReadOnly) return 0;
     const left = this.superblocksLeft(pool);
     const reserve = GC_RESERVE_SUPERBLOCKS - this.#writers[pool].gcDebt;
     if (purse === 'host') return Math.max(0, left - reserve);
@@ -157,18 +161,18 @@ export class Allocator {
 
   /** So many superblocks were given up that the rest can't hold both capacities and collect garbage. */
   get isReadOnly(): boolean {
-    const { superblockCount } = this.#array.geometry;
-    const needed = neededSuperblocks(this.#array.geometry);
-    return superblockCount - this.#array.blocks.retired.size < needed.block + needed.kv;
+    return this.#isReadOnly;
   }
 
   /**
    * A page to be programmed at once; `settle` follows. The caller has made sure of `hostPagesAvailable` or
-   * `gcPagesAvailable`, but blocks may have failed since: DriveError writeFault if that has left no page.
+   * `gcPagesAvailable`, but blocks may have failed since: DriveError writeFault if that has left no page,
+   * namespaceWriteProtected if it has made the drive read-only.
    */
   take(target: PageTarget): TakenPage {
     const page = target.role === 'gc' ? this.#findGcPage(target) : this.#findHostPage(target);
     if (page !== undefined) return page;
+    if (this.isReadOnly) throw readOnlyError();
     const detail = `failed blocks have left no page to the ${target.pool} namespace; garbage collection may make room`;
     throw new DriveError('writeFault', detail);
   }
@@ -238,7 +242,9 @@ export class Allocator {
 
   #giveUp(superblock: number): void {
     this.#superblocks.setState(superblock, 'bad');
-    this.#quota = superblockQuotas(this.#array.geometry, this.#array.blocks.retired.size);
+    const { geometry, blocks } = this.#array;
+    this.#quota = superblockQuotas(geometry, blocks.retired.size);
+    this.#isReadOnly = isWornOut(blocks, geometry);
     this.onGiveUp();
   }
 

@@ -1,5 +1,6 @@
 /** What the FTL offers to the rooms above it. */
 import type { MetaKey, MetaReader } from '../meta/contract.ts';
+import type { EnduranceSnapshot } from './endurance.ts';
 
 /** Logical page of the KV namespace: what sequences hold. It keeps its number when garbage collection moves the bytes. */
 export type Lpn = number & { readonly lpn: unique symbol };
@@ -219,6 +220,12 @@ export interface SuperblockSnapshot {
   /** 'block', 'kv' or 'none'. */
   readonly pool: string;
   readonly eraseCount: number;
+  /** Erases of the most worn of its blocks. */
+  readonly eraseCountMax: number;
+  /** Blocks that serve in it instead of its own. */
+  readonly replacedBlockCount: number;
+  /** Bad blocks in it, which are replaced at its next erase if there are spares. */
+  readonly failedBlockCount: number;
   readonly validSlotCount: number;
   readonly slotCount: number;
   readonly pinCount: number;
@@ -232,9 +239,7 @@ export interface FtlSnapshot {
   readonly blockLbasMapped: number;
   readonly kvPageCount: number;
   readonly kvPagesFree: number;
-  readonly eraseCountMin: number;
-  readonly eraseCountMax: number;
-  readonly eraseCountMean: number;
+  readonly endurance: EnduranceSnapshot;
   readonly operation: number;
   readonly checkpointOperation: number;
   readonly stagingLogBytes: number;

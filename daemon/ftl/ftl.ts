@@ -70,7 +70,7 @@ export interface FtlModules {
   readonly logger: Logger;
   readonly kvRecovery: KvRecovery & Partial<CheckpointParticipant>;
   /** Which programs and erases fail. Default: what the nature of the drive's chip makes fail. */
-  readonly failures?: NandFailures;
+  readonly failures?: NandFailures | undefined;
   /** Default first-use. */
   readonly verify?: VerifyPolicy;
   readonly gc?: GcOptions;
@@ -142,6 +142,8 @@ export class Ftl implements FtlDrive {
   readonly #blockRecords: BlockRecords;
   readonly #logger: Logger;
   #lifetime: Readonly<Record<string, number>> = {};
+  /** Called once if the drive becomes read-only while it is open. */
+  onReadOnly: () => void = () => undefined;
   startCount = 0;
   unsafeShutdownCount = 0;
 
@@ -273,18 +275,21 @@ export class Ftl implements FtlDrive {
   #watchBlocks(): void {
     const { blocks } = this.flash.array;
     blocks.onChange = () => void this.durability.soon();
-    let isTold = false;
-    const tell = (): void => {
-      if (isTold || !this.isReadOnly) return;
-      isTold = true;
-      const superblocks = { given: this.geometry.superblockCount, bad: blocks.retired.size };
-      this.#logger.error({ superblocks }, 'the drive is read-only: too many erase blocks are bad');
-    };
+    let isTold = this.isReadOnly;
+    if (isTold) this.#tellReadOnly();
     this.#allocator.onGiveUp = () => {
       for (const space of Object.values(this.spaces)) space.wake();
-      tell();
+      if (isTold || !this.isReadOnly) return;
+      isTold = true;
+      this.#tellReadOnly();
+      this.onReadOnly();
     };
-    tell();
+  }
+
+  #tellReadOnly(): void {
+    const { superblockCount } = this.geometry;
+    const bad = this.flash.array.blocks.retired.size;
+    this.#logger.error({ superblockCount, bad }, 'the drive is read-only: too many erase blocks are bad');
   }
 
   get isReadOnly(): boolean {
@@ -295,6 +300,10 @@ export class Ftl implements FtlDrive {
   #settleEmpty(): void {
     const { superblocks } = this.flash;
     superblocks.emptySince.fill(this.operations.last);
+  }
+
+  get chip(): Chip {
+    return this.#stores.chip;
   }
 
   get staging() {

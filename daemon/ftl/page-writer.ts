@@ -13,7 +13,8 @@ export class PageWriter {
 
   /**
    * Programs a page and returns its number. A program that fails costs its block the rest of its pages; each try has
-   * fewer left, so this ends. DriveError writeFault if so many failed that no room is left, or if the disk refuses.
+   * fewer left, so this ends. DriveError writeFault if so many failed that no room is left, or if the disk refuses;
+   * namespaceWriteProtected if the drive has become read-only.
    */
   write(target: PageTarget, data: Uint8Array, entries: PageEntries): number {
     const cause = target.role === 'gc' ? 'gc' : target.pool;

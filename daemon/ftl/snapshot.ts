@@ -1,5 +1,6 @@
 import type { FtlCounters, FtlSnapshot, SuperblockSnapshot } from './contract.ts';
 import type { Flash } from './flash.ts';
+import { takeEndurance } from './endurance.ts';
 import type { Ftl } from './ftl.ts';
 import { superblockStates } from './superblock-state.ts';
 
@@ -8,15 +9,8 @@ export function takeSnapshot(ftl: Ftl, lifetime: Readonly<Record<string, number>
   const { flash, blocks, kv, durability } = ftl;
   const { geometry, superblocks } = flash;
   const superblocksByState: Record<string, number> = Object.fromEntries(superblockStates.map((state) => [state, 0]));
-  let eraseCountMin = Number.POSITIVE_INFINITY;
-  let eraseCountMax = 0;
-  let eraseCountTotal = 0;
   for (let superblock = 0; superblock < geometry.superblockCount; superblock++) {
     superblocksByState[superblocks.state(superblock)]!++;
-    const eraseCount = superblocks.epoch[superblock]!;
-    eraseCountMin = Math.min(eraseCountMin, eraseCount);
-    eraseCountMax = Math.max(eraseCountMax, eraseCount);
-    eraseCountTotal += eraseCount;
   }
   const sinceStart = countSinceStart(ftl);
   const counters = Object.fromEntries(
@@ -30,9 +24,7 @@ export function takeSnapshot(ftl: Ftl, lifetime: Readonly<Record<string, number>
     blockLbasMapped: blocks.mappedCount,
     kvPageCount: kv.pageCount,
     kvPagesFree: kv.freePageCount,
-    eraseCountMin,
-    eraseCountMax,
-    eraseCountMean: eraseCountTotal / geometry.superblockCount,
+    endurance: takeEndurance(flash.array.blocks, geometry, ftl.chip),
     operation: ftl.operations.last,
     checkpointOperation: durability.lastOperation,
     stagingLogBytes: ftl.stagingFile.segmentBytes,
@@ -68,7 +60,12 @@ function countSinceStart(ftl: Ftl): FtlCounters {
 
 export function takeSuperblocks(flash: Flash): SuperblockSnapshot[] {
   const { geometry, superblocks } = flash;
+  const unusual = flash.array.blocks.unusual();
   return Array.from({ length: geometry.superblockCount }, (_, superblock) => ({
+    eraseCountMax: superblocks.epoch[superblock]!,
+    replacedBlockCount: 0,
+    failedBlockCount: 0,
+    ...unusual.get(superblock),
     superblock,
     state: superblocks.state(superblock),
     pool: superblocks.pool(superblock) ?? 'none',

@@ -5,6 +5,7 @@ import type { Logger } from '../base/logger.ts';
 import type { Allocator } from './allocator.ts';
 import type { PageReservation } from './contract.ts';
 import { STEP_PAGES } from './copy-buffer.ts';
+import { readOnlyError } from './endurance.ts';
 import type { GarbageCollector } from './garbage-collector.ts';
 import { GC_RESERVE_SUPERBLOCKS, type GcOptions, type PoolThresholds, thresholdsOf } from './gc-options.ts';
 import type { Pool, Superblocks } from './superblocks.ts';
@@ -112,8 +113,7 @@ export class Space {
 
   /** DriveError namespaceWriteProtected if so many blocks are bad that the drive only reads. */
   assertWritable(): void {
-    if (!this.isReadOnly) return;
-    throw new DriveError('namespaceWriteProtected', 'too many erase blocks are bad; what is stored can be read');
+    if (this.isReadOnly) throw readOnlyError();
   }
 
   #giveBack(pageCount: number): void {

@@ -23,6 +23,22 @@ export interface ReplacedBlock {
   readonly eraseCountOffset: number;
 }
 
+/** Erases of the blocks that serve. */
+export interface WearSummary {
+  readonly eraseCountMin: number;
+  readonly eraseCountMax: number;
+  readonly eraseCountMean: number;
+}
+
+export interface UnusualSuperblock {
+  /** Of the most worn of its blocks. */
+  readonly eraseCountMax: number;
+  /** Blocks that serve instead of its own. */
+  readonly replacedBlockCount: number;
+  /** Bad blocks, which are replaced at its next erase if there are spares. */
+  readonly failedBlockCount: number;
+}
+
 /** What the table says beyond how often each superblock was erased. Each list in any order. */
 export interface BlockTableState {
   readonly bad: readonly BadBlock[];
@@ -113,6 +129,50 @@ export class BlockTable {
 
   get retired(): ReadonlySet<number> {
     return this.#retired;
+  }
+
+  /** Over all blocks that serve; zeros if none does. */
+  wearSummary(): WearSummary {
+    const replacedIn = this.#superblocksWithReplaced();
+    let min = Number.POSITIVE_INFINITY;
+    let max = 0;
+    let sum = 0;
+    let count = 0;
+    const add = (eraseCount: number, times: number): void => {
+      min = Math.min(min, eraseCount);
+      max = Math.max(max, eraseCount);
+      sum += eraseCount * times;
+      count += times;
+    };
+    for (let superblock = 0; superblock < this.superblockCount; superblock++) {
+      if (this.#retired.has(superblock)) continue;
+      if (!replacedIn.has(superblock)) add(this.eraseCounts[superblock]!, this.unitCount);
+      else for (let unit = 0; unit < this.unitCount; unit++) add(this.eraseCountAt(superblock, unit), 1);
+    }
+    if (count === 0) return { eraseCountMin: 0, eraseCountMax: 0, eraseCountMean: 0 };
+    return { eraseCountMin: min, eraseCountMax: max, eraseCountMean: sum / count };
+  }
+
+  #superblocksWithReplaced(): Set<number> {
+    return new Set([...this.#replaced.values()].map(({ superblock }) => superblock));
+  }
+
+  /** [superblock] -> its blocks, where they are not all its own and good. */
+  unusual(): Map<number, UnusualSuperblock> {
+    const found = new Map<number, UnusualSuperblock>();
+    for (const superblock of [...this.#superblocksWithReplaced(), ...this.#failing]) {
+      let eraseCountMax = 0;
+      let replacedBlockCount = 0;
+      let failedBlockCount = 0;
+      for (let unit = 0; unit < this.unitCount; unit++) {
+        const block = this.blockAt(superblock, unit);
+        eraseCountMax = Math.max(eraseCountMax, this.eraseCountAt(superblock, unit));
+        if (block !== superblock) replacedBlockCount++;
+        if (this.isBad(unit, block)) failedBlockCount++;
+      }
+      found.set(superblock, { eraseCountMax, replacedBlockCount, failedBlockCount });
+    }
+    return found;
   }
 
   /** A block that serves nowhere; one that serves is failed by `fail`. */

@@ -56,7 +56,7 @@ test('both listeners serve the same routes, and the socket is private', async ()
 test('health is 503 until the drive is ready', async () => {
   assert.deepEqual(await ask('GET', '/health'), {
     status: 200,
-    body: { state: 'ready', live: true, ready: true, detail: '' },
+    body: { state: 'ready', live: true, ready: true, readOnly: false, detail: '' },
   });
   assert.equal((await ask('GET', '/health/')).status, 200);
   view.ready = false;

@@ -18,6 +18,9 @@ export const superblocks: readonly SuperblockStatus[] = Array.from({ length: 7 }
   state: index < 4 ? 'free' : 'full',
   use: index < 4 ? '' : 'kv',
   eraseCount: index,
+  eraseCountMax: index,
+  replacedBlockCount: index === 5 ? 1 : 0,
+  failedBlockCount: 0,
   validPageCount: index < 4 ? 0 : 60,
   writtenPageCount: index < 4 ? 0 : 64,
 }));
@@ -71,7 +74,8 @@ export class FakeDriveView implements DriveView {
   flushCount = 0;
   failure: Error | undefined;
 
-  health = () => ({ state: this.ready ? 'ready' : 'opening', live: true, ready: this.ready, detail: '' }) as const;
+  health = () =>
+    ({ state: this.ready ? 'ready' : 'opening', live: true, ready: this.ready, readOnly: false, detail: '' }) as const;
   drive = () => {
     if (this.failure) throw this.failure;
     return {
@@ -122,6 +126,10 @@ export class FakeDriveView implements DriveView {
     eraseCountMin: 0,
     eraseCountMax: 6,
     eraseCountMean: 3,
+    badBlocks: { factory: 2, program: 1, erase: 0 },
+    spareBlockCount: 5,
+    availableSparePercent: 97,
+    percentUsed: 12,
     validPageCount: 180,
   });
   superblocks = (after: number, countMax: number, state: string | undefined) =>

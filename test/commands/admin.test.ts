@@ -4,13 +4,21 @@ import { features as featureTable } from '../../spec/features.ts';
 import {
   decodeNamespaceDescriptors,
   decodeNamespaceList,
+  ENDURANCE_GROUP_ID,
   identifyController,
   identifyNamespace,
 } from '../../spec/identify.ts';
 import { independentNamespace } from '../../spec/identify.ts';
 import { kvController, kvNamespace } from '../../spec/identify-kv.ts';
 import { BLOCK_NSID, KV_CACHE_CSI } from '../../spec/kv-commands.ts';
-import { driveStatistics, EFFECTS_IO_OFFSET, firmwareSlotLog, logPages, smartLog } from '../../spec/log-pages.ts';
+import {
+  driveStatistics,
+  EFFECTS_IO_OFFSET,
+  enduranceGroupLog,
+  firmwareSlotLog,
+  logPages,
+  smartLog,
+} from '../../spec/log-pages.ts';
 import { adminOpcodes, kvOpcodes, nvmOpcodes } from '../../spec/opcodes.ts';
 import type { RawHost } from '../controller/raw-host.ts';
 import { CC_ENABLED, createRig, PROPERTY_CC, type Rig } from '../controller/rig.ts';
@@ -25,16 +33,16 @@ const log = (
   host: RawHost,
   lid: number,
   length: number,
-  fields: { offset?: number; csi?: number; nsid?: number } = {},
+  fields: { offset?: number; csi?: number; nsid?: number; identifier?: number } = {},
 ) => {
   const dwords = length / 4 - 1;
-  const { offset = 0, csi = 0, nsid = 0xffff_ffff } = fields;
+  const { offset = 0, csi = 0, nsid = 0xffff_ffff, identifier = 0 } = fields;
   return host.read(
     {
       opcode: adminOpcodes.getLogPage.opcode,
       nsid,
       cdw10: (lid | ((dwords & 0xffff) << 16)) >>> 0,
-      cdw11: dwords >>> 16,
+      cdw11: ((dwords >>> 16) | (identifier << 16)) >>> 0,
       cdw12: offset % 2 ** 32,
       cdw13: Math.floor(offset / 2 ** 32),
       cdw14: csiOf(csi),
@@ -122,6 +130,24 @@ describe('Identify', () => {
     assert.equal(vector, 1n | (1n << BigInt(KV_CACHE_CSI)));
   });
 
+  test('the endurance group, and which namespaces are of it', async (t) => {
+    const { host } = await open(t);
+    const controller = identifyController.decode((await identify(host, 1)).data);
+    assert.equal(controller.ctratt & (1 << 4), 1 << 4);
+    assert.equal(controller.endgidmax, ENDURANCE_GROUP_ID);
+    const list = async (from: number): Promise<number[]> => {
+      const fields = { opcode: adminOpcodes.identify.opcode, cdw10: 0x19, cdw11: from };
+      const { data } = await host.read(fields, 4096);
+      return Array.from({ length: data.readUInt16LE(0) }, (_, index) => data.readUInt16LE(2 + 2 * index));
+    };
+    assert.deepEqual([await list(0), await list(1), await list(2)], [[1], [1], []]);
+    const block = identifyNamespace.decode((await identify(host, 0, 1)).data);
+    assert.deepEqual([block.endgid, block.nsattr], [1, 0]);
+    for (const nsid of [1, 2]) {
+      assert.equal(independentNamespace.decode((await identify(host, 8, nsid)).data).endgid, 1);
+    }
+  });
+
   test('unknown CNS, and fields that no CNS uses', async (t) => {
     const { host } = await open(t);
     const status = async (dwords: object) =>
@@ -141,7 +167,8 @@ describe('Get Log Page', () => {
     const { data } = await log(host, 0, 1024);
     for (let lid = 0; lid < 256; lid++) {
       const supported = (data.readUInt32LE(4 * lid) & 1) === 1;
-      const { status } = await log(host, lid, 16);
+      const identifier = lid === logPages.enduranceGroup.lid ? ENDURANCE_GROUP_ID : 0;
+      const { status } = await log(host, lid, 16, { identifier });
       assert.equal(status, supported ? 0 : statusOf('invalidLogPage'), `log page ${lid}`);
     }
   });
@@ -165,6 +192,16 @@ describe('Get Log Page', () => {
     for (let fid = 0; fid < 256; fid++) {
       const isFeature = Object.values(featureTable).some((row) => row.fid === fid);
       assert.equal(data.readUInt32LE(4 * fid), isFeature ? 0x20_0001 : 0, `feature ${fid}`);
+    }
+  });
+
+  test('the endurance group: there is one', async (t) => {
+    const { host } = await open(t);
+    const { lid } = logPages.enduranceGroup;
+    const answer = await log(host, lid, 512, { identifier: ENDURANCE_GROUP_ID, nsid: 0 });
+    assert.equal(enduranceGroupLog.decode(answer.data).percentUsed, 7);
+    for (const identifier of [0, 2, 0xffff]) {
+      assert.equal((await log(host, lid, 512, { identifier })).status, statusOf('invalidField'), `group ${identifier}`);
     }
   });
 

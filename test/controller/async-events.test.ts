@@ -44,6 +44,8 @@ async function open(t: TestContext): Promise<{ rig: Rig; host: RawHost; cntlid: 
   health.criticalWarning = 0;
   const status = {
     health: () => ({ ...health }),
+    endurance: () => ({}),
+    isReadOnly: () => false,
     statistics: () => ({}),
     kvNamespace: () => ({}),
     blockUsedLbaCount: () => 0,

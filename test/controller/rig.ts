@@ -119,6 +119,8 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
       attention,
       status: {
         health: () => ({ temperature: 300, availSpare: 100 }),
+        endurance: () => ({ percentUsed: 7 }),
+        isReadOnly: () => false,
         statistics: () => ({ uptimeSeconds: 5 }),
         kvNamespace: () => ({ pageCount: 100, capacityBytes: 100 * 16_384 }),
         blockUsedLbaCount: () => 3,

@@ -5,6 +5,10 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { limits } from '../../spec/limits.ts';
 import { subsystemNqn } from '../../spec/fabrics.ts';
+import type { DaemonConfig } from '../../daemon/config.ts';
+import { RoomStatus } from '../../daemon/drive-status.ts';
+import type { NandFailures } from '../../daemon/nand/failures.ts';
+import type { Rooms, RunningDrive } from '../../daemon/rooms.ts';
 import { createAttention } from '../../daemon/attention/attention.ts';
 import { createArena } from '../../daemon/base/arena.ts';
 import { systemClock } from '../../daemon/base/clock.ts';
@@ -27,6 +31,8 @@ export interface WholeDrive {
   readonly ftl: Ftl;
   readonly kv: SequenceStore;
   readonly fatals: unknown[];
+  /** As the views see it that put rooms' snapshots together. */
+  readonly running: RunningDrive;
   readonly lbaCount: number;
   /** An admin and an I/O queue. */
   connect(): Promise<{ admin: RawHost; io: RawHost }>;
@@ -49,7 +55,7 @@ export async function formatFolder(test: TestContext): Promise<string> {
   return folder;
 }
 
-export async function openWholeDrive(folder: string): Promise<WholeDrive> {
+export async function openWholeDrive(folder: string, failures?: NandFailures): Promise<WholeDrive> {
   const arena = createArena(96 * MIB);
   const kernels = loadKernels('reference', { memory: arena.memory });
   const clock = systemClock;
@@ -58,7 +64,7 @@ export async function openWholeDrive(folder: string): Promise<WholeDrive> {
   const fatals: unknown[] = [];
   const onFatal = (error: unknown): void => void fatals.push(error);
   const kv = new SequenceStore({ arena, kernels, clock });
-  const ftl = await Ftl.open(openFolder(folder), { arena, kernels, clock, random, logger, kvRecovery: kv });
+  const ftl = await Ftl.open(openFolder(folder), { arena, kernels, clock, random, logger, kvRecovery: kv, failures });
   ftl.registerParticipant(kv);
   const { cellsDescriptor, oobDescriptor, cellsSizeBytes } = ftl.mediaFiles!;
   const cells = { fileDescriptor: cellsDescriptor, sizeBytes: cellsSizeBytes };
@@ -71,6 +77,15 @@ export async function openWholeDrive(folder: string): Promise<WholeDrive> {
     { arena, kv, pages: ftl.kv, kernels, clock, logger, onFatal },
   );
   const { blocks, durability } = ftl;
+  const rooms: Partial<Rooms> = { arena, kernels, sequences: kv, ftl, attention };
+  const running: RunningDrive = {
+    options: { folder, version: 'test', config: { workers: 0 } as DaemonConfig },
+    modules: { clock, random, logger, onFatal },
+    state: 'ready',
+    readyAtNs: clock.nowNs(),
+    listeners: [],
+    room: (name) => rooms[name]!,
+  };
   const subsystem = createSubsystem(
     { identity: identityOf(PAGE_BYTES), limits, regions: { folder: join(folder, 'regions'), fileMode: 0o600 } },
     {
@@ -79,12 +94,7 @@ export async function openWholeDrive(folder: string): Promise<WholeDrive> {
       blocks,
       durability,
       attention,
-      status: {
-        health: () => ({}),
-        statistics: () => ({}),
-        kvNamespace: () => ({}),
-        blockUsedLbaCount: () => 0,
-      },
+      status: new RoomStatus(running),
       clock,
       random,
       logger,
@@ -92,6 +102,7 @@ export async function openWholeDrive(folder: string): Promise<WholeDrive> {
     },
   );
   const transport = new Transport({ limits }, { subsystem, clock, logger, checksum: crc32c });
+  Object.assign(rooms, { subsystem, transport });
   const address = await transport.listen({ kind: 'unix', path: join(folder, 'nvme.sock'), mode: 0o600 });
   const open = async (): Promise<RawHost> => {
     const host = await RawHost.open(address);
@@ -102,6 +113,7 @@ export async function openWholeDrive(folder: string): Promise<WholeDrive> {
     ftl,
     kv,
     fatals,
+    running,
     lbaCount: blocks.lbaCount,
     async connect() {
       const subnqn = subsystemNqn(SERIAL);

@@ -127,7 +127,7 @@ describe('the control plane', () => {
     const witness = await Witness.write(client);
     for (const address of [`unix:${adminSocket}`, `http://${http}`]) {
       const admin = kept(new AdminClient(address));
-      assert.deepEqual(await admin.health(), { state: 'ready', live: true, ready: true, detail: '' });
+      assert.deepEqual(await admin.health(), { state: 'ready', live: true, ready: true, readOnly: false, detail: '' });
       const drive = await admin.drive();
       assert.equal(drive.serial, serial);
       assert.ok(drive.geometry.superblockCount >= limits.superblockCountMin);

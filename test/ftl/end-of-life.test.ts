@@ -95,7 +95,7 @@ test('a drive serves until too many blocks are bad, then it is read-only for goo
     const lost = stores.geometry.superblockCount - needed.block - needed.kv + 1;
     const bad = drive.ftl.snapshot().superblocksByState['bad']!;
     assert.ok(bad >= lost, `${bad} superblocks given up; the drive can do without ${lost - 1}`);
-    assert.ok(drive.ftl.snapshot().eraseCountMean > 5, 'longer than it is rated for');
+    assert.ok(drive.ftl.snapshot().endurance.eraseCountMean > 5, 'longer than it is rated for');
     await assertReadOnly(drive, host);
 
     // A crash and a clean restart: still read-only, still all there.

@@ -11,6 +11,7 @@ import { addFormat } from './commands/format.ts';
 import { addIdentify } from './commands/identify.ts';
 import { addKv } from './commands/kv.ts';
 import { addList } from './commands/list.ts';
+import { addEnduranceLog } from './commands/endurance-log.ts';
 import { addSmartLog } from './commands/smart-log.ts';
 import { addStart } from './commands/start.ts';
 import { addStats } from './commands/stats.ts';
@@ -37,6 +38,7 @@ export function createProgram(): Command {
   addList(program);
   addIdentify(program);
   addSmartLog(program);
+  addEnduranceLog(program);
   addStats(program);
   addKv(program);
   addAttend(program);

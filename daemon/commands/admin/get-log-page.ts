@@ -7,12 +7,13 @@ import {
   getLogPageBits,
   getLogPageHighBits,
   getLogPageIndexBits,
+  enduranceGroupLog,
   type LogPageName,
   logPageOf,
   logPages,
   smartLog,
 } from '../../../spec/log-pages.ts';
-import { encodeNamespaceList, NVM_CSI } from '../../../spec/identify.ts';
+import { encodeNamespaceList, ENDURANCE_GROUP_ID, NVM_CSI } from '../../../spec/identify.ts';
 import { KV_CACHE_CSI } from '../../../spec/kv-commands.ts';
 import { adminOpcodes, kvOpcodes, nvmOpcodes, type OpcodeRow } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
@@ -86,7 +87,11 @@ async function read(context: CommandContext, options: CommandOptions, modules: C
 function checkParameters({ entry }: CommandContext, name: LogPageName): void {
   const { cdw10, cdw11, cdw14, namespaceId } = entry;
   if (field(cdw10, getLogPageBits.lsp) !== 0) throw refuse('no log page of this drive has a specific parameter');
-  if (field(cdw11, getLogPageHighBits.lsi) !== 0) throw refuse('no log page of this drive has a specific identifier');
+  const identifier = field(cdw11, getLogPageHighBits.lsi);
+  if (name === 'enduranceGroup' && identifier !== ENDURANCE_GROUP_ID) {
+    throw refuse(`endurance group ${identifier}, allowed: ${ENDURANCE_GROUP_ID}`);
+  }
+  if (name !== 'enduranceGroup' && identifier !== 0) throw refuse(`${logPages[name].name} has no specific identifier`);
   if (field(cdw14, getLogPageIndexBits.uuidIndex) !== 0) throw refuse('UUID index: the drive has no UUID list');
   if (field(cdw14, getLogPageIndexBits.ot) !== 0) throw refuse('no log page of this drive takes an index as offset');
   const csi = field(cdw14, getLogPageIndexBits.csi);
@@ -124,6 +129,8 @@ function build(
         numErrLogEntries,
       });
     }
+    case 'enduranceGroup':
+      return enduranceGroupLog.encode(status.endurance());
     case 'firmwareSlot':
       return firmwareSlotLog.encode({ afi: ACTIVE_SLOT, frs1: identity.firmware });
     case 'changedNamespaces':

@@ -2,7 +2,9 @@ import { packBits } from '../../../spec/bits.ts';
 import { elementTypes } from '../../../spec/element-type.ts';
 import { NVME_VERSION } from '../../../spec/fabrics.ts';
 import {
+  controllerAttributeBits,
   controllerVendorArea,
+  ENDURANCE_GROUP_ID,
   identifyController,
   identifyNamespace,
   lbaFormatBits,
@@ -18,8 +20,6 @@ import { namespaces } from '../namespace-ids.ts';
 
 const CAPSULE_UNIT_BYTES = 16;
 const KEEP_ALIVE_UNITS = 1;
-const TRAFFIC_BASED_KEEP_ALIVE = 1 << 6;
-const HOST_ID_128 = 1;
 /** Effects log, extended data, supported log pages. */
 const LOG_PAGE_ATTRIBUTES = (1 << 1) | (1 << 2) | (1 << 5);
 /** A volatile write cache, and Flush takes NSID FFFFFFFFh. */
@@ -69,7 +69,7 @@ export function controllerData(controllerId: number, options: CommandOptions, mo
     rtd3r: START_US,
     rtd3e: SHUTDOWN_US,
     oaes: NAMESPACE_ATTRIBUTE_NOTICES,
-    ctratt: HOST_ID_128 | TRAFFIC_BASED_KEEP_ALIVE,
+    ctratt: packBits(controllerAttributeBits, { hostId128: 1, enduranceGroups: 1, trafficBasedKeepAlive: 1 }),
     cntrltype: 1,
     cmic: 1 << 1,
     nvmsr: STORAGE_DEVICE,
@@ -81,6 +81,7 @@ export function controllerData(controllerId: number, options: CommandOptions, mo
     wctemp: WARNING_TEMPERATURE,
     cctemp: CRITICAL_TEMPERATURE,
     kas: KEEP_ALIVE_UNITS,
+    endgidmax: ENDURANCE_GROUP_ID,
     tnvmcap: modules.blocks.lbaCount * limits.lbaSizeBytes + kvCapacityBytes,
     sqes: 0x66,
     cqes: 0x44,
@@ -141,6 +142,8 @@ export function blockNamespaceData(
     nmic: SHARED_NAMESPACE,
     dlfeat: 0b1001,
     nvmcap: lbaCount * limits.lbaSizeBytes,
+    nsattr: status.isReadOnly() ? 1 : 0,
+    endgid: ENDURANCE_GROUP_ID,
     npwg: lbasPerPage - 1,
     npwa: lbasPerPage - 1,
     nguid: namespaceUuid(identity.uuid, 1),

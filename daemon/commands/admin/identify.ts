@@ -1,8 +1,10 @@
 import {
   cnsValues,
   encodeCommandSets,
+  encodeEnduranceGroupList,
   encodeNamespaceDescriptors,
   encodeNamespaceList,
+  ENDURANCE_GROUP_ID,
   IDENTIFY_BYTES,
   identifyBits,
   identifyCommandSetBits,
@@ -51,7 +53,8 @@ function answer(context: CommandContext, options: CommandOptions, modules: Comma
   const cns = field(cdw10, identifyBits.cns);
   const csi = field(cdw11, identifyCommandSetBits.csi);
   if (field(cdw10, identifyBits.cntid) !== 0) throw refuse('CNTID is used by no CNS of this drive');
-  if (field(cdw11, identifyCommandSetBits.cnssid) !== 0) throw refuse('CNSSID is used by no CNS of this drive');
+  const cnssid = field(cdw11, identifyCommandSetBits.cnssid);
+  if (cnssid !== 0 && cns !== cnsValues.enduranceGroups.cns) throw refuse(`CNSSID ${cnssid} is not used by CNS ${cns}`);
   if (cdw14 !== 0) throw refuse('UUID index: the drive has no UUID list');
   switch (cns) {
     case cnsValues.namespace.cns:
@@ -79,7 +82,14 @@ function answer(context: CommandContext, options: CommandOptions, modules: Comma
       return encodeNamespaceList(idsAbove(namespaceId).filter((nsid) => csiOf(nsid) === csi));
     case cnsValues.independentNamespace.cns:
       commandSetOf(namespaceId);
-      return independentNamespace.encode({ nmic: 1, nstat: 1 });
+      return independentNamespace.encode({
+        nmic: 1,
+        nsattr: modules.status.isReadOnly() ? 1 : 0,
+        endgid: ENDURANCE_GROUP_ID,
+        nstat: 1,
+      });
+    case cnsValues.enduranceGroups.cns:
+      return encodeEnduranceGroupList(cnssid <= ENDURANCE_GROUP_ID ? [ENDURANCE_GROUP_ID] : []);
     case cnsValues.commandSets.cns:
       return encodeCommandSets(commandSetIds);
     default:

@@ -18,11 +18,14 @@ interface ListedNamespace {
   /** Logical block; a flash page for the KV-cache namespace. */
   readonly sectorSize: number;
   readonly firmware: string;
+  /** So many erase blocks are bad that the drive only reads. */
+  readonly isWriteProtected: boolean;
 }
 
 const epilogue = `
 Drives that do not answer are named on standard error; the exit status is then 1.
-The columns are those of nvme list. Node is where the drive listens; Format of the KV-cache namespace is its page.
+The columns are those of nvme list; behind its Format stands read-only where a drive is worn out.
+Node is where the drive listens; Format of the KV-cache namespace is its page.
 
 Examples:
   $ attndrive list
@@ -55,12 +58,15 @@ async function runList(options: ListOptions): Promise<void> {
       entry.modelNumber,
       String(entry.namespaceId),
       usageText(entry.usedBytes, entry.sizeBytes),
-      entry.namespaceId === KV_CACHE_NSID
-        ? `${entry.sectorSize / 1024} KiB pages`
-        : `${entry.sectorSize / 1024} KiB +  0 B`,
+      formatText(entry),
       entry.firmware,
     ]),
   );
+}
+
+function formatText({ namespaceId, sectorSize, isWriteProtected }: ListedNamespace): string {
+  const size = `${sectorSize / 1024} KiB ${namespaceId === KV_CACHE_NSID ? 'pages' : '+  0 B'}`;
+  return isWriteProtected ? `${size}, read-only` : size;
 }
 
 /** Of the drive asked for, or of every drive of this user that answers; the others are named on standard error. */
@@ -87,7 +93,7 @@ async function listedNamespaces(options: ListOptions): Promise<ListedNamespace[]
 async function namespacesOf(drive: string): Promise<ListedNamespace[]> {
   return withDrive({ drive }, async (client) => {
     const { identity, controller } = client;
-    const common = {
+    const ofDrive = {
       devicePath: client.address,
       serialNumber: identity.sn,
       modelNumber: identity.mn,
@@ -95,6 +101,8 @@ async function namespacesOf(drive: string): Promise<ListedNamespace[]> {
     };
     const listed: ListedNamespace[] = [];
     for (const namespaceId of await controller.activeNamespaces()) {
+      const { nsattr } = await controller.identifyIndependentNamespace(namespaceId);
+      const common = { ...ofDrive, isWriteProtected: (nsattr & 1) !== 0 };
       if (namespaceId === KV_CACHE_NSID) {
         const { pageSizeBytes, pageCount, freePageCount, capacityBytes } =
           await controller.identifyKvNamespace(namespaceId);
@@ -122,6 +130,7 @@ function jsonEntry(entry: ListedNamespace): Record<string, unknown> {
     MaximumLBA: entry.sizeBytes / entry.sectorSize,
     PhysicalSize: entry.sizeBytes,
     SectorSize: entry.sectorSize,
+    WriteProtected: entry.isWriteProtected,
   };
 }
 

@@ -47,7 +47,7 @@ export class LmdbStore implements MetaStore {
   static #open(folder: string, format: ValueFormat): LmdbStore {
     const path = dataPath(folder);
     try {
-      // Without overlapping syncs a transaction that can be seen is a transaction that is on disk.
+      // Without overlapping syncs a transaction that is done, or can be seen, is on disk.
       const database = open<Buffer, (number | string)[]>({
         path: folder,
         noSubdir: false,
@@ -97,7 +97,6 @@ export class LmdbStore implements MetaStore {
           write.catch(() => undefined);
         }
       });
-      await this.#database.flushed;
     } catch (error) {
       const cause = await causeOf(error);
       const hint = (cause as { code?: unknown }).code === EIO ? '; is the disk full?' : '';

@@ -83,6 +83,17 @@ export class SequenceModel {
     return { tokens, lengthMin: durableLength };
   }
 
+  copy(): SequenceModel {
+    const copied = new SequenceModel();
+    for (const sequence of this.sequences) {
+      const layers = sequence.layers.map((generations) =>
+        generations.map((generation) => ({ ...generation, tokens: [...generation.tokens] })),
+      );
+      copied.sequences.push({ ...sequence, layers });
+    }
+    return copied;
+  }
+
   /** A model of what was found, all of it durable. */
   static found(sequences: { id: bigint; shape: SequenceShape; tokens: number[][] }[]): SequenceModel {
     const model = new SequenceModel();

@@ -30,6 +30,12 @@ export class DaemonProcess {
 
   /** Starts the daemon and waits until it says where it listens. */
   async start(more: readonly string[] = []): Promise<void> {
+    this.launch(more);
+    await this.ready();
+  }
+
+  /** Starts the daemon, and no more. */
+  launch(more: readonly string[] = []): void {
     const listen = ['--tcp', 'off', '--http', 'off', '--runtime-dir', this.runtimeFolder];
     const child = startAttndrive(['start', this.folder, ...listen, '--log-level', 'warn', ...more]);
     this.#child = child;
@@ -37,6 +43,11 @@ export class DaemonProcess {
     child.stderr.on('data', (chunk: Buffer) => {
       this.said += chunk.toString();
     });
+  }
+
+  async ready(): Promise<void> {
+    const child = this.#child;
+    assert.ok(child !== undefined, 'a daemon was launched');
     const deadlineMs = performance.now() + READY_TIMEOUT_MS;
     while (!this.#isReady()) {
       assert.ok(child.exitCode === null && child.signalCode === null, `the daemon ended: ${this.said}`);
@@ -64,6 +75,11 @@ export class DaemonProcess {
     }
     this.#child = undefined;
     return child.exitCode;
+  }
+
+  /** Without waiting for the end, which somebody else does. */
+  kill(): void {
+    this.#child?.kill('SIGKILL');
   }
 
   /** Kills the daemon if it runs, and removes everything. */

@@ -107,4 +107,6 @@ export interface KernelResources {
   readonly memory: WebAssembly.Memory;
   /** Media cells file to map read-only, for native kernels: an open descriptor and the bytes from its start. */
   readonly media?: { readonly fileDescriptor: number; readonly sizeBytes: number };
+  /** Instruction set of native kernels, if not the one that ATTNDRIVE_ISA names or the best there is. */
+  readonly isa?: string;
 }

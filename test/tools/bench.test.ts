@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { f16ToF32 } from '../../client/index.ts';
 import { createArena } from '../../daemon/base/arena.ts';
+import { nativeUnavailable } from '../../daemon/kernels/native/native-kernels.ts';
 import { ClientAttention } from '../../tools/bench/client-attention.ts';
 import { ComputePool } from '../../tools/bench/compute-pool.ts';
 import { randomHalves } from '../../tools/bench/drive-layers.ts';
@@ -112,7 +113,11 @@ test('the benchmarks run, quickly, and print a JSON object a line', () => {
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line) as Line);
-  assert.deepEqual([...new Set(lines.map(({ bench }) => bench))], ['attend', 'readback', 'verify', 'device']);
+  const native = nativeUnavailable() === undefined ? ['kernel'] : [];
+  assert.deepEqual(
+    [...new Set(lines.map(({ bench }) => bench))],
+    [...native, 'attend', 'readback', 'verify', 'device'],
+  );
   for (const line of lines) {
     assert.deepEqual(Object.keys(line), [
       'bench',

@@ -5,11 +5,12 @@ import { integerWithin } from '../cli/quantity.ts';
 import { attendBench } from './attend.ts';
 import type { Bench } from './bench.ts';
 import { deviceBench } from './device.ts';
+import { kernelBench } from './kernel.ts';
 import { readbackBench } from './readback.ts';
 import { jsonOutput, tableOutput } from './report.ts';
 import { verifyBench } from './verify.ts';
 
-const benches: readonly Bench[] = [attendBench, readbackBench, verifyBench, deviceBench];
+const benches: readonly Bench[] = [kernelBench, attendBench, readbackBench, verifyBench, deviceBench];
 
 interface CommandOptions {
   json?: boolean;

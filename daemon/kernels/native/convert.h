@@ -170,8 +170,8 @@ uint64_t readSum(const uint8_t* bytes, uint64_t sizeBytes) {
   vq sums[kWays] = {};
   uint64_t at = 0;
   for (; at + kStep <= sizeBytes; at += kStep) {
-    __builtin_prefetch(bytes + at + 4096, 0, 2);
     UNROLL for (int i = 0; i < kWays; i++) {
+      if (i * sizeof(vq) % 64 == 0) __builtin_prefetch(bytes + at + i * sizeof(vq) + 8192, 0, 2);
       vq v;
       memcpy(&v, bytes + at + i * sizeof v, sizeof v);
       sums[i] += v;

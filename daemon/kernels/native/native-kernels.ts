@@ -30,6 +30,7 @@ export interface NativeKernels extends Kernels {
 
 /** Instruction sets that the addon can be held to (ATTNDRIVE_ISA), best last. */
 export const nativeIsas = ['portable', 'avx2', 'avx512'] as const;
+export type NativeIsa = (typeof nativeIsas)[number];
 
 const SCALAR_CRC_BYTES_MAX = 64;
 
@@ -50,8 +51,23 @@ export function nativeUnavailable(): string | undefined {
   return loaded instanceof Error ? (loaded.message.split('\n')[0] ?? 'not built') : undefined;
 }
 
+/** Instruction sets of this machine that the addon has kernels for, best last. */
+export function supportedIsas(): NativeIsa[] {
+  loaded ??= loadAddon();
+  const module = loaded;
+  if (module instanceof Error) return [];
+  return nativeIsas.filter((isa) => {
+    try {
+      return module.create(new Uint8Array(8), -1, 0, isa).isa === isa;
+    } catch {
+      return false;
+    }
+  });
+}
+
 /** Kernels of the C++ addon. DriveError invalidField if it isn't built, or the media file can't be mapped. */
-export function createNativeKernels({ memory, media }: KernelResources): NativeKernels {
+export function createNativeKernels(resources: KernelResources): NativeKernels {
+  const { memory, media } = resources;
   loaded ??= loadAddon();
   if (loaded instanceof Error) {
     throw new DriveError(
@@ -59,7 +75,7 @@ export function createNativeKernels({ memory, media }: KernelResources): NativeK
       `kernels 'native' are not built (${nativeUnavailable()}); allowed: auto, wasm`,
     );
   }
-  const isa = process.env['ATTNDRIVE_ISA'] ?? '';
+  const isa = resources.isa ?? process.env['ATTNDRIVE_ISA'] ?? '';
   const addon = createAddon(loaded, new Uint8Array(memory.buffer), media, isa);
   return {
     name: 'native',

@@ -1,0 +1,63 @@
+/** Attention jobs over frames, for kernels measured by themselves. */
+import type { Arena } from '../../daemon/base/arena.ts';
+import { attendJob, boundsStruct, frameStruct, partialSizeBytes } from '../../daemon/kernels/contract.ts';
+
+export interface Frame {
+  readonly kOffset: number;
+  readonly vOffset: number;
+  /** frameArenas, of both. */
+  readonly arena: number;
+  readonly tokenCount: number;
+}
+
+export interface JobShape {
+  readonly queryCount: number;
+  readonly headDim: number;
+  /** Code, of K and V. */
+  readonly elementType: number;
+  readonly groupsPerJob: number;
+}
+
+const F32_BYTES = 4;
+
+/** Jobs over one KV head's frames: every query row sees every token. Returns their offsets. */
+export function writeJobs(arena: Arena, frames: readonly Frame[], shape: JobShape): number[] {
+  const { queryCount, headDim, elementType, groupsPerJob } = shape;
+  const tokenCount = frames.reduce((sum, frame) => sum + frame.tokenCount, 0);
+  const queries = arena.allocate(queryCount * headDim * F32_BYTES);
+  const rows = new Float32Array(arena.buffer, queries, queryCount * headDim);
+  for (let i = 0; i < rows.length; i++) rows[i] = Math.cos(i * 7.77);
+  const bounds = arena.allocate(queryCount * boundsStruct.sizeBytes);
+  for (let row = 0; row < queryCount; row++) {
+    boundsStruct.encode({ start: 0, end: tokenCount }, arena.bytes, bounds + row * boundsStruct.sizeBytes);
+  }
+  const jobs: number[] = [];
+  let firstToken = 0;
+  for (let first = 0; first < frames.length; first += groupsPerJob) {
+    const taken = frames.slice(first, first + groupsPerJob);
+    const list = arena.allocate(taken.length * frameStruct.sizeBytes);
+    taken.forEach(({ kOffset, vOffset, arena: arenaCode, tokenCount: tokens }, i) => {
+      const frame = { kOffset, vOffset, firstToken, tokenCount: tokens, kArena: arenaCode, vArena: arenaCode };
+      frameStruct.encode(frame, arena.bytes, list + i * frameStruct.sizeBytes);
+      firstToken += tokens;
+    });
+    const job = arena.allocate(attendJob.sizeBytes);
+    const dims = { headDimK: headDim, headDimV: headDim, elementTypeK: elementType, elementTypeV: elementType };
+    attendJob.encode(
+      {
+        ...dims,
+        queryCount,
+        frameCount: taken.length,
+        frames: list,
+        queries,
+        bounds,
+        scale: 1 / Math.sqrt(headDim),
+        partials: arena.allocate(queryCount * partialSizeBytes(headDim)),
+      },
+      arena.bytes,
+      job,
+    );
+    jobs.push(job);
+  }
+  return jobs;
+}

@@ -33,6 +33,11 @@ export class FolderLock {
     throw new DriveError('folderInUse', `${folder}: another process is taking it`);
   }
 
+  /** Whether a live process has the folder. Changes nothing. */
+  static assertFree(folder: string): void {
+    isStale(`${folder}/lock`, folder);
+  }
+
   release(): void {
     ignoring('ENOENT', () => unlinkSync(this.#path));
   }

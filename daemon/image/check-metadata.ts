@@ -1,22 +1,24 @@
+import { silentLogger } from '../base/logger.ts';
+import { BlockRecords } from '../ftl/block-records.ts';
 import type { StateRecord } from '../ftl/checkpoint.ts';
 import { SEGMENT_ENTRIES } from '../ftl/segmented-map.ts';
 import type { MetaReader } from '../meta/contract.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
+import { NandArray } from '../nand/array.ts';
+import { noFailures } from '../nand/failures.ts';
 import type { Geometry } from '../nand/geometry.ts';
 import { blocks, type Loss, type Report, unknown } from './finding.ts';
+import type { DriveImage } from './image.ts';
 import { checkKvState, recordsOf } from './stored-sequences.ts';
 
 /** Namespaces are small numbers; one that is not in the list may be of a later program. */
 const NAMESPACE_MAX = 255;
 
 /** The metadata records of the FTL and of the KV room as a whole: there, of the right form, and possible. */
-export function checkMetadata(
-  meta: MetaReader,
-  geometry: Geometry,
-  lbaCount: number,
-  lpnCount: number,
-  report: Report,
-): void {
+export function checkMetadata(image: DriveImage, report: Report): void {
+  const { geometry, lbaCount, kvMap } = image;
+  const { meta } = image.stores;
+  const lpnCount = kvMap.entries.length;
   checkState(meta, geometry, report);
   const lostLbas = (first: number, count: number): Loss[] => [blocks(first, count)];
   checkMap(meta, metaNamespaces.blockMap, lbaCount, (text, first, count) =>
@@ -28,6 +30,7 @@ export function checkMetadata(
   );
   checkStagedList(meta, lbaCount, report);
   checkKvState(meta, report);
+  checkFlashBlocks(image, report);
   const known = new Set<number>(Object.values(metaNamespaces));
   for (let namespace = 0; namespace <= NAMESPACE_MAX; namespace++) {
     if (known.has(namespace)) continue;
@@ -87,6 +90,20 @@ function checkMap(
     if (value instanceof Uint8Array && value.length === 4 * count) continue;
     const found = value instanceof Uint8Array ? `${value.length} bytes` : typeof value;
     wrong(`segment ${segment} is ${found}, must be ${4 * count} bytes`, first, count);
+  }
+}
+
+/** The table of bad blocks. */
+function checkFlashBlocks({ geometry, stores }: DriveImage, report: Report): void {
+  const { spareBlocksPerUnit } = stores.chip;
+  const records = new BlockRecords(
+    new NandArray(geometry, stores.media, { spareBlocksPerUnit, failures: noFailures }),
+    silentLogger,
+  );
+  try {
+    records.restore(records.read(stores.meta));
+  } catch (error) {
+    report({ kind: 'metadata', text: (error as Error).message, lost: [] });
   }
 }
 

@@ -12,6 +12,8 @@ import { InlineSummer, type PageSummer } from './page-summer.ts';
 import { readSequences } from './stored-sequences.ts';
 
 export interface CheckOptions {
+  /** What was found while the stores were opened. */
+  readonly found?: readonly Finding[];
   /** Told of each finding as it is made. */
   readonly onFinding?: (finding: Finding) => void;
   /** Bytes of cells looked at, and to be looked at in all. */
@@ -62,10 +64,10 @@ async function checkLoaded(image: DriveImage, modules: ImageModules, options: Ch
     lost.add(finding.lost);
     options.onFinding?.(finding);
   };
+  for (const finding of options.found ?? []) report(finding);
   const { stores } = image;
-  const { geometry, lbaCount, kvMap } = image;
-  checkMetadata(stores.meta, geometry, lbaCount, kvMap.entries.length, report);
-  for (const _ of readSequences(stores.meta, geometry.pageSizeBytes, report));
+  checkMetadata(image, report);
+  for (const _ of readSequences(stores.meta, image.geometry.pageSizeBytes, report));
   checkStagingLog(image, report);
   const faults = new Map<number, Pick<PageFault, 'text'> & { readonly kind: FindingKind }>();
   const holders = countHolders(image, report);

@@ -36,6 +36,31 @@ const even = (value: number): number => value + (value & 1);
  * DriveError mediaFormat names the page and what is wrong with it.
  */
 export function checkLmdbFile(path: string): void {
+  walkLmdbFile(path, {
+    damaged: (error) => {
+      throw error;
+    },
+  });
+}
+
+export interface LmdbListener {
+  /** Each record of the main tree, in key order. */
+  readonly record?: (key: Buffer, value: Buffer) => void;
+  /** What is wrong. If it returns, the walk goes on where it can. */
+  readonly damaged: (error: DriveError) => void;
+}
+
+/** Walks both trees of a data file without LMDB. Throws only what `listener` throws. */
+export function walkLmdbFile(path: string, listener: LmdbListener): void {
+  try {
+    openAndWalk(path, listener);
+  } catch (error) {
+    if (!(error instanceof DriveError)) throw error;
+    listener.damaged(error);
+  }
+}
+
+function openAndWalk(path: string, listener: LmdbListener): void {
   let descriptor: number;
   try {
     descriptor = openSync(path, 'r');
@@ -45,7 +70,7 @@ export function checkLmdbFile(path: string): void {
     throw new DriveError('mediaFormat', `${path} ${why}`, { cause: error });
   }
   try {
-    new LmdbFile(descriptor, path).check();
+    new LmdbFile(descriptor, path, listener).check();
   } finally {
     closeSync(descriptor);
   }
@@ -68,7 +93,7 @@ interface Tree {
   readonly compare: (a: Buffer, b: Buffer) => number;
   readonly isKey: (key: Buffer) => boolean;
   /** Called for each record if the data is of interest. */
-  readonly visit?: (data: Buffer, page: number) => void;
+  readonly visit?: ((key: Buffer, data: Buffer, page: number) => void) | undefined;
   /** Of the leaf visited last. */
   lastKey: Buffer | undefined;
 }
@@ -86,14 +111,16 @@ interface Node {
 class LmdbFile {
   readonly #descriptor: number;
   readonly #path: string;
+  readonly #listener: LmdbListener;
   readonly #meta: Meta;
   readonly #sizeBytes: number;
   /** A bit per page. */
   readonly #used: Uint8Array;
   readonly #freeRuns: { readonly first: number; readonly count: number }[] = [];
 
-  constructor(descriptor: number, path: string) {
+  constructor(descriptor: number, path: string, listener: LmdbListener) {
     this.#descriptor = descriptor;
+    this.#listener = listener;
     this.#path = path;
     this.#sizeBytes = fstatSync(descriptor).size;
     this.#meta = this.#chooseMeta();
@@ -110,6 +137,7 @@ class LmdbFile {
       found: noCounts(),
       compare: (a, b) => a.compare(b),
       isKey: (key) => key.length > 0,
+      visit: this.#listener.record,
       lastKey: undefined,
     };
     const free: Tree = {
@@ -120,14 +148,24 @@ class LmdbFile {
       found: noCounts(),
       compare: (a, b) => Number(a.readBigUInt64LE() - b.readBigUInt64LE()),
       isKey: (key) => key.length === 8,
-      visit: (data, page) => this.#readFreeRuns(data, page),
+      visit: (_key, data, page) => this.#readFreeRuns(data, page),
       lastKey: undefined,
     };
-    for (const tree of [main, free]) this.#walk(tree);
+    for (const tree of [main, free]) this.#attempt(() => this.#walk(tree));
     for (const { first, count } of this.#freeRuns) {
       for (let page = first; page < first + count; page++) {
-        if (this.#isUsed(page)) throw this.#damaged(`page ${page} is in use and counted as free`);
+        if (this.#isUsed(page)) this.#listener.damaged(this.#damaged(`page ${page} is in use and counted as free`));
       }
+    }
+  }
+
+  /** Damage in one part hides no other part. */
+  #attempt(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      this.#listener.damaged(error);
     }
   }
 
@@ -204,11 +242,10 @@ class LmdbFile {
       const node = this.#readNode(bytes, page, bytes.readUInt16LE(HEADER_BYTES + 2 * i), isLeaf, upper);
       const inlineBytes = isLeaf ? (node.isBig ? lmdbOverflow.sizeBytes : node.dataBytes) : 0;
       nodeBytes += even(NODE_BYTES + node.key.length + inlineBytes);
-      if (isLeaf) this.#visitLeaf(tree, bytes, page, node, i === 0 ? lowKey : undefined);
-      else if (i === 0) this.#walkPage(tree, node.child, level + 1, lowKey);
+      if (isLeaf) this.#attempt(() => this.#visitLeaf(tree, bytes, page, node, i === 0 ? lowKey : undefined));
       else {
-        this.#checkAscends(tree, page, node.key);
-        this.#walkPage(tree, node.child, level + 1, node.key);
+        if (i > 0) this.#checkAscends(tree, page, node.key);
+        this.#attempt(() => this.#walkPage(tree, node.child, level + 1, i === 0 ? lowKey : node.key));
       }
     }
     // Nodes lie without gaps, so none of them share bytes.
@@ -241,7 +278,7 @@ class LmdbFile {
     tree.lastKey = key;
     tree.found.entries++;
     if (!isBig) {
-      tree.visit?.(bytes.subarray(dataAt, dataAt + dataBytes), page);
+      tree.visit?.(key, bytes.subarray(dataAt, dataAt + dataBytes), page);
       return;
     }
     const reference = lmdbOverflow.decode(bytes, dataAt);
@@ -253,7 +290,7 @@ class LmdbFile {
     const { lower, upper } = this.#checkHeader(first, reference.page, lmdbPageFlags.overflow);
     if (lower + upper * 2 ** 16 !== pageCount) throw this.#damaged(`page ${reference.page}: its number of pages`);
     tree.found.overflowPages += pageCount;
-    tree.visit?.(first.subarray(HEADER_BYTES, HEADER_BYTES + dataBytes), reference.page);
+    tree.visit?.(key, first.subarray(HEADER_BYTES, HEADER_BYTES + dataBytes), reference.page);
   }
 
   #checkAscends(tree: Tree, page: number, key: Buffer): void {

@@ -1,19 +1,14 @@
 import { existsSync, statSync } from 'node:fs';
 import { open, type RootDatabase } from 'lmdb';
-import { Packr } from 'msgpackr';
-import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
 import type { MetaChange, MetaKey, MetaRecord, MetaStore } from './contract.ts';
 import { checkLmdbFile } from './lmdb-check.ts';
+import { unreadable, ValueCodec, type ValueFormat } from './value-format.ts';
 
 /** Address space set aside for the store, not disk; it grows beyond it if it must. */
 const MAP_BYTES = 16 * 2 ** 30;
 /** What LMDB makes of a write that came out short. */
 const EIO = 5;
-const SUM_BYTES = 4;
-
-/** Whether values begin with a checksum: they don't in drives of format versions 1 and 2. */
-export type ValueFormat = 'summed' | 'plain';
 
 type Database = RootDatabase<Buffer, (number | string)[]>;
 
@@ -21,13 +16,12 @@ type Database = RootDatabase<Buffer, (number | string)[]>;
 export class LmdbStore implements MetaStore {
   readonly #path: string;
   readonly #database: Database;
-  readonly #format: ValueFormat;
-  readonly #packr = new Packr({ useRecords: false });
+  readonly #codec: ValueCodec;
 
   private constructor(path: string, database: Database, format: ValueFormat) {
     this.#path = path;
     this.#database = database;
-    this.#format = format;
+    this.#codec = new ValueCodec(path, format);
   }
 
   /** A new store in an empty folder. What is committed is on disk; that it is there at all, once the folder is synced. */
@@ -71,13 +65,13 @@ export class LmdbStore implements MetaStore {
     } catch (error) {
       throw unreadable(this.#path, error);
     }
-    return bytes === undefined ? undefined : this.#decode(path, bytes);
+    return bytes === undefined ? undefined : this.#codec.decode(path, bytes);
   }
 
   *range(namespace: number): Iterable<MetaRecord> {
     try {
       for (const { key, value } of this.#database.getRange({ start: [namespace], end: [namespace + 1] })) {
-        yield { key: key.slice(1), value: this.#decode(key, value) };
+        yield { key: key.slice(1), value: this.#codec.decode(key, value) };
       }
     } catch (error) {
       throw error instanceof DriveError ? error : unreadable(this.#path, error);
@@ -91,7 +85,7 @@ export class LmdbStore implements MetaStore {
           const key = [change.namespace, ...change.key];
           const write =
             change.kind === 'put'
-              ? this.#database.put(key, this.#encode(key, change.value))
+              ? this.#database.put(key, this.#codec.encode(key, change.value))
               : this.#database.remove(key);
           // It fails if the transaction does, and that is told below.
           write.catch(() => undefined);
@@ -107,39 +101,12 @@ export class LmdbStore implements MetaStore {
   async close(): Promise<void> {
     await this.#database.close();
   }
-
-  #encode(key: MetaKey, value: unknown): Buffer {
-    const packed = this.#packr.pack(value);
-    if (this.#format === 'plain') return packed;
-    const bytes = Buffer.allocUnsafe(SUM_BYTES + packed.length);
-    bytes.writeUInt32LE(sumOf(key, packed));
-    bytes.set(packed, SUM_BYTES);
-    return bytes;
-  }
-
-  #decode(key: MetaKey, bytes: Buffer): unknown {
-    const packed = this.#format === 'plain' ? bytes : bytes.subarray(SUM_BYTES);
-    if (this.#format === 'summed' && (bytes.length < SUM_BYTES || bytes.readUInt32LE() !== sumOf(key, packed))) {
-      throw new DriveError('mediaFormat', `${this.#path} is damaged: record ${key.join('/')} fails its checksum`);
-    }
-    try {
-      return this.#packr.unpack(packed);
-    } catch (error) {
-      throw unreadable(this.#path, error);
-    }
-  }
 }
 
 const dataPath = (folder: string): string => `${folder}/data.mdb`;
-
-/** Of the key too: a value belongs to one key only. */
-const sumOf = (key: MetaKey, packed: Uint8Array): number => crc32c(packed, crc32c(Buffer.from(JSON.stringify(key))));
 
 /** lmdb-js puts the reason of a failed commit into a promise of its own, which is rejected later. */
 async function causeOf(error: unknown): Promise<Error> {
   const { commitError } = error as { commitError?: Promise<never> };
   return commitError === undefined ? (error as Error) : commitError.catch((cause: unknown) => cause as Error);
 }
-
-const unreadable = (path: string, error: unknown): DriveError =>
-  new DriveError('mediaFormat', `metadata in ${path}: ${(error as Error).message}`, { cause: error });

@@ -17,7 +17,7 @@ import type { Media, MediaFiles } from './media.ts';
 
 const CHECKED_BYTES = mediaFileHeader.sizeBytes - 4;
 
-const fileName = (folder: string, kind: MediaFileKind): string => `${folder}/media/${kind}.bin`;
+export const mediaFileName = (folder: string, kind: MediaFileKind): string => `${folder}/media/${kind}.bin`;
 
 /** Makes the three media files, sparse; they are on disk when it resolves. They must not exist. */
 export async function createMediaFiles(
@@ -29,7 +29,7 @@ export async function createMediaFiles(
   fileSystem.makeFolder(`${folder}/media`);
   const sizes = mediaSizes(geometry);
   for (const kind of Object.keys(mediaFileKinds) as MediaFileKind[]) {
-    const descriptor = fileSystem.open(fileName(folder, kind), 'new');
+    const descriptor = fileSystem.open(mediaFileName(folder, kind), 'new');
     try {
       writeWhole(fileSystem, descriptor, encodeHeader(kind, uuid, sizes[kind]), 0);
       fileSystem.resize(descriptor, sizes[kind]);
@@ -80,7 +80,7 @@ export class MediaFile implements Media {
     const descriptors: Partial<Record<MediaFileKind, number>> = {};
     try {
       for (const kind of Object.keys(mediaFileKinds) as MediaFileKind[]) {
-        descriptors[kind] = openChecked(fileSystem, fileName(folder, kind), kind, { geometry, uuid });
+        descriptors[kind] = openChecked(fileSystem, mediaFileName(folder, kind), kind, { geometry, uuid });
       }
     } catch (error) {
       for (const descriptor of Object.values(descriptors)) fileSystem.close(descriptor);
@@ -193,25 +193,31 @@ function openChecked(
   } catch (error) {
     throw wrong(`cannot be opened (${(error as NodeJS.ErrnoException).code}); it is part of the drive`);
   }
-  try {
-    const header = new Uint8Array(mediaFileHeader.sizeBytes);
-    const isWhole = readSync(descriptor, header, 0, header.length, 0) === header.length;
-    const fields = mediaFileHeader.decode(header);
-    if (!isWhole || fields.magic !== DRIVE_MAGIC) throw wrong(`does not begin with ${DRIVE_MAGIC}: no media file`);
-    if (!MEDIA_FORMAT_VERSIONS_READ.includes(fields.version)) {
-      throw wrong(`format version ${fields.version}; this program reads ${MEDIA_FORMAT_VERSIONS_READ.join(', ')}`);
-    }
-    if (fields.crc32c !== crc32c(header.subarray(0, CHECKED_BYTES))) throw wrong('header checksum is wrong');
-    if (fields.kind !== mediaFileKinds[kind]) throw wrong(`is a media file of kind ${fields.kind}, not ${kind}`);
-    if (Buffer.compare(fields.uuid, uuid) !== 0) {
-      throw wrong(`belongs to drive ${Buffer.from(fields.uuid).toString('hex')}, not to this one`);
-    }
-    const sizeBytes = mediaSizes(geometry)[kind];
-    const foundBytes = fstatSync(descriptor).size;
-    if (foundBytes !== sizeBytes) throw wrong(`${foundBytes} bytes long; must be ${sizeBytes}`);
-  } catch (error) {
-    fileSystem.close(descriptor);
-    throw error;
+  const problem = mediaFileProblem(descriptor, kind, { geometry, uuid });
+  if (problem === undefined) return descriptor;
+  fileSystem.close(descriptor);
+  throw wrong(problem);
+}
+
+/** What is wrong with an open media file's header or size; undefined: nothing. */
+export function mediaFileProblem(
+  descriptor: number,
+  kind: MediaFileKind,
+  { geometry, uuid }: { geometry: Geometry; uuid: Uint8Array },
+): string | undefined {
+  const header = new Uint8Array(mediaFileHeader.sizeBytes);
+  const isWhole = readSync(descriptor, header, 0, header.length, 0) === header.length;
+  const fields = mediaFileHeader.decode(header);
+  if (!isWhole || fields.magic !== DRIVE_MAGIC) return `does not begin with ${DRIVE_MAGIC}: no media file`;
+  if (!MEDIA_FORMAT_VERSIONS_READ.includes(fields.version)) {
+    return `format version ${fields.version}; this program reads ${MEDIA_FORMAT_VERSIONS_READ.join(', ')}`;
   }
-  return descriptor;
+  if (fields.crc32c !== crc32c(header.subarray(0, CHECKED_BYTES))) return 'header checksum is wrong';
+  if (fields.kind !== mediaFileKinds[kind]) return `is a media file of kind ${fields.kind}, not ${kind}`;
+  if (Buffer.compare(fields.uuid, uuid) !== 0) {
+    return `belongs to drive ${Buffer.from(fields.uuid).toString('hex')}, not to this one`;
+  }
+  const sizeBytes = mediaSizes(geometry)[kind];
+  const foundBytes = fstatSync(descriptor).size;
+  return foundBytes === sizeBytes ? undefined : `${foundBytes} bytes long; must be ${sizeBytes}`;
 }

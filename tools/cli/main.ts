@@ -5,6 +5,7 @@ import { errorTable } from '../../spec/errors.ts';
 import { CliError } from './cli-error.ts';
 import { addAttend } from './commands/attend.ts';
 import { addBench } from './commands/bench.ts';
+import { addCheck } from './commands/check.ts';
 import { addDecode } from './commands/decode.ts';
 import { addDemo } from './commands/demo.ts';
 import { addFormat } from './commands/format.ts';
@@ -42,6 +43,7 @@ export function createProgram(): Command {
   addStats(program);
   addKv(program);
   addAttend(program);
+  addCheck(program);
   addBench(program);
   return program;
 }

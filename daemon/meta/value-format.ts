@@ -1,0 +1,49 @@
+import { Packr } from 'msgpackr';
+import { crc32c } from '../base/crc32c.ts';
+import { DriveError } from '../base/errors.ts';
+import type { MetaKey } from './contract.ts';
+
+/** Whether values begin with a checksum: they don't in drives of format versions 1 and 2. */
+export type ValueFormat = 'summed' | 'plain';
+
+const SUM_BYTES = 4;
+
+/** Values as they stand in a store's file. `path` names that file in errors; keys begin with the namespace. */
+export class ValueCodec {
+  readonly #path: string;
+  readonly #format: ValueFormat;
+  readonly #packr = new Packr({ useRecords: false });
+
+  constructor(path: string, format: ValueFormat) {
+    this.#path = path;
+    this.#format = format;
+  }
+
+  encode(key: MetaKey, value: unknown): Buffer {
+    const packed = this.#packr.pack(value);
+    if (this.#format === 'plain') return packed;
+    const bytes = Buffer.allocUnsafe(SUM_BYTES + packed.length);
+    bytes.writeUInt32LE(sumOf(key, packed));
+    bytes.set(packed, SUM_BYTES);
+    return bytes;
+  }
+
+  /** DriveError mediaFormat if it is damaged. */
+  decode(key: MetaKey, bytes: Buffer): unknown {
+    const packed = this.#format === 'plain' ? bytes : bytes.subarray(SUM_BYTES);
+    if (this.#format === 'summed' && (bytes.length < SUM_BYTES || bytes.readUInt32LE() !== sumOf(key, packed))) {
+      throw new DriveError('mediaFormat', `${this.#path} is damaged: record ${key.join('/')} fails its checksum`);
+    }
+    try {
+      return this.#packr.unpack(packed);
+    } catch (error) {
+      throw unreadable(this.#path, error);
+    }
+  }
+}
+
+/** Of the key too: a value belongs to one key only. */
+const sumOf = (key: MetaKey, packed: Uint8Array): number => crc32c(packed, crc32c(Buffer.from(JSON.stringify(key))));
+
+export const unreadable = (path: string, error: unknown): DriveError =>
+  new DriveError('mediaFormat', `metadata in ${path}: ${(error as Error).message}`, { cause: error });

@@ -42,6 +42,7 @@ import { type ConnectionEnd, Queue } from './queue.ts';
 import { QueueGroup } from './queue-group.ts';
 
 export interface AssociationOptions {
+  /** 0: of a discovery controller, which has none. */
   readonly ioQueueCount: number;
   readonly queueDepth: number;
   readonly keepAliveMs: number;
@@ -94,7 +95,7 @@ export class Association {
       await association.#openAdminQueue();
       await association.#enable();
       association.identity = await association.#identify();
-      await association.#openIoQueues();
+      if (options.ioQueueCount > 0) await association.#openIoQueues();
       association.#startKeepAlive();
       return association;
     } catch (error) {
@@ -110,6 +111,11 @@ export class Association {
 
   get end(): ConnectionEnd | undefined {
     return this.#end;
+  }
+
+  /** Address of this end of the admin connection; undefined on a Unix socket. */
+  get localHost(): string | undefined {
+    return this.#queues[0]?.localHost;
   }
 
   /** Bytes over all sockets so far, both ways. */
@@ -240,8 +246,11 @@ export class Association {
   /** The enable sequence of the standard: CAP, then CC.EN = 1, then wait for CSTS.RDY. */
   async #enable(): Promise<void> {
     const cap = unpackBits64(capBits, await this.getProperty('cap'));
-    if (cap.cssIocs === 0) throw new DriveProtocolError('the controller has no command sets by CSI (CAP.CSS bit 6)');
-    const css = commandSetSelections.allSupported;
+    const isIo = this.#options.ioQueueCount > 0;
+    if (isIo && cap.cssIocs === 0) {
+      throw new DriveProtocolError('the controller has no command sets by CSI (CAP.CSS bit 6)');
+    }
+    const css = isIo ? commandSetSelections.allSupported : commandSetSelections.nvm;
     await this.setProperty('cc', BigInt(packBits(ccBits, { en: 1, css, iosqes: 6, iocqes: 4 })));
     const deadline = performance.now() + Math.max(cap.to, 1) * CAP_TO_UNIT_MS;
     for (;;) {

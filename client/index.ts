@@ -18,6 +18,13 @@ export {
   fromF32,
   toF32,
 } from './convert.ts';
+export {
+  DiscoveryClient,
+  type DiscoveryEntry,
+  type DiscoveryLog,
+  type DiscoveryOptions,
+  type Registration,
+} from './discovery-client.ts';
 export { type ConnectOptions, DriveClient } from './drive-client.ts';
 export {
   AdminRequestError,

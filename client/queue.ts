@@ -118,6 +118,11 @@ export class Queue implements PduSink {
     return this.#end === undefined ? this.#inFlight.freeCount : 0;
   }
 
+  /** Address of this end; undefined on a Unix socket. */
+  get localHost(): string | undefined {
+    return this.#socket.localAddress;
+  }
+
   /** Bytes over the socket so far, both ways. */
   get linkBytes(): number {
     return this.#socket.bytesRead + this.#socket.bytesWritten;

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { DriveError } from './base/errors.ts';
 import { defaultGcOptions, gcBounds } from './ftl/gc-options.ts';
@@ -17,6 +18,10 @@ export interface DaemonOptions {
   readonly tcp?: string | undefined;
   /** HTTP control plane and metrics; 'off': Unix socket only. Default 127.0.0.1:4480. */
   readonly http?: string | undefined;
+  /** IP address that hosts are told to come to, where another machine stands between (NAT). Default: as they came. */
+  readonly advertise?: string | undefined;
+  /** Discovery services to register with, HOST:PORT. Default: none. */
+  readonly discovery?: readonly string[] | undefined;
   readonly kernels?: string | undefined;
   /** Compute workers; default: one per CPU. 0: everything on the event loop. */
   readonly workers?: number | undefined;
@@ -49,6 +54,8 @@ export interface DaemonOptions {
 export interface DaemonConfig {
   readonly tcp: SocketAddress | undefined;
   readonly http: SocketAddress | undefined;
+  readonly advertise: string | undefined;
+  readonly discovery: readonly SocketAddress[];
   readonly kernels: KernelName | 'auto';
   readonly workers: number;
   readonly runtimeFolder: string;
@@ -80,6 +87,8 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
   return Object.freeze({
     tcp: address('tcp', options.tcp ?? '127.0.0.1:4420'),
     http: address('http', options.http ?? '127.0.0.1:4480'),
+    advertise: ipAddress('advertised address', options.advertise),
+    discovery: discoveryServices(options),
     kernels: kernels as KernelName | 'auto',
     workers: within('workers', options.workers ?? availableParallelism(), 0, 256),
     runtimeFolder: options.runtimeFolder ?? defaultRuntimeFolder(environment, userId),
@@ -135,8 +144,23 @@ function within(what: string, value: number, min: number, max: number): number {
   return value;
 }
 
+function ipAddress(what: string, value: string | undefined): string | undefined {
+  if (value !== undefined && isIP(value) === 0) refuse(what, value, 'an IPv4 or IPv6 address');
+  return value;
+}
+
+/** A drive that no network reaches has nothing to register. */
+function discoveryServices({ discovery = [], tcp }: DaemonOptions): SocketAddress[] {
+  if (discovery.length > 0 && tcp === 'off') refuse('discovery', discovery.join(', '), 'none, with tcp off');
+  return discovery.map((text) => {
+    const service = address('discovery', text);
+    if (service === undefined || service.port === 0) refuse('discovery', text, 'HOST:PORT with port 1 to 65535');
+    return service;
+  });
+}
+
 /** `HOST:PORT`, `[IPV6]:PORT`, `:PORT` (loopback) or `off`. */
-function address(what: string, value: string): SocketAddress | undefined {
+export function address(what: string, value: string): SocketAddress | undefined {
   if (value === 'off') return undefined;
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(value);
   const port = Number(match?.[3]);

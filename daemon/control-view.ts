@@ -218,12 +218,18 @@ export class ControlView implements DriveView {
   }
 }
 
+type ConfigValue = string | number | SocketAddress | readonly SocketAddress[] | undefined;
+
 /** An option as its user would write it: "always", "127.0.0.1:4420", "off". */
-function configurationText(name: string, value: string | number | SocketAddress | undefined): string {
-  if (value === undefined) return name === 'group' ? 'none' : 'off';
+function configurationText(name: string, value: ConfigValue): string {
+  if (value === undefined) return name === 'group' || name === 'advertise' ? 'none' : 'off';
   if (typeof value !== 'object') return String(value);
+  if (isList(value)) return value.map((item) => configurationText(name, item)).join(', ') || 'none';
   return `${value.host.includes(':') ? `[${value.host}]` : value.host}:${value.port}`;
 }
+
+const isList = (value: SocketAddress | readonly SocketAddress[]): value is readonly SocketAddress[] =>
+  Array.isArray(value);
 
 function sequenceStatus(summary: SequenceSummary): SequenceStatus {
   const { id, parentId, label, owner, leaseSeconds, shape, lengths } = summary;

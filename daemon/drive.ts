@@ -8,6 +8,8 @@ import { type Step, Steps } from './base/steps.ts';
 import type { DaemonConfig } from './config.ts';
 import { ControlView } from './control-view.ts';
 import { createSubsystem, type Subsystem } from './controller/subsystem.ts';
+import { DiscoveryRegistrar } from './discovery-registrar.ts';
+import { OwnRecords } from './discovery/own-records.ts';
 import { type DriveState, driveTransition } from './drive-state.ts';
 import { RoomStatus } from './drive-status.ts';
 import { Ftl, openFolder } from './ftl/ftl.ts';
@@ -17,6 +19,7 @@ import { SequenceStore } from './kv/kv-store.ts';
 import { type DriveModules, type DriveOptions, MODEL_NUMBER, type Rooms, type RunningDrive } from './rooms.ts';
 import { type RunningFile, RuntimeFolder } from './runtime-folder.ts';
 import { Transport } from './transport/listener.ts';
+import { subsystemNqn } from '../spec/fabrics.ts';
 import { BLOCK_NSID, KV_CACHE_NSID } from '../spec/kv-commands.ts';
 import { limits } from '../spec/limits.ts';
 
@@ -176,6 +179,11 @@ export class Drive implements RunningDrive {
         stop: () => this.room('admin').close(),
       },
       { name: 'announce', start: () => this.room('runtime').announce(this.running()) },
+      {
+        name: 'register with discovery services',
+        start: () => void (rooms.registrar = this.#createRegistrar()),
+        stop: () => this.room('registrar').close(),
+      },
     ];
   }
 
@@ -221,7 +229,7 @@ export class Drive implements RunningDrive {
           serial: ftl.identity.serial,
           model: MODEL_NUMBER,
           firmware: version.slice(0, 8),
-          subsystemNqn: `nqn.2026-11.dev.attndrive:${ftl.identity.serial}`,
+          subsystemNqn: subsystemNqn(ftl.identity.serial),
           uuid: Buffer.from(ftl.identity.uuid, 'hex'),
           build: `attndrive ${version}`,
           pageSizeBytes: ftl.geometry.pageSizeBytes,
@@ -239,6 +247,10 @@ export class Drive implements RunningDrive {
         durability: ftl.durability,
         attention: this.room('attention'),
         status: this.room('status'),
+        discovery: new OwnRecords(
+          { nqn: subsystemNqn(ftl.identity.serial), advertisedHost: config.advertise },
+          { listeners: () => this.#rooms.transport?.networkAddresses ?? [] },
+        ),
         clock,
         random,
         logger: logger.child({ room: 'controller' }),
@@ -246,6 +258,20 @@ export class Drive implements RunningDrive {
           if (error instanceof InvariantError) this.#fail(error);
         },
       },
+    );
+  }
+
+  #createRegistrar(): DiscoveryRegistrar {
+    const { config } = this.options;
+    const { clock, logger } = this.modules;
+    return new DiscoveryRegistrar(
+      {
+        services: config.discovery,
+        nqn: subsystemNqn(this.room('ftl').identity.serial),
+        listeners: this.room('transport').networkAddresses,
+        advertisedHost: config.advertise,
+      },
+      { clock, logger: logger.child({ room: 'discovery' }) },
     );
   }
 

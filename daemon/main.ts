@@ -7,9 +7,10 @@ import { type DaemonOptions, resolveConfig } from './config.ts';
 import { Drive } from './drive.ts';
 
 /** Exit status after a broken invariant of ours: `EX_SOFTWARE`. The service manager may start it again. */
-const EXIT_SOFTWARE = 70;
+export const EXIT_SOFTWARE = 70;
 
-const version = (): string => {
+/** Of the program. */
+export const version = (): string => {
   const path = new URL('../../package.json', import.meta.url);
   return (JSON.parse(readFileSync(path, 'utf8')) as { version: string }).version;
 };
@@ -43,7 +44,7 @@ export async function runDaemon(folder: string, options: DaemonOptions): Promise
   logger.info({}, 'stopped');
 }
 
-function stopSignal(): Promise<NodeJS.Signals> {
+export function stopSignal(): Promise<NodeJS.Signals> {
   return new Promise((done) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => done(signal));
   });

@@ -6,6 +6,7 @@ import type { Logger } from './base/logger.ts';
 import type { Random } from './base/random.ts';
 import type { DaemonConfig } from './config.ts';
 import type { Subsystem } from './controller/subsystem.ts';
+import type { DiscoveryRegistrar } from './discovery-registrar.ts';
 import type { DriveState } from './drive-state.ts';
 import type { DriveStatus } from './commands/contract.ts';
 import type { Ftl, FtlStores } from './ftl/ftl.ts';
@@ -44,6 +45,7 @@ export interface Rooms {
   subsystem: Subsystem;
   transport: Transport;
   admin: AdminServer;
+  registrar: DiscoveryRegistrar;
 }
 
 /** A drive as those see it who put its rooms' snapshots together. */

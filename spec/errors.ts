@@ -48,6 +48,8 @@ export const errorTable = {
   featureNotNamespaceSpecific: row('feature not namespace specific', 1, 0x0f, 400),
   commandSetRejected: row('I/O command set combination rejected', 1, 0x2b, 400),
   invalidCommandSet: row('invalid I/O command set', 1, 0x2c, 400),
+  invalidDiscoveryInformation: row('invalid discovery information', 1, 0x2f, 400),
+  discoveryLimit: row('too many discovery entries', 1, 0x32, 507, true),
   connectIncompatibleFormat: row('connect: incompatible format', 1, 0x80, 400),
   connectBusy: row('connect: controller busy', 1, 0x81, 503, true),
   connectInvalidParameters: row('connect: invalid parameters', 1, 0x82, 400),

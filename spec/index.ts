@@ -22,6 +22,7 @@ export * from './async-events.ts';
 export * from './bits.ts';
 export * from './completion-entry.ts';
 export * from './crc32c.ts';
+export * from './discovery.ts';
 export * from './element-type.ts';
 export * from './errors.ts';
 export * from './fabrics.ts';

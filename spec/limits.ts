@@ -53,6 +53,11 @@ export const limits = {
   asyncEventRequestCountMax: 4,
   /** Errors that a controller remembers: ELPE plus 1. */
   errorLogEntryCountMax: 64,
+  /** Entries of a discovery service, and of one registration with it. */
+  discoveryEntryCountMax: 4096,
+  discoveryEntriesPerRegistrationMax: 64,
+  /** An association with a discovery controller that asks for no keep alive ends after so long a silence. */
+  discoveryIdleTimeoutMs: 120_000,
   /** How often a controller that wants to be told of bad health has it looked at. */
   healthCheckIntervalMs: 1000,
   associationCountMax: 256,

@@ -55,10 +55,19 @@ export const supportedLogPageBits = {
   ios: { shift: 1, width: 1, meaning: 'index offset supported' },
 } as const;
 
-export function encodeSupportedLogPages(): Uint8Array {
+/** Pages of a discovery controller. The discovery log is as long as its entries want. */
+export const discoveryLogPages = {
+  supported: logPages.supported,
+  error: logPages.error,
+  discovery: { lid: 0x70, sizeBytes: 1024, name: 'Discovery' },
+} as const satisfies Record<string, LogPageRow>;
+
+export type DiscoveryLogPageName = keyof typeof discoveryLogPages;
+
+export function encodeSupportedLogPages(pages: Readonly<Record<string, LogPageRow>> = logPages): Uint8Array {
   const target = new Uint8Array(logPages.supported.sizeBytes);
   const view = new DataView(target.buffer);
-  for (const { lid } of Object.values(logPages))
+  for (const { lid } of Object.values(pages))
     view.setUint32(4 * lid, packBits(supportedLogPageBits, { lsupp: 1 }), true);
   return target;
 }

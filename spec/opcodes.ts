@@ -27,6 +27,19 @@ export const adminOpcodes = {
   regionDelete: { opcode: 0xc4, name: 'Memory Region Delete' },
 } as const satisfies Record<string, OpcodeRow>;
 
+/** Commands of a discovery controller: where subsystems are. */
+export const discoveryOpcodes = {
+  getLogPage: adminOpcodes.getLogPage,
+  identify: adminOpcodes.identify,
+  abort: adminOpcodes.abort,
+  setFeatures: adminOpcodes.setFeatures,
+  getFeatures: adminOpcodes.getFeatures,
+  asyncEventRequest: adminOpcodes.asyncEventRequest,
+  keepAlive: adminOpcodes.keepAlive,
+  /** CDW10: dimBits. Data: dimHeader and entries. Only of a discovery service that takes registrations. */
+  discoveryInformationManagement: { opcode: 0x21, name: 'Discovery Information Management' },
+} as const satisfies Record<string, OpcodeRow>;
+
 /** CDW10 of Abort. */
 export const abortBits = {
   sqid: { shift: 0, width: 16, meaning: 'queue of the command' },

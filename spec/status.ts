@@ -82,6 +82,11 @@ const commandSpecific: Readonly<Record<number, string>> = {
   0x2a: 'I/O Command Set Not Enabled',
   0x2b: 'I/O Command Set Combination Rejected',
   0x2c: 'Invalid I/O Command Set',
+  0x2d: 'Identifier Unavailable',
+  0x2f: 'Invalid Discovery Information',
+  0x30: 'Zoning Data Structure Locked',
+  0x31: 'Zoning Data Structure Not Found',
+  0x32: 'Insufficient Discovery Resources',
 };
 
 /** Command specific codes 80h to BFh of an I/O command; Fabrics commands use the same numbers (below). */

@@ -179,12 +179,46 @@ export interface ControllerFeatures {
   hasIoQueues(): boolean;
 }
 
+export interface NetworkAddress {
+  /** IPv4 or IPv6 address. */
+  readonly host: string;
+  readonly port: number;
+}
+
+/** One entry of the discovery log, as far as it is not the same for all of ours. */
+export interface DiscoveryRecord {
+  readonly subtype: 'referral' | 'nvm';
+  readonly nqn: string;
+  readonly address: NetworkAddress;
+}
+
+/** What a discovery controller tells. */
+export interface DiscoverySource {
+  /** Grows whenever the records change. */
+  readonly generation: number;
+  /** As a host sees them whose connection ends at `local` on our side. */
+  records(local: NetworkAddress | undefined): readonly DiscoveryRecord[];
+  /** Registrations of others; undefined: none are taken. */
+  readonly registrations: DiscoveryRegistrations | undefined;
+}
+
+/** Records that an association registers live as long as it does. */
+export interface DiscoveryRegistrations {
+  /**
+   * Adds records of one entity, or replaces them. True for the first registration of an association, which the caller has
+   * to end. DriveError discoveryLimit.
+   */
+  register(owner: object, entityNqn: string, records: readonly DiscoveryRecord[]): boolean;
+  /** False: the entity has registered nothing by this association. */
+  deregister(owner: object, entityNqn: string): boolean;
+  /** The association is over. */
+  ended(owner: object): void;
+}
+
 /** What a controller's host waits to hear of. */
 export interface AsyncEventRequests {
   /** Resolves when there is an event. DriveError asyncEventLimit, or aborted. */
   request(commandId: number): Promise<CommandResult>;
-  /** The host has read a log page and not asked to retain its events. */
-  logPageRead(lid: number): void;
 }
 
 /** The errors of a controller since it connected. */
@@ -205,8 +239,12 @@ export interface Association {
   readonly features: ControllerFeatures;
   readonly events: AsyncEventRequests;
   readonly errors: ErrorLog;
-  /** Namespaces that others changed, ascending; `forget`: they have been told. */
-  changedNamespaces(forget: boolean): number[];
+  /** Namespaces that others changed since the log page of them was read, ascending. */
+  changedNamespaces(): number[];
+  /** The host has read a log page, and has not asked that its events be retained. */
+  logPageRead(lid: number): void;
+  /** Where on the drive's side the admin connection ends; undefined: on a Unix socket. */
+  readonly local: NetworkAddress | undefined;
   /** A feature was set on which events depend. */
   settingsChanged(): void;
   /** Ends a command of this controller that has not started or waits for an event. False: it goes on, or is not there. */
@@ -281,6 +319,16 @@ export interface CommandModules {
   readonly counters: FrontCounters;
   /** The same, with what the transport counts brought up to date. */
   readonly frontCounters: () => Readonly<FrontCounters>;
+}
+
+/** What the commands of a discovery controller work on. */
+export interface DiscoveryModules {
+  readonly source: DiscoverySource;
+}
+
+export interface DiscoveryOptions {
+  readonly identity: Pick<SubsystemIdentity, 'serial' | 'model' | 'firmware'>;
+  readonly limits: Limits;
 }
 
 export interface CommandOptions {

@@ -2,7 +2,15 @@ import { BLOCK_NSID, KV_CACHE_NSID } from '../../spec/kv-commands.ts';
 import { adminOpcodes, kvOpcodes, nvmOpcodes, type OpcodeRow } from '../../spec/opcodes.ts';
 import { assert } from '../base/assert.ts';
 import { adminCommands } from './admin/admin-commands.ts';
-import { type CommandDefinition, type CommandModules, type CommandOptions, dwordNames } from './contract.ts';
+import {
+  type CommandDefinition,
+  type CommandModules,
+  type CommandOptions,
+  type DiscoveryModules,
+  type DiscoveryOptions,
+  dwordNames,
+} from './contract.ts';
+import { discoveryCommands, discoveryRows } from './admin/discovery-commands.ts';
 import { kvCommands } from './kv/kv-commands.ts';
 import { BROADCAST_NSID } from './namespace-ids.ts';
 import { nvmCommands } from './nvm/nvm-commands.ts';
@@ -13,13 +21,26 @@ export interface RegisteredCommand extends CommandDefinition {
 }
 
 export interface CommandSet {
-  readonly name: 'admin' | 'nvm' | 'kv';
+  readonly name: 'admin' | 'nvm' | 'kv' | 'discovery';
   /** By opcode. */
   readonly definitions: readonly (RegisteredCommand | undefined)[];
 }
 
+/** The commands of one kind of controller. */
+export interface CommandSets {
+  readonly admin: CommandSet;
+  /** The I/O commands of a namespace; undefined: there is none of this id. */
+  ofNamespace(namespaceId: number): CommandSet | undefined;
+}
+
+/** The commands of a discovery controller, which has no namespaces. */
+export const createDiscoveryCommands = (options: DiscoveryOptions, modules: DiscoveryModules): CommandSets => ({
+  admin: commandSet('discovery', discoveryRows(modules), discoveryCommands(options, modules)),
+  ofNamespace: () => undefined,
+});
+
 /** Every command by opcode. Building it fails if the opcode table and the handlers don't match one to one. */
-export class CommandRegistry {
+export class CommandRegistry implements CommandSets {
   readonly admin: CommandSet;
   readonly nvm: CommandSet;
   readonly kv: CommandSet;
@@ -34,7 +55,6 @@ export class CommandRegistry {
     this.#broadcast = { name: 'nvm', definitions: broadcast };
   }
 
-  /** The I/O commands of a namespace; undefined: there is none of this id. */
   ofNamespace(namespaceId: number): CommandSet | undefined {
     switch (namespaceId) {
       case BLOCK_NSID:

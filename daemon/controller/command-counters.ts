@@ -1,8 +1,15 @@
 import { errorTable, type ErrorCode } from '../../spec/errors.ts';
 import { latencyBucketsSeconds } from '../../spec/metrics.ts';
-import { adminOpcodes, fabricsTypes, kvOpcodes, nvmOpcodes, type OpcodeRow } from '../../spec/opcodes.ts';
+import {
+  adminOpcodes,
+  discoveryOpcodes,
+  fabricsTypes,
+  kvOpcodes,
+  nvmOpcodes,
+  type OpcodeRow,
+} from '../../spec/opcodes.ts';
 
-export type CommandQueue = 'admin' | 'nvm' | 'kv' | 'fabrics';
+export type CommandQueue = 'admin' | 'nvm' | 'kv' | 'fabrics' | 'discovery';
 
 /** Data of commands that moved over sockets, in bytes, by path. What moved through regions is in FrontCounters. */
 export interface HostByteCounters {
@@ -35,12 +42,13 @@ interface Row {
   sumNs: number;
 }
 
-const queues: readonly CommandQueue[] = ['admin', 'nvm', 'kv', 'fabrics'];
+const queues: readonly CommandQueue[] = ['admin', 'nvm', 'kv', 'fabrics', 'discovery'];
 const tables: Readonly<Record<CommandQueue, Readonly<Record<string, OpcodeRow>>>> = {
   admin: adminOpcodes,
   nvm: nvmOpcodes,
   kv: kvOpcodes,
   fabrics: fabricsTypes,
+  discovery: discoveryOpcodes,
 };
 const statusNames = ['success', ...(Object.keys(errorTable) as ErrorCode[])];
 const statusIndex = new Map(statusNames.map((name, index) => [name, index]));

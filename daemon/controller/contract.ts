@@ -1,9 +1,13 @@
 /** What the controller room wants of the connection that carries a queue, and what it gives it. */
 
+import type { NetworkAddress } from '../commands/contract.ts';
+
 /** One transport connection, as its queue sees it. */
 export interface QueueLink {
   /** Where the host is, for people: `unix` or `ADDRESS:PORT`. */
   readonly peer: string;
+  /** Where the connection ends on our side; undefined: on a Unix socket. */
+  readonly local: NetworkAddress | undefined;
   /**
    * Asks the host for `target.length` bytes of a command's data and resolves when `target` holds them. One request per
    * command at a time. DriveError aborted if the connection ends first.

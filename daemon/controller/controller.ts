@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto';
 import type { AsyncEventName } from '../../spec/async-events.ts';
 import { NVME_VERSION, type PropertyName } from '../../spec/fabrics.ts';
+import { logPages } from '../../spec/log-pages.ts';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
-import type { Association, FrontCounters, Limits, MemoryRegion } from '../commands/contract.ts';
-import type { Durability } from '../ftl/contract.ts';
+import type { Association, FrontCounters, Limits, MemoryRegion, NetworkAddress } from '../commands/contract.ts';
+import type { CommandSets } from '../commands/registry.ts';
 import { AsyncEvents } from './async-events.ts';
 import { type ControllerState, transition } from './controller-state.ts';
 import { ErrorLog } from './error-log.ts';
@@ -20,7 +21,22 @@ import { ControllerSettings } from './settings.ts';
 /** KAS of Identify Controller: keep alive timeouts are rounded up to this. */
 export const KEEP_ALIVE_GRANULARITY_MS = 100;
 
+/** What the controllers of one subsystem have in common. */
+export interface ControllerKind {
+  readonly type: 'io' | 'discovery';
+  /** NQNs that Connect may name. */
+  readonly subsystemNqns: readonly string[];
+  readonly commands: CommandSets;
+  /** 0: no I/O queues. */
+  readonly ioQueueCountMax: number;
+  /** Keep alive timeout where the host asks for none; 0: none. */
+  readonly idleTimeoutMs: number;
+  /** What a host that shuts its controller down waits for. */
+  shutDown(): Promise<void>;
+}
+
 export interface ControllerOptions {
+  readonly kind: ControllerKind;
   readonly controllerId: number;
   readonly hostNqn: string;
   readonly hostId: Uint8Array;
@@ -29,9 +45,9 @@ export interface ControllerOptions {
 
 export interface ControllerModules {
   readonly adminQueue: Queue;
-  readonly regionFolder: RegionFolder;
+  /** Where memory regions are made; undefined: there are none. */
+  readonly regionFolder: RegionFolder | undefined;
   readonly counters: FrontCounters;
-  readonly durability: Durability;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly onEnded: (controller: Controller) => void;
@@ -62,6 +78,7 @@ export interface AssociationSnapshot {
 
 /** One controller and its association with a host: an admin queue, its I/O queues, and what the host has here. */
 export class Controller implements Association {
+  readonly kind: ControllerKind;
   readonly controllerId: number;
   readonly hostNqn: string;
   readonly hostId: Uint8Array;
@@ -72,7 +89,7 @@ export class Controller implements Association {
   readonly slots: AssociationSlots;
   /** Warnings of the SMART log that the host has been told of, or would have been. */
   reportedWarnings = 0;
-  readonly #regions: AssociationRegions;
+  readonly #regions: AssociationRegions | undefined;
   readonly #limits: Limits;
   readonly #modules: ControllerModules;
   readonly #keepAlive: KeepAlive;
@@ -83,7 +100,8 @@ export class Controller implements Association {
   #configuration = 0;
 
   constructor(options: ControllerOptions, modules: ControllerModules) {
-    const { controllerId, hostNqn, hostId, limits } = options;
+    const { kind, controllerId, hostNqn, hostId, limits } = options;
+    this.kind = kind;
     this.controllerId = controllerId;
     this.hostNqn = hostNqn;
     this.hostId = hostId;
@@ -93,7 +111,8 @@ export class Controller implements Association {
     this.#connectedAtMs = modules.clock.wallMs();
     this.#queues.set(0, modules.adminQueue);
     this.slots = new AssociationSlots({ limits });
-    this.#regions = new AssociationRegions({ limits }, { folder: modules.regionFolder, counters: modules.counters });
+    const { regionFolder: folder, counters } = modules;
+    this.#regions = folder && new AssociationRegions({ limits }, { folder, counters });
     const expired = (): void => this.end('keep alive timeout');
     this.#keepAlive = new KeepAlive({ clock: modules.clock, expired });
     this.features = this.#createFeatures();
@@ -142,7 +161,7 @@ export class Controller implements Association {
     this.events.reset();
     for (const queue of [...this.#queues.values()]) queue.end(reason);
     this.#queues.clear();
-    this.#regions.end();
+    this.#regions?.end();
     this.#modules.onEnded(this);
   }
 
@@ -151,7 +170,7 @@ export class Controller implements Association {
   property(name: PropertyName): bigint {
     switch (name) {
       case 'cap':
-        return capabilities(this.#limits);
+        return capabilities(this.#limits, this.kind.type);
       case 'vs':
         return BigInt(NVME_VERSION);
       case 'cc':
@@ -201,7 +220,7 @@ export class Controller implements Association {
     const finish = (): void => {
       if (this.#state === 'shuttingDown') this.#state = transition(this.#state, 'shutDown');
     };
-    this.#modules.durability.flush().then(finish, (error: unknown) => {
+    this.kind.shutDown().then(finish, (error: unknown) => {
       // The host waits for SHST: it must not hang because the drive could not flush.
       finish();
       if (!(error instanceof DriveError)) this.#modules.reportFatal(error);
@@ -216,10 +235,13 @@ export class Controller implements Association {
 
   // --- Association ---
 
-  changedNamespaces(forget: boolean): number[] {
-    const namespaceIds = [...this.#changedNamespaces].sort((a, b) => a - b);
-    if (forget) this.#changedNamespaces.clear();
-    return namespaceIds;
+  changedNamespaces(): number[] {
+    return [...this.#changedNamespaces].sort((a, b) => a - b);
+  }
+
+  logPageRead(lid: number): void {
+    this.events.logPageRead(lid);
+    if (lid === logPages.changedNamespaces.lid) this.#changedNamespaces.clear();
   }
 
   settingsChanged(): void {
@@ -231,19 +253,29 @@ export class Controller implements Association {
   }
 
   region(key: number): MemoryRegion {
-    return this.#regions.get(key);
+    return this.#someRegions().get(key);
   }
 
-  createRegion(sizeBytes: number): Promise<MemoryRegion> {
-    return this.#regions.create(sizeBytes);
+  async createRegion(sizeBytes: number): Promise<MemoryRegion> {
+    return this.#someRegions().create(sizeBytes);
   }
 
   async deleteRegion(key: number): Promise<void> {
-    this.#regions.delete(key);
+    this.#someRegions().delete(key);
   }
 
-  /** Milliseconds; 0: off. */
-  startKeepAlive(timeoutMs: number): void {
+  #someRegions(): AssociationRegions {
+    if (this.#regions === undefined) throw new DriveError('sglDataBlock', 'this controller has no memory regions');
+    return this.#regions;
+  }
+
+  get local(): NetworkAddress | undefined {
+    return this.#modules.adminQueue.link.local;
+  }
+
+  /** Milliseconds; 0: what the kind of controller has without, which for a drive is none. */
+  startKeepAlive(wantedMs: number): void {
+    const timeoutMs = wantedMs === 0 ? this.kind.idleTimeoutMs : wantedMs;
     this.#keepAlive.start(Math.ceil(timeoutMs / KEEP_ALIVE_GRANULARITY_MS) * KEEP_ALIVE_GRANULARITY_MS);
   }
 
@@ -261,8 +293,8 @@ export class Controller implements Association {
         inFlightCount,
         waitingCount,
       })),
-      regionCount: this.#regions.count,
-      regionBytes: this.#regions.totalBytes,
+      regionCount: this.#regions?.count ?? 0,
+      regionBytes: this.#regions?.totalBytes ?? 0,
       slotCount: this.slots.usedCount,
       slotBytes: this.slots.usedBytes,
       connectedAtMs: this.#connectedAtMs,
@@ -270,7 +302,8 @@ export class Controller implements Association {
   }
 
   #createFeatures(): ControllerSettings {
-    const { ioQueueCountMax, keepAliveTimeoutMsMax } = this.#limits;
+    const { keepAliveTimeoutMsMax } = this.#limits;
+    const { ioQueueCountMax } = this.kind;
     const setKeepAliveTimeoutMs = (timeoutMs: number): void => {
       if (timeoutMs > keepAliveTimeoutMsMax) {
         throw new DriveError('keepAliveTimeout', `${timeoutMs} ms, allowed: 0 to ${keepAliveTimeoutMsMax}`);

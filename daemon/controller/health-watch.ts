@@ -49,6 +49,7 @@ export class HealthWatch {
 
   /** Whether the controller wants to hear of any warning. */
   #look(controller: Controller): boolean {
+    if (controller.kind.type !== 'io') return false;
     const wanted = controller.features.numbers.asyncEventConfiguration & WARNINGS_MASK;
     if (wanted === 0) return false;
     const warnings = criticalWarning(this.#modules.status.health(), controller.features);

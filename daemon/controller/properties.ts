@@ -8,13 +8,13 @@ export const READY_TIMEOUT_HALF_SECONDS = 20;
 const SUBMISSION_ENTRY_EXPONENT = 6;
 const COMPLETION_ENTRY_EXPONENT = 4;
 
-export const capabilities = (limits: Limits): bigint =>
+export const capabilities = (limits: Limits, type: 'io' | 'discovery'): bigint =>
   packBits64(capBits, {
     mqes: limits.queueEntriesMax - 1,
     cqr: 1,
     to: READY_TIMEOUT_HALF_SECONDS,
     cssNvm: 1,
-    cssIocs: 1,
+    cssIocs: type === 'io' ? 1 : 0,
     crms: 1,
   });
 

@@ -7,7 +7,7 @@ import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import type { CommandDefinition, CommandResult, Limits } from '../commands/contract.ts';
 import { BROADCAST_NSID } from '../commands/namespace-ids.ts';
-import type { CommandRegistry, RegisteredCommand } from '../commands/registry.ts';
+import type { RegisteredCommand } from '../commands/registry.ts';
 import { type CommandCounters, UNKNOWN_OPCODE } from './command-counters.ts';
 import { CommandSlot, type SlotOwner } from './command-slot.ts';
 import { QueueError, type QueueLink, type QueuePort } from './contract.ts';
@@ -31,7 +31,6 @@ const statusOf = new Map<ErrorCode, number>(
 export interface QueueModules {
   readonly link: QueueLink;
   readonly subsystem: QueueHost;
-  readonly registry: CommandRegistry;
   readonly budget: TransferBudget;
   readonly counters: CommandCounters;
   readonly clock: Clock;
@@ -193,7 +192,7 @@ export class Queue implements QueuePort, SlotOwner {
   }
 
   #start(slot: CommandSlot, isIntact: boolean): void {
-    const { counters, registry, subsystem } = this.#modules;
+    const { counters, subsystem } = this.#modules;
     if (slot.opcode === FABRICS_OPCODE) {
       slot.counterIndex = counters.indexOf('fabrics', slot.bytes[4] as number);
       this.#finishFabrics(slot, isIntact ? runFabricsCommand(this, slot, subsystem) : answer('transientTransport'));
@@ -205,7 +204,8 @@ export class Queue implements QueuePort, SlotOwner {
       this.#fail(slot, 'commandSequence');
       return;
     }
-    const set = identity.queueId === 0 ? registry.admin : registry.ofNamespace(slot.namespaceId);
+    const { commands } = identity.controller.kind;
+    const set = identity.queueId === 0 ? commands.admin : commands.ofNamespace(slot.namespaceId);
     slot.counterIndex = counters.indexOf(set?.name ?? 'nvm', slot.opcode);
     if (!isIntact) this.#fail(slot, 'transientTransport');
     else if (!identity.controller.takesCommands(identity.queueId)) this.#fail(slot, 'commandSequence');

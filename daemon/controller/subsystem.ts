@@ -1,4 +1,4 @@
-import { ANY_SUBSYSTEM_NQN } from '../../spec/fabrics.ts';
+import { ANY_SUBSYSTEM_NQN, DISCOVERY_NQN } from '../../spec/fabrics.ts';
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import type { AttentionEngine } from '../attention/contract.ts';
@@ -8,18 +8,20 @@ import type { Random } from '../base/random.ts';
 import {
   type Association,
   createFrontCounters,
+  type DiscoveryOptions,
+  type DiscoverySource,
   type DriveStatus,
   type FrontCounters,
   type Limits,
   type SubsystemIdentity,
 } from '../commands/contract.ts';
-import { CommandRegistry } from '../commands/registry.ts';
+import { CommandRegistry, createDiscoveryCommands } from '../commands/registry.ts';
 import type { BlockNamespace, Durability } from '../ftl/contract.ts';
 import type { KvStore } from '../kv/contract.ts';
 import { CommandCounters, type CommandSample, type HostByteCounters, type LatencySample } from './command-counters.ts';
 import type { CommandSlot } from './command-slot.ts';
 import type { QueueLink, QueuePort } from './contract.ts';
-import { type AssociationSnapshot, Controller } from './controller.ts';
+import { type AssociationSnapshot, Controller, type ControllerKind } from './controller.ts';
 import {
   answer,
   type FabricsAnswer,
@@ -42,15 +44,21 @@ export interface SubsystemOptions {
   readonly regions: RegionFolderOptions;
 }
 
-export interface SubsystemModules {
+export interface SubsystemModules extends FrontModules {
   readonly arena: Arena;
   readonly kv: KvStore;
   readonly blocks: BlockNamespace;
   readonly durability: Durability;
   readonly attention: AttentionEngine;
   readonly status: DriveStatus;
-  readonly clock: Clock;
+  /** What the drive's own discovery controller tells. */
+  readonly discovery: DiscoverySource;
   readonly random: Random;
+}
+
+/** What every subsystem needs. */
+interface FrontModules {
+  readonly clock: Clock;
   readonly logger: Logger;
   /**
    * Told of every error that is no answer to bad input and no known condition of the environment. The command got an
@@ -72,43 +80,49 @@ export interface SubsystemSnapshot {
   readonly waitingCapsuleBytes: number;
 }
 
-/** The NVM subsystem: every controller, and the way from a connection to one. */
+interface SubsystemParts {
+  readonly kinds: readonly ControllerKind[];
+  readonly counters: FrontCounters;
+  /** Where memory regions are made; undefined: there are none. */
+  readonly regionFolder: RegionFolder | undefined;
+  /** Of a drive, whose health controllers may want to hear of. */
+  readonly status: DriveStatus | undefined;
+}
+
+/** An NVM subsystem: every controller, and the way from a connection to one. Discovery controllers live here too. */
 export class Subsystem implements QueueHost {
-  readonly #options: SubsystemOptions;
-  readonly #modules: SubsystemModules;
-  readonly #registry: CommandRegistry;
+  readonly #limits: Limits;
+  readonly #modules: FrontModules;
+  readonly #kinds: readonly ControllerKind[];
   readonly #budget: TransferBudget;
   readonly #commandCounters = new CommandCounters();
-  readonly #counters = createFrontCounters();
-  readonly #regionFolder: RegionFolder;
+  readonly #counters: FrontCounters;
+  readonly #regionFolder: RegionFolder | undefined;
   readonly #controllers = new Map<number, Controller>();
-  readonly #healthWatch: HealthWatch;
+  readonly #healthWatch: HealthWatch | undefined;
   #nextControllerId = 1;
   #inFlightCount = 0;
   #closing = false;
   readonly #idleWaiters: (() => void)[] = [];
   #linkBytes: () => { receivedBytes: number; sentBytes: number } = () => ({ receivedBytes: 0, sentBytes: 0 });
 
-  constructor(options: SubsystemOptions, modules: SubsystemModules) {
-    this.#options = options;
+  constructor({ limits }: { limits: Limits }, modules: FrontModules, parts: SubsystemParts) {
+    this.#limits = limits;
     this.#modules = modules;
-    const { arena, kv, blocks, durability, attention, status, random } = modules;
-    const { identity, limits } = options;
-    const counters = this.#counters;
-    const frontCounters = (): FrontCounters => this.#frontCounters();
-    const handlerModules = { arena, kv, blocks, durability, attention, status, counters, frontCounters };
-    this.#registry = new CommandRegistry({ identity, limits }, handlerModules);
+    this.#kinds = parts.kinds;
+    this.#counters = parts.counters;
     this.#budget = new TransferBudget({ limits });
-    this.#regionFolder = new RegionFolder(options.regions, { random });
+    this.#regionFolder = parts.regionFolder;
+    const { status } = parts;
     const controllers = (): Iterable<Controller> => this.#controllers.values();
-    this.#healthWatch = new HealthWatch({ limits }, { clock: modules.clock, status, controllers });
+    this.#healthWatch = status && new HealthWatch({ limits }, { clock: modules.clock, status, controllers });
   }
 
   /** A new connection gets its queue, which Connect will make part of an association. */
   attach(link: QueueLink): QueuePort {
     const { clock, logger } = this.#modules;
-    const modules = { link, subsystem: this, registry: this.#registry, budget: this.#budget, clock, logger };
-    return new Queue({ limits: this.#options.limits }, { ...modules, counters: this.#commandCounters });
+    const modules = { link, subsystem: this, budget: this.#budget, clock, logger };
+    return new Queue({ limits: this.#limits }, { ...modules, counters: this.#commandCounters });
   }
 
   /** The transport counts its bytes itself. */
@@ -119,7 +133,7 @@ export class Subsystem implements QueueHost {
   /** Ends every association and resolves when no handler runs any more. No new association is taken. */
   async close(): Promise<void> {
     this.#closing = true;
-    this.#healthWatch.stop();
+    this.#healthWatch?.stop();
     for (const controller of [...this.#controllers.values()]) controller.end('the drive stops');
     if (this.#inFlightCount > 0) await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
   }
@@ -131,20 +145,26 @@ export class Subsystem implements QueueHost {
     }
   }
 
+  /** What the discovery log says changed. */
+  discoveryChanged(): void {
+    for (const controller of this.#controllers.values()) controller.events.report('discoveryLog');
+  }
+
   snapshot(): SubsystemSnapshot {
     return {
       associations: [...this.#controllers.values()].map((controller) => controller.snapshot()),
       commands: this.#commandCounters.commands(),
       latencies: this.#commandCounters.latencies(),
       hostBytes: { ...this.#commandCounters.hostBytes },
-      counters: { ...this.#frontCounters() },
+      counters: { ...this.frontCounters() },
       inFlightCount: this.#inFlightCount,
       runningBytes: this.#budget.runningBytes,
       waitingCapsuleBytes: this.#budget.waitingCapsuleBytes,
     };
   }
 
-  #frontCounters(): FrontCounters {
+  /** With what the transport counts brought up to date. */
+  frontCounters(): FrontCounters {
     const { receivedBytes, sentBytes } = this.#linkBytes();
     this.#counters.linkReceivedBytes = receivedBytes;
     this.#counters.linkSentBytes = sentBytes;
@@ -173,32 +193,31 @@ export class Subsystem implements QueueHost {
     if (queue.identity !== undefined) return answer('commandSequence');
     const request = parseConnect(slot);
     if ('code' in request) return request;
-    const names = [this.#options.identity.subsystemNqn, ANY_SUBSYSTEM_NQN];
-    if (!names.includes(request.subsystemNqn)) return invalidInData('subnqn');
-    return request.queueId === 0 ? this.#connectAdmin(queue, request) : this.#connectIo(queue, request);
+    const kind = this.#kinds.find(({ subsystemNqns }) => subsystemNqns.includes(request.subsystemNqn));
+    if (kind === undefined) return invalidInData('subnqn');
+    return request.queueId === 0 ? this.#connectAdmin(queue, request, kind) : this.#connectIo(queue, request, kind);
   }
 
-  #connectAdmin(queue: Queue, request: ConnectRequest): FabricsAnswer {
-    const { limits } = this.#options;
+  #connectAdmin(queue: Queue, request: ConnectRequest, kind: ControllerKind): FabricsAnswer {
+    const limits = this.#limits;
     const { entryCount, flowControl, keepAliveTimeoutMs, hostNqn, hostId } = request;
     if (entryCount < 2 || entryCount > limits.adminQueueEntriesMax) return invalidInCommand('sqsize');
     if (keepAliveTimeoutMs > limits.keepAliveTimeoutMsMax) return answer('keepAliveTimeout');
     if (this.#closing || this.#controllers.size >= limits.associationCountMax) return answer('connectBusy');
     const controllerId = this.#newControllerId();
-    const { durability, clock, logger } = this.#modules;
+    const { clock, logger } = this.#modules;
     const onEnded = (): void => {
       this.#controllers.delete(controllerId);
-      this.#healthWatch.update();
+      this.#healthWatch?.update();
     };
-    const onSettingsChanged = (): void => this.#healthWatch.update();
+    const onSettingsChanged = (): void => this.#healthWatch?.update();
     const reportFatal = (error: unknown): void => this.reportFatal(error);
     const controller = new Controller(
-      { controllerId, hostNqn, hostId, limits },
+      { kind, controllerId, hostNqn, hostId, limits },
       {
         adminQueue: queue,
         regionFolder: this.#regionFolder,
         counters: this.#counters,
-        durability,
         clock,
         logger,
         onEnded,
@@ -213,14 +232,14 @@ export class Subsystem implements QueueHost {
     return answer(undefined, controllerId);
   }
 
-  #connectIo(queue: Queue, request: ConnectRequest): FabricsAnswer {
-    const { limits } = this.#options;
+  #connectIo(queue: Queue, request: ConnectRequest, kind: ControllerKind): FabricsAnswer {
+    const limits = this.#limits;
     const { queueId, entryCount, flowControl, controllerId } = request;
     const controller = this.#controllers.get(controllerId);
-    if (controller === undefined) return invalidInData('cntlid');
+    if (controller?.kind !== kind) return invalidInData('cntlid');
     if (request.hostNqn !== controller.hostNqn) return invalidInData('hostnqn');
     if (Buffer.compare(request.hostId, controller.hostId) !== 0) return invalidInData('hostid');
-    if (queueId > limits.ioQueueCountMax) return invalidInCommand('qid');
+    if (queueId > kind.ioQueueCountMax) return invalidInCommand('qid');
     if (entryCount < 2 || entryCount > limits.queueEntriesMax) return invalidInCommand('sqsize');
     if (controller.state !== 'ready' || controller.hasQueue(queueId)) return answer('commandSequence');
     controller.addQueue(queueId, queue);
@@ -240,5 +259,41 @@ export class Subsystem implements QueueHost {
   }
 }
 
-export const createSubsystem = (options: SubsystemOptions, modules: SubsystemModules): Subsystem =>
-  new Subsystem(options, modules);
+/** The subsystem of a drive: I/O controllers, and discovery controllers that tell where it is. */
+export function createSubsystem({ identity, limits, regions }: SubsystemOptions, modules: SubsystemModules): Subsystem {
+  const { arena, kv, blocks, durability, attention, status, discovery, random } = modules;
+  const counters = createFrontCounters();
+  const frontCounters = (): FrontCounters => subsystem.frontCounters();
+  const handlerModules = { arena, kv, blocks, durability, attention, status, counters, frontCounters };
+  const io: ControllerKind = {
+    type: 'io',
+    subsystemNqns: [identity.subsystemNqn, ANY_SUBSYSTEM_NQN],
+    commands: new CommandRegistry({ identity, limits }, handlerModules),
+    ioQueueCountMax: limits.ioQueueCountMax,
+    idleTimeoutMs: 0,
+    shutDown: () => durability.flush(),
+  };
+  const kinds = [io, discoveryKind({ identity, limits }, discovery)];
+  const regionFolder = new RegionFolder(regions, { random });
+  const subsystem: Subsystem = new Subsystem({ limits }, modules, { kinds, counters, regionFolder, status });
+  return subsystem;
+}
+
+/** A discovery subsystem and nothing else. */
+export function createDiscoverySubsystem(
+  options: DiscoveryOptions,
+  modules: FrontModules & { readonly discovery: DiscoverySource },
+): Subsystem {
+  const kinds = [discoveryKind(options, modules.discovery)];
+  const parts = { kinds, counters: createFrontCounters(), regionFolder: undefined, status: undefined };
+  return new Subsystem({ limits: options.limits }, modules, parts);
+}
+
+const discoveryKind = (options: DiscoveryOptions, source: DiscoverySource): ControllerKind => ({
+  type: 'discovery',
+  subsystemNqns: [DISCOVERY_NQN],
+  commands: createDiscoveryCommands(options, { source }),
+  ioQueueCountMax: 0,
+  idleTimeoutMs: options.limits.discoveryIdleTimeoutMs,
+  shutDown: async () => undefined,
+});

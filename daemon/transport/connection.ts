@@ -14,7 +14,7 @@ import { assert } from '../base/assert.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
-import type { Limits } from '../commands/contract.ts';
+import type { Limits, NetworkAddress } from '../commands/contract.ts';
 import { type ConnectionSnapshot, QueueError, type QueueLink, type QueuePort } from '../controller/contract.ts';
 import type { Subsystem } from '../controller/subsystem.ts';
 import { type ConnectionState, transition } from './connection-state.ts';
@@ -42,6 +42,7 @@ interface Transfer {
 export interface ConnectionOptions {
   readonly transport: 'unix' | 'tcp';
   readonly peer: string;
+  readonly local: NetworkAddress | undefined;
   readonly limits: Limits;
 }
 
@@ -63,6 +64,7 @@ export interface ConnectionModules {
 /** One socket: the PDUs of one queue. */
 export class Connection implements QueueLink, PduReceiver {
   readonly peer: string;
+  readonly local: NetworkAddress | undefined;
   readonly #options: ConnectionOptions;
   readonly #limits: Limits;
   readonly #socket: Socket;
@@ -90,6 +92,7 @@ export class Connection implements QueueLink, PduReceiver {
 
   constructor(options: ConnectionOptions, modules: ConnectionModules) {
     this.peer = options.peer;
+    this.local = options.local;
     this.#options = options;
     this.#limits = options.limits;
     this.#socket = modules.socket;

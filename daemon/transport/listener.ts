@@ -3,7 +3,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
-import type { Limits } from '../commands/contract.ts';
+import type { Limits, NetworkAddress } from '../commands/contract.ts';
 import type { ConnectionSnapshot } from '../controller/contract.ts';
 import type { Subsystem } from '../controller/subsystem.ts';
 import { Connection, type RefusalReason } from './connection.ts';
@@ -34,6 +34,7 @@ export class Transport {
   readonly #limits: Limits;
   readonly #modules: TransportModules;
   readonly #servers: Server[] = [];
+  readonly #networkAddresses: NetworkAddress[] = [];
   readonly #connections = new Set<Connection>();
   readonly #refusedCounts: Record<RefusalReason, number> = { limit: 0, timeout: 0, protocol: 0 };
   #acceptedConnectionCount = 0;
@@ -64,7 +65,13 @@ export class Transport {
     this.#servers.push(server);
     const bound = server.address();
     if (address.kind === 'unix' || bound === null || typeof bound === 'string') return `unix:${addressText(address)}`;
+    this.#networkAddresses.push({ host: bound.address, port: bound.port });
     return `tcp:${bound.address.includes(':') ? `[${bound.address}]` : bound.address}:${bound.port}`;
+  }
+
+  /** Where hosts on a network connect. */
+  get networkAddresses(): readonly NetworkAddress[] {
+    return this.#networkAddresses;
   }
 
   /** Stops listening, ends every connection, and resolves when the sockets are gone. */
@@ -101,7 +108,9 @@ export class Transport {
       if (connection.refusal !== undefined) this.#refusedCounts[connection.refusal]++;
       this.#connections.delete(connection);
     };
-    const options = { transport, peer, limits: this.#limits };
+    const local =
+      transport === 'unix' ? undefined : { host: plainAddress(socket.localAddress ?? ''), port: socket.localPort ?? 0 };
+    const options = { transport, peer, local, limits: this.#limits };
     this.#connections.add(new Connection(options, { socket, subsystem, clock, logger, checksum, onClosed }));
   }
 
@@ -116,6 +125,9 @@ export class Transport {
     return { receivedBytes, sentBytes };
   }
 }
+
+/** An IPv4 address that a socket for both families shows as IPv6 (::ffff:192.0.2.1). */
+const plainAddress = (host: string): string => host.replace(/^::ffff:(?=\d+\.)/, '');
 
 const addressText = (address: ListenAddress): string =>
   address.kind === 'unix' ? address.path : `${address.host}:${address.port}`;

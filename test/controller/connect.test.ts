@@ -26,7 +26,7 @@ const adminRows: readonly Row[] = [
   ['host id of zeros', {}, { hostid: new Uint8Array(16) }, 'connectInvalidParameters', 0 | IN_DATA],
   ['static controller', {}, { cntlid: 1 }, 'connectInvalidParameters', 16 | IN_DATA],
   ['another subsystem', {}, { subnqn: 'nqn.2026-11.dev.attndrive:OTHER' }, 'connectInvalidParameters', 256 | IN_DATA],
-  ['discovery', {}, { subnqn: DISCOVERY_NQN }, 'connectInvalidParameters', 256 | IN_DATA],
+  ['discovery I/O queue', { qid: 1 }, { subnqn: DISCOVERY_NQN, cntlid: 1 }, 'connectInvalidParameters', 16 | IN_DATA],
   ['no host name', {}, { hostnqn: '' }, 'connectInvalidParameters', 512 | IN_DATA],
   ['malformed host name', {}, { hostnqn: 'host' }, 'connectInvalidParameters', 512 | IN_DATA],
   ['PRP', { flags: 0 }, {}, 'invalidField', 0],

@@ -9,8 +9,9 @@ import { crc32c } from '../../daemon/base/crc32c.ts';
 import type { Clock, Timer } from '../../daemon/base/clock.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
-import type { Limits, SubsystemIdentity } from '../../daemon/commands/contract.ts';
+import type { Limits, NetworkAddress, SubsystemIdentity } from '../../daemon/commands/contract.ts';
 import { createSubsystem, type Subsystem, type SubsystemModules } from '../../daemon/controller/subsystem.ts';
+import { OwnRecords } from '../../daemon/discovery/own-records.ts';
 import { Transport } from '../../daemon/transport/listener.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
@@ -105,6 +106,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
   const attention = new FakeAttention(arena, kv);
   const fatals: unknown[] = [];
   const nqn = subsystemNqn(SERIAL);
+  const listeners: NetworkAddress[] = [];
   const subsystem = createSubsystem(
     {
       identity: identityOf(options.pageSizeBytes ?? 16_384),
@@ -125,6 +127,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
         kvNamespace: () => ({ pageCount: 100, capacityBytes: 100 * 16_384 }),
         blockUsedLbaCount: () => 3,
       },
+      discovery: new OwnRecords({ nqn, advertisedHost: undefined }, { listeners: () => listeners }),
       clock,
       random: createSeededRandom(1),
       logger: silentLogger,
@@ -135,6 +138,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
   const transport = new Transport({ limits }, { subsystem, clock, logger: silentLogger, checksum: crc32c });
   const unix = await transport.listen({ kind: 'unix', path: join(folder, 'nvme.sock'), mode: 0o600 });
   const tcp = await transport.listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
+  listeners.push(...transport.networkAddresses);
   const hosts: RawHost[] = [];
   test.after(async () => {
     for (const host of hosts) host.close();

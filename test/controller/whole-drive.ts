@@ -18,6 +18,7 @@ import { createSeededRandom } from '../../daemon/base/random.ts';
 import { createSubsystem } from '../../daemon/controller/subsystem.ts';
 import { formatDrive } from '../../daemon/ftl/format.ts';
 import { Ftl, openFolder } from '../../daemon/ftl/ftl.ts';
+import { OwnRecords } from '../../daemon/discovery/own-records.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { Transport } from '../../daemon/transport/listener.ts';
@@ -95,6 +96,7 @@ export async function openWholeDrive(folder: string, failures?: NandFailures): P
       durability,
       attention,
       status: new RoomStatus(running),
+      discovery: new OwnRecords({ nqn: subsystemNqn(SERIAL), advertisedHost: undefined }, { listeners: () => [] }),
       clock,
       random,
       logger,

@@ -133,14 +133,11 @@ export function adminTests(rig: LinuxRig): void {
         const selector = fid === features.hostIdentifier.fid ? '--cdw11=1' : '';
         await rig.guest.output(`nvme get-feature ${controller} -f ${fid} ${length} ${selector}`);
       }
-      await rig.guest.output(`(uevent env >/tmp/uevents 2>&1 & echo $! >/tmp/uevents.pid)`);
+      await rig.guest.startUevents();
       await rig.guest.output(
         `nvme set-feature ${controller} -f 0x0b -v 0x11f && nvme set-feature ${controller} -f 4 -v 200`,
       );
-      await rig.guest.output(
-        `for i in $(seq 600); do grep -q NVME_AEN=0x020101 /tmp/uevents && exit 0; sleep 0.1; done; exit 1`,
-      );
-      await rig.guest.output('kill $(cat /tmp/uevents.pid)');
+      await rig.guest.untilUevent(/^NVME_AEN=0x020101$/m);
       const log = await rig.guest.json<Record<string, unknown>>(`nvme smart-log ${controller} -o json`);
       assert.equal(log['critical_warning'], 2);
       await rig.guest.output(`nvme set-feature ${controller} -f 4 -v 0xffff`);

@@ -137,6 +137,17 @@ export class Guest {
     await this.output(`echo ${Buffer.from(bytes).toString('base64')} | base64 -d >${path}`);
   }
 
+  /** Begins to collect what the kernel tells of its devices. */
+  async startUevents(): Promise<void> {
+    await this.output(`[ -e /tmp/uevents.pid ] && kill $(cat /tmp/uevents.pid); : >/tmp/uevents
+      (uevent env >/tmp/uevents 2>&1 & echo $! >/tmp/uevents.pid)`);
+  }
+
+  /** Waits for a line among them. */
+  async untilUevent(pattern: RegExp): Promise<void> {
+    while (!pattern.test(await this.output('sleep 0.1; cat /tmp/uevents'))) continue;
+  }
+
   /** Loads a module that is not loaded at start, with what it depends on. */
   async loadModule(name: string): Promise<void> {
     await this.output(

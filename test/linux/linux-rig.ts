@@ -4,6 +4,7 @@ import { DriveClient, type ConnectOptions } from '../../client/index.ts';
 import { subsystemNqn } from '../../spec/fabrics.ts';
 import { runningDrive } from '../e2e/served-drive.ts';
 import { DaemonProcess } from '../tools/daemon-process.ts';
+import { DiscoveryProcess } from '../tools/discovery-process.ts';
 import { type KernelSeries, preparePackages } from './debian-packages.ts';
 import { Guest, HOST_ADDRESS } from './guest.ts';
 
@@ -22,6 +23,8 @@ const DEVICES_TIMEOUT_SECONDS = 60;
 export class LinuxRig {
   readonly series: KernelSeries;
   readonly daemon = new DaemonProcess('64MiB', '256MiB');
+  /** Knows the daemon, which registers with it. */
+  readonly discovery = new DiscoveryProcess();
   #guest: Guest | undefined;
   #port = '0';
   #nqn = '';
@@ -46,6 +49,7 @@ export class LinuxRig {
   async start(): Promise<void> {
     const booted = Guest.boot(preparePackages(), this.series);
     try {
+      await this.discovery.start();
       await this.startDaemon();
     } finally {
       this.#guest = await booted;
@@ -54,14 +58,20 @@ export class LinuxRig {
 
   /** The first start takes a free port, and every later one the same. */
   async startDaemon(): Promise<void> {
-    await this.daemon.start(['--tcp', `127.0.0.1:${this.#port}`]);
+    await this.daemon.start(['--tcp', `127.0.0.1:${this.#port}`, ...this.registration]);
     const { tcp, serial } = runningDrive(this.daemon);
     this.#port = tcp.slice(tcp.lastIndexOf(':') + 1);
     this.#nqn = subsystemNqn(serial);
   }
 
+  /** Arguments of a daemon that the guest is to find. */
+  get registration(): string[] {
+    return ['--advertise', HOST_ADDRESS, '--discovery', `127.0.0.1:${this.discovery.port}`];
+  }
+
   async stop(): Promise<void> {
     await this.#guest?.stop();
+    await this.discovery.end('SIGKILL');
     await this.daemon.remove();
   }
 
@@ -77,12 +87,12 @@ export class LinuxRig {
   }
 
   /** Devices of the drive, once the kernel has made them. */
-  async devices(): Promise<GuestDevices> {
+  async devices(nqn = this.#nqn): Promise<GuestDevices> {
     // Numbers in device names say in which order the kernel met the namespaces, not their ids.
     const found = await this.guest.output(`
       for i in $(seq ${DEVICES_TIMEOUT_SECONDS}0); do
         for s in /sys/class/nvme-subsystem/*; do
-          [ "$(cat $s/subsysnqn)" = ${this.#nqn} ] || continue
+          [ "$(cat $s/subsysnqn)" = ${nqn} ] || continue
           c=$(basename $(ls -d $s/nvme*[0-9] | grep '/nvme[0-9]*$' | head -1))
           block= kv=
           for d in /dev/nvme\${s##*nvme-subsys}n* /dev/ng\${s##*nvme-subsys}n*; do

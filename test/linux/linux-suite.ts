@@ -3,6 +3,7 @@ import { after, before, describe } from 'node:test';
 import { adminTests } from './admin-tests.ts';
 import { blockTests } from './block-tests.ts';
 import type { KernelSeries } from './debian-packages.ts';
+import { discoveryTests } from './discovery-tests.ts';
 import { kvTests } from './kv-tests.ts';
 import { LinuxRig } from './linux-rig.ts';
 
@@ -11,6 +12,7 @@ export function linuxSuite(series: KernelSeries): void {
     const rig = new LinuxRig(series);
     before(() => rig.start());
     after(() => rig.stop());
+    discoveryTests(rig);
     adminTests(rig);
     blockTests(rig);
     kvTests(rig);

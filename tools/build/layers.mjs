@@ -11,7 +11,7 @@ export const daemonLevels = [
   ['kv'],
   ['attention', 'image'],
   ['commands'],
-  ['controller'],
+  ['controller', 'discovery'],
   ['transport', 'admin'],
 ];
 

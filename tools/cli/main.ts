@@ -8,6 +8,8 @@ import { addBench } from './commands/bench.ts';
 import { addCheck } from './commands/check.ts';
 import { addDecode } from './commands/decode.ts';
 import { addDemo } from './commands/demo.ts';
+import { addDiscover } from './commands/discover.ts';
+import { addDiscovery } from './commands/discovery.ts';
 import { addFormat } from './commands/format.ts';
 import { addIdentify } from './commands/identify.ts';
 import { addKv } from './commands/kv.ts';
@@ -35,6 +37,8 @@ export function createProgram(): Command {
   addDemo(program);
   addFormat(program);
   addStart(program);
+  addDiscovery(program);
+  addDiscover(program);
   addDecode(program);
   addList(program);
   addIdentify(program);

@@ -19,9 +19,12 @@ import type { CommandModules, CommandOptions } from '../contract.ts';
 import { namespaces } from '../namespace-ids.ts';
 
 const CAPSULE_UNIT_BYTES = 16;
-const KEEP_ALIVE_UNITS = 1;
-/** Effects log, extended data, supported log pages. */
-const LOG_PAGE_ATTRIBUTES = (1 << 1) | (1 << 2) | (1 << 5);
+export const KEEP_ALIVE_UNITS = 1;
+/** LPA: Get Log Page takes an offset. */
+export const EXTENDED_LOG_PAGES = 1 << 2;
+/** LPA: pages 00h and 12h. */
+export const SUPPORTED_LOG_PAGES = 1 << 5;
+const EFFECTS_LOG_PAGE = 1 << 1;
 /** A volatile write cache, and Flush takes NSID FFFFFFFFh. */
 const WRITE_CACHE = 0b111;
 const SHARED_NAMESPACE = 1;
@@ -76,7 +79,7 @@ export function controllerData(controllerId: number, options: CommandOptions, mo
     acl: CONCURRENT_ABORTS - 1,
     aerl: limits.asyncEventRequestCountMax - 1,
     frmw: 0b11,
-    lpa: LOG_PAGE_ATTRIBUTES,
+    lpa: EFFECTS_LOG_PAGE | EXTENDED_LOG_PAGES | SUPPORTED_LOG_PAGES,
     elpe: limits.errorLogEntryCountMax - 1,
     wctemp: WARNING_TEMPERATURE,
     cctemp: CRITICAL_TEMPERATURE,

@@ -32,15 +32,18 @@ const ALL_SENSORS = 0xf;
 const THRESHOLD_KINDS = 2;
 const TIMESTAMP_BYTES = 6;
 
-/** CDW11 is the value; what else a feature allows in it is checked here, feature by feature. */
-export const setFeatures = (options: FeatureOptions, durability: Durability): CommandDefinition => ({
+/**
+ * CDW11 is the value; what else a feature allows in it is checked here, feature by feature. A controller without namespaces
+ * has no `durability`.
+ */
+export const setFeatures = (options: FeatureOptions, durability?: Durability): CommandDefinition => ({
   row: adminOpcodes.setFeatures,
   allowedBits: { cdw10: maskOf(setFeaturesBits), cdw11: ALL_BITS },
   namespace: 'any',
   run: async (context) => {
     const result = await setFeature(context, options);
     // With the write cache off nothing that has completed is only in memory, from this completion on.
-    await settleDurability(context, durability);
+    if (durability !== undefined) await settleDurability(context, durability);
     return result;
   },
 });

@@ -10,6 +10,8 @@ import { integerWithin, parseSize } from '../quantity.ts';
 interface StartOptions {
   tcp?: string;
   http?: string;
+  advertise?: string;
+  discovery?: string[];
   kernels?: string;
   workers?: number;
   runtimeDir?: string;
@@ -33,6 +35,7 @@ in the runtime directory. One line says when it is ready and where; SIGTERM and 
 Examples:
   $ attndrive start ./drive
   $ attndrive start ./drive --tcp 0.0.0.0:4420 --http off
+  $ attndrive start ./drive --tcp 192.0.2.7:4420 --discovery 192.0.2.1:8009
   $ attndrive start ./drive --tcp :0 --http :0 --kernels wasm --workers 2`;
 
 export function addStart(program: Command): void {
@@ -43,6 +46,8 @@ export function addStart(program: Command): void {
     .argument('<DIR>', 'folder made by format')
     .option('--tcp <HOST:PORT|off>', 'NVMe/TCP (default: 127.0.0.1:4420)')
     .option('--http <HOST:PORT|off>', 'control plane and metrics (default: 127.0.0.1:4480)')
+    .option('--advertise <IP>', 'address that hosts are told to come to (default: the one they came to)')
+    .option('--discovery <HOST:PORT...>', 'discovery services to register with (default: none)')
     .addOption(new Option('--kernels <NAME>', 'attention kernels (default: auto)').choices(['auto', ...kernelNames]))
     .option('--workers <N>', 'compute workers (default: one per CPU; 0: none)', integerWithin(0, 256))
     .option('--runtime-dir <DIR>', 'parent of the folder for sockets and memory regions; should be tmpfs')
@@ -91,6 +96,8 @@ function daemonOptions(options: StartOptions): DaemonOptions {
   return {
     tcp: options.tcp,
     http: options.http,
+    advertise: options.advertise,
+    discovery: options.discovery,
     kernels: options.kernels,
     workers: options.workers,
     runtimeFolder: options.runtimeDir,

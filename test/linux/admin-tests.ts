@@ -6,6 +6,8 @@ import { BLOCK_NSID, KV_CACHE_CSI } from '../../spec/kv-commands.ts';
 import { logPages } from '../../spec/log-pages.ts';
 import type { GuestDevices, LinuxRig } from './linux-rig.ts';
 
+const OACS_FORMAT = 1 << 1;
+
 export function adminTests(rig: LinuxRig): void {
   describe('nvme-cli', () => {
     let devices: GuestDevices;
@@ -115,7 +117,9 @@ export function adminTests(rig: LinuxRig): void {
       const lids = [...pages.matchAll(/^LID 0x([0-9a-f]+) /gm)].map(([, lid]) => Number.parseInt(lid as string, 16));
       assert.deepEqual(
         lids,
-        Object.values(logPages).map(({ lid }) => lid),
+        Object.values(logPages)
+          .map(({ lid }) => lid)
+          .sort((a, b) => a - b),
       );
       const supported = await rig.guest.output(`nvme fid-support-effects-log ${controller}`);
       const fids = [...supported.matchAll(/^FID ([0-9a-f]+) /gm)].map(([, fid]) => Number.parseInt(fid as string, 16));
@@ -123,7 +127,7 @@ export function adminTests(rig: LinuxRig): void {
         fids,
         Object.values(features).map(({ fid }) => fid),
       );
-      await rig.guest.output(`nvme changed-ns-list-log ${controller}`);
+      await rig.guest.output(`nvme changed-ns-list-log ${controller} && nvme endurance-log ${controller} -g 1`);
     });
 
     test('get-feature: every feature; set-feature and its event: a temperature threshold is crossed', async () => {
@@ -149,6 +153,19 @@ export function adminTests(rig: LinuxRig): void {
       );
       assert.equal(status, 0);
       assert.match(stderr, /result: 0x0*1$/m);
+    });
+
+    test('format', async (t) => {
+      const { controller, block } = devices;
+      const { oacs } = await rig.guest.json<{ oacs: number }>(`nvme id-ctrl ${controller} -o json`);
+      if ((oacs & OACS_FORMAT) === 0) {
+        t.skip('the drive does not format yet (OACS bit 1)');
+        return;
+      }
+      await rig.guest.output(`dd if=/dev/urandom of=${block} bs=4096 count=64 oflag=direct`);
+      await rig.guest.output(`nvme format ${controller} -n ${BLOCK_NSID} --force`);
+      const left = await rig.guest.output(`dd if=${block} bs=4096 count=64 iflag=direct | tr -d '\\0' | wc -c`);
+      assert.equal(left.trim(), '0');
     });
 
     test('reset', async () => {

@@ -25,6 +25,12 @@ export interface GuestResult {
   readonly stderr: string;
 }
 
+export interface BackgroundJob {
+  isRunning(): Promise<boolean>;
+  /** Waits for its end. */
+  end(timeoutMs?: number): Promise<{ readonly status: number; readonly output: string }>;
+}
+
 interface Waiting {
   readonly id: number;
   readonly script: string;
@@ -135,6 +141,22 @@ export class Guest {
 
   async writeFile(path: string, bytes: Uint8Array): Promise<void> {
     await this.output(`echo ${Buffer.from(bytes).toString('base64')} | base64 -d >${path}`);
+  }
+
+  /** Runs a script beside others; one at a time. */
+  async background(script: string): Promise<BackgroundJob> {
+    await this.output('rm -f /tmp/job.status');
+    await this.output(`{ (\n${script}\n) >/tmp/job.output 2>&1; echo $? >/tmp/job.status; } &`);
+    return {
+      isRunning: async () => (await this.run('[ -e /tmp/job.status ]')).status !== 0,
+      end: async (timeoutMs) => {
+        const status = await this.output(
+          'until [ -e /tmp/job.status ]; do sleep 0.2; done; cat /tmp/job.status',
+          timeoutMs,
+        );
+        return { status: Number(status), output: await this.output('cat /tmp/job.output') };
+      },
+    };
   }
 
   /** Begins to collect what the kernel tells of its devices. */

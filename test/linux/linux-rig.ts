@@ -86,13 +86,24 @@ export class LinuxRig {
     return this.devices();
   }
 
-  /** Devices of the drive, once the kernel has made them. */
+  /** Devices of a drive, once the kernel has made them. */
   async devices(nqn = this.#nqn): Promise<GuestDevices> {
-    // Numbers in device names say in which order the kernel met the namespaces, not their ids.
+    const [controller, block, kv] = await this.#devices(nqn, '[ "$block" ] && [ "$kv" ]');
+    return { controller, block, kv };
+  }
+
+  /** Devices of a subsystem that has namespace 1 alone. */
+  async blockDevices(nqn: string): Promise<Omit<GuestDevices, 'kv'>> {
+    const [controller, block] = await this.#devices(nqn, '[ "$block" ]');
+    return { controller, block };
+  }
+
+  /** Numbers in device names say in which order the kernel met the namespaces, not their ids. */
+  async #devices(nqn: string, isComplete: string): Promise<[string, string, string]> {
     const found = await this.guest.output(`
       for i in $(seq ${DEVICES_TIMEOUT_SECONDS}0); do
-        for s in /sys/class/nvme-subsystem/*; do
-          [ "$(cat $s/subsysnqn)" = ${nqn} ] || continue
+        for s in /sys/class/nvme-subsystem/nvme*; do
+          [ "$(cat $s/subsysnqn 2>/dev/null)" = ${nqn} ] || continue
           c=$(basename $(ls -d $s/nvme*[0-9] | grep '/nvme[0-9]*$' | head -1))
           block= kv=
           for d in /dev/nvme\${s##*nvme-subsys}n* /dev/ng\${s##*nvme-subsys}n*; do
@@ -101,13 +112,12 @@ export class LinuxRig {
               /dev/ng*:2) kv=$d ;;
             esac
           done
-          [ "$block" ] && [ "$kv" ] && echo /dev/$c $block $kv && exit 0
+          ${isComplete} && echo /dev/$c $block $kv && exit 0
         done
         sleep 0.1
       done
       exit 1`);
-    const [controller, block, kv] = found.trim().split(' ') as [string, string, string];
-    return { controller, block, kv };
+    return found.trim().split(' ') as [string, string, string];
   }
 
   async disconnect(): Promise<void> {

@@ -6,6 +6,8 @@ import type { KernelSeries } from './debian-packages.ts';
 import { discoveryTests } from './discovery-tests.ts';
 import { kvTests } from './kv-tests.ts';
 import { LinuxRig } from './linux-rig.ts';
+import { nvmetTests } from './nvmet-tests.ts';
+import { restartTests } from './restart-tests.ts';
 
 export function linuxSuite(series: KernelSeries): void {
   describe(`Linux ${series}`, () => {
@@ -15,6 +17,8 @@ export function linuxSuite(series: KernelSeries): void {
     discoveryTests(rig);
     adminTests(rig);
     blockTests(rig);
+    nvmetTests(rig);
+    restartTests(rig);
     kvTests(rig);
   });
 }

@@ -67,10 +67,16 @@ stream.on('test:fail', (event) => {
     if (result.failed.length === 0) result.failed.push(failure(event));
   } else if (event.details?.error?.failureType !== 'subtestsFailed') of(event.file).failed.push(failure(event));
 });
+// What the tests against Linux found out is worth to be seen; the runner's own counts at the end of a file are not.
+const diagnostics = [];
+stream.on('test:diagnostic', ({ message, nesting }) => {
+  if (withLinux && nesting > 0) diagnostics.push(message);
+});
 for (const kind of ['test:stdout', 'test:stderr'])
   stream.on(kind, (event) => of(event.file).output.push(event.message));
 for await (const _ of stream);
 
+for (const message of [...new Set(diagnostics)]) console.log(`     ${message}`);
 let passed = checks.passed.length;
 let failed = checks.failed.length;
 const skipped = [];

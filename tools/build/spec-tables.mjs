@@ -131,6 +131,11 @@ const kinds = {
       ['metric', 'type', 'labels', 'meaning'],
       Object.values(table).map(({ name, type, labels, help }) => [`\`${name}\``, type, labels.join(', '), help]),
     ),
+  conformance: (table) =>
+    markdown(
+      ['', 'what', 'I/O', 'discovery', 'has it', 'tested in', ''],
+      table.map(({ id, name, io, discovery, has, by, note }) => [id, name, io, discovery, has, by.join(', '), note]),
+    ),
   elementTypes: (table) =>
     markdown(
       ['code', 'type', 'bytes', 'meaning'],

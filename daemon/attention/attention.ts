@@ -33,6 +33,8 @@ export interface AttentionSettings {
   readonly verify?: VerifyPolicy;
   /** The flash, as threads read it. */
   readonly media: CellAccess;
+  /** Tests: flash that is in no file. Without workers only. */
+  readonly reader?: CellReader;
   /** Tests: job-gate.ts. */
   readonly gate?: SharedArrayBuffer;
 }
@@ -105,7 +107,7 @@ export class Attention implements AttentionEngine {
     this.#settings = settings;
     this.#modules = modules;
     const { arena, kernels, pages } = modules;
-    this.#reader = new CellReader(settings.media);
+    this.#reader = settings.reader ?? new CellReader(settings.media);
     this.#frames = kernels.canMapMedia
       ? createMappedFrames((page) => this.#reader.cellOffset(page), pages)
       : new FrameCache({ sizeBytes: settings.frameCacheBytes, frameSizeBytes: pages.pageSizeBytes }, { arena, pages });

@@ -40,6 +40,12 @@ export function createArena(sizeBytes: number): Arena {
   return new SlabArena(memory);
 }
 
+/**
+ * An arena over memory that no other arena gives out any more. Simulations open one drive after another in the same memory:
+ * each shared memory reserves gigabytes of address space.
+ */
+export const createArenaOver = (memory: WebAssembly.Memory): Arena => new SlabArena(memory);
+
 /** The same memory seen from another thread; only its owner allocates. */
 export const arenaBytes = (memory: WebAssembly.Memory): Uint8Array => new Uint8Array(memory.buffer);
 

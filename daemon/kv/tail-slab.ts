@@ -8,13 +8,13 @@ import type { Part, RowLayout } from './shape.ts';
  */
 export class TailSlab {
   readonly #arena: Arena;
-  readonly #onFree: (sizeBytes: number) => void;
+  readonly #onFree: () => void;
   readonly layout: RowLayout;
   readonly offset: number;
   #holderCount = 1;
 
   /** Dirty memory but for the ends of its pages. DriveError bufferFull. */
-  constructor(layout: RowLayout, modules: { arena: Arena; onFree: (sizeBytes: number) => void }) {
+  constructor(layout: RowLayout, modules: { arena: Arena; onFree: () => void }) {
     this.layout = layout;
     this.#arena = modules.arena;
     this.#onFree = modules.onFree;
@@ -54,7 +54,7 @@ export class TailSlab {
     assert(this.#holderCount > 0, 'slab freed twice');
     if (--this.#holderCount > 0) return;
     this.#arena.free(this.offset);
-    this.#onFree(this.layout.slabBytes);
+    this.#onFree();
   }
 
   /** Copies the first rows of every head from another slab of the same layout. */
@@ -70,7 +70,7 @@ export class TailSlab {
   }
 }
 
-/** Makes slabs and counts the bytes they take. */
+/** Makes slabs and counts the bytes that the arena gives for them, which are a little more than were asked for. */
 export class TailBuffer {
   readonly #arena: Arena;
   #usedBytes = 0;
@@ -85,13 +85,11 @@ export class TailBuffer {
 
   /** DriveError bufferFull. */
   allocate(layout: RowLayout): TailSlab {
-    const slab = new TailSlab(layout, {
-      arena: this.#arena,
-      onFree: (sizeBytes) => {
-        this.#usedBytes -= sizeBytes;
-      },
-    });
-    this.#usedBytes += layout.slabBytes;
+    const arena = this.#arena;
+    const { freeBytes } = arena;
+    const slab = new TailSlab(layout, { arena, onFree: () => void (this.#usedBytes -= takenBytes) });
+    const takenBytes = freeBytes - arena.freeBytes;
+    this.#usedBytes += takenBytes;
     return slab;
   }
 }

@@ -30,7 +30,13 @@ export class CellReader {
 
   /** Reads a page's bytes; false if that failed. */
   read(ppn: number, target: Uint8Array): boolean {
-    return readWhole(this.#access.cells.fileDescriptor, target.subarray(0, this.pageSizeBytes), this.cellOffset(ppn));
+    return this.readFile('cells', target.subarray(0, this.pageSizeBytes), this.cellOffset(ppn));
+  }
+
+  /** False if not all of it could be read. */
+  protected readFile(file: 'cells' | 'oob', target: Uint8Array, position: number): boolean {
+    const { cells, oobFileDescriptor } = this.#access;
+    return readWhole(file === 'cells' ? cells.fileDescriptor : oobFileDescriptor, target, position);
   }
 
   /**
@@ -39,7 +45,7 @@ export class CellReader {
    */
   matches(ppn: number, expected: { lpn: number; epoch: number; dataCrc32c: number }): boolean {
     const bytes = this.#entry;
-    if (!readWhole(this.#access.oobFileDescriptor, bytes, oobOffset(this.#access.geometry, ppn))) return false;
+    if (!this.readFile('oob', bytes, oobOffset(this.#access.geometry, ppn))) return false;
     const entry = oobEntry.decode(bytes);
     if (entry.crc32c !== crc32c(bytes.subarray(0, CHECKED_BYTES))) return false;
     return (

@@ -2,18 +2,19 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { completionEntry, statusCodeOf } from '../../spec/completion-entry.ts';
-import {
-  connectCommand,
-  connectData,
-  CNTLID_DYNAMIC,
-  propertyGetCommand,
-  propertySetCommand,
-} from '../../spec/fabrics.ts';
-import { FABRICS_OPCODE, fabricsTypes } from '../../spec/opcodes.ts';
 import { crc32c } from '../../spec/crc32c.ts';
 import { c2hTermReq, DIGEST_BYTES, digestBits, icReq, pduFlags, pduTypes } from '../../spec/pdu.ts';
-import { encodeSgl, SGL_FLAGS, type Sgl } from '../../spec/sgl.ts';
-import { submissionEntry } from '../../spec/submission-entry.ts';
+import type { Sgl } from '../../spec/sgl.ts';
+import {
+  type CommandFields,
+  connectBody,
+  type ConnectDataFields,
+  connectEntry,
+  type ConnectFields,
+  entryBytes,
+  propertyGetEntry,
+  propertySetEntry,
+} from './submissions.ts';
 
 export interface Pdu {
   readonly type: number;
@@ -34,24 +35,7 @@ export interface Completion {
   readonly data: Buffer;
 }
 
-export interface CommandFields {
-  opcode: number;
-  nsid?: number;
-  flags?: number;
-  cdw2?: number;
-  cdw3?: number;
-  cdw10?: number;
-  cdw11?: number;
-  cdw12?: number;
-  cdw13?: number;
-  cdw14?: number;
-  cdw15?: number;
-  sgl?: Sgl;
-  /** Sixteen raw bytes instead of `sgl`. */
-  sglBytes?: Uint8Array;
-}
-
-export const HOST_NQN = 'nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555';
+export type { CommandFields } from './submissions.ts';
 
 /** A host that is made of the tables of spec/ and nothing else: it can say wrong things too. */
 export class RawHost {
@@ -186,11 +170,7 @@ export class RawHost {
   }
 
   entryBytes(fields: CommandFields, commandId: number): Uint8Array {
-    const { opcode, nsid = 0, flags = SGL_FLAGS, sgl = { kind: 'none' }, sglBytes } = fields;
-    const { cdw2 = 0, cdw3 = 0, cdw10 = 0, cdw11 = 0, cdw12 = 0, cdw13 = 0, cdw14 = 0, cdw15 = 0 } = fields;
-    const dwords = { cdw2, cdw3, cdw10, cdw11, cdw12, cdw13, cdw14, cdw15 };
-    const sgl16 = sglBytes ?? encodeSgl(sgl);
-    return submissionEntry.encode({ opcode, flags, commandId, namespaceId: nsid, sgl: sgl16, ...dwords });
+    return entryBytes(fields, commandId);
   }
 
   capsuleBytes(entry: Uint8Array, data: Uint8Array = new Uint8Array(0)): Buffer {
@@ -262,54 +242,22 @@ export class RawHost {
     return this.run({ ...fields, sgl: { kind: 'transport', length } });
   }
 
-  connectBytes(
-    command: Partial<Parameters<typeof connectCommand.encode>[0]>,
-    data: Partial<Parameters<typeof connectData.encode>[0]>,
-  ): Buffer {
-    const sgl = encodeSgl({ kind: 'inCapsule', offset: 0, length: connectData.sizeBytes });
-    const entry = connectCommand.encode({
-      opcode: FABRICS_OPCODE,
-      flags: SGL_FLAGS,
-      commandId: this.commandId(),
-      fctype: fabricsTypes.connect.opcode,
-      sgl,
-      sqsize: 31,
-      ...command,
-    });
-    const hostid = new Uint8Array(16).fill(7);
-    const body = connectData.encode({ hostid, cntlid: CNTLID_DYNAMIC, hostnqn: HOST_NQN, ...data });
-    return this.capsuleBytes(entry, body);
+  connectBytes(command: ConnectFields, data: ConnectDataFields): Buffer {
+    return this.capsuleBytes(connectEntry(command, this.commandId()), connectBody(data));
   }
 
-  async connect(
-    command: Partial<Parameters<typeof connectCommand.encode>[0]>,
-    data: Partial<Parameters<typeof connectData.encode>[0]>,
-  ): Promise<Completion> {
+  async connect(command: ConnectFields, data: ConnectDataFields): Promise<Completion> {
     this.write(this.connectBytes(command, data));
     return this.completion();
   }
 
   propertyGet(offset: number, size: 0 | 1 = 0): Promise<Completion> {
-    const commandId = this.commandId();
-    const { opcode: fctype } = fabricsTypes.propertyGet;
-    const entry = propertyGetCommand.encode({
-      opcode: FABRICS_OPCODE,
-      flags: SGL_FLAGS,
-      commandId,
-      fctype,
-      sgl: encodeSgl({ kind: 'none' }),
-      attrib: size,
-      ofst: offset,
-    });
-    this.write(this.capsuleBytes(entry));
+    this.write(this.capsuleBytes(propertyGetEntry(offset, size, this.commandId())));
     return this.completion();
   }
 
   propertySet(offset: number, value: number, size: 0 | 1 = 0): Promise<Completion> {
-    const commandId = this.commandId();
-    const { opcode: fctype } = fabricsTypes.propertySet;
-    const fields = { opcode: FABRICS_OPCODE, flags: SGL_FLAGS, commandId, fctype, attrib: size, ofst: offset };
-    this.write(this.capsuleBytes(propertySetCommand.encode({ ...fields, value: BigInt(value) })));
+    this.write(this.capsuleBytes(propertySetEntry(offset, value, size, this.commandId())));
     return this.completion();
   }
 }

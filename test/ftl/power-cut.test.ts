@@ -100,7 +100,7 @@ function checkErases({ media, meta, geometry }: MemoryDriveStores): void {
   const { slotsPerPage, pagesPerSuperblock } = geometry;
   const isNamed = (namespace: number, slotsPerEntry: number, superblock: number): boolean => {
     for (const { value } of meta.range(namespace)) {
-      const entries = new Uint32Array((value as Uint8Array).buffer);
+      const entries = new Uint32Array(Uint8Array.from(value as Uint8Array).buffer);
       const slotsPerSuperblock = pagesPerSuperblock * slotsPerPage;
       if (entries.some((entry) => Math.floor((entry * slotsPerEntry) / slotsPerSuperblock) === superblock)) return true;
     }

@@ -169,27 +169,26 @@ test('metadata that is gone, or that does not fit the flash, is told from a new 
     spoil(stores);
     await assert.rejects(open(stores), { code: 'mediaFormat', message });
   };
-  await refused((stores) => stores.meta.records.clear(), /metadata: nothing is there, but pages were programmed/);
+  await refused((stores) => stores.meta.clear(), /metadata: nothing is there, but pages were programmed/);
   await refused((stores) => stores.staging.segments.clear(), /staging segment \d+ is missing/);
   await refused((stores) => {
     for (const segment of stores.staging.segments.values()) segment.bytes = segment.bytes.slice(0, 100);
   }, /is damaged at byte \d+; it was synced up to byte/);
   const mapped = (stores: MemoryDriveStores, lba: number, slot: number): void => {
-    const text = JSON.stringify([metaNamespaces.blockMap, Math.floor(lba / SEGMENT_ENTRIES)]);
-    const bytes = stores.meta.records.get(text)?.value as Uint8Array;
+    const key = [Math.floor(lba / SEGMENT_ENTRIES)];
+    const bytes = stores.meta.get(metaNamespaces.blockMap, key) as Uint8Array;
     new DataView(bytes.buffer, bytes.byteOffset).setUint32(4 * (lba % SEGMENT_ENTRIES), slot, true);
+    stores.meta.set(metaNamespaces.blockMap, key, bytes);
   };
   await refused(
     (stores) => mapped(stores, 9, 2 ** 31),
     /map of block names slot 2147483648, which is outside the media/,
   );
   await refused((stores) => {
-    const map = stores.meta.records.get(JSON.stringify([metaNamespaces.blockMap, 0]))!.value as Uint8Array;
-    mapped(stores, 9, new DataView(map.buffer).getUint32(0, true));
+    const map = stores.meta.get(metaNamespaces.blockMap, [0]) as Uint8Array;
+    mapped(stores, 9, new DataView(map.buffer, map.byteOffset).getUint32(0, true));
   }, /which has two owners/);
   await refused((stores) => {
-    const text = JSON.stringify([metaNamespaces.stagedBlocks, 'list']);
-    const record = stores.meta.records.get(text)!;
-    stores.meta.records.set(text, { ...record, value: [[4, 999_999]] });
+    stores.meta.set(metaNamespaces.stagedBlocks, ['list'], [[4, 999_999]]);
   }, /the staging log has lost the record of LBA 4/);
 });

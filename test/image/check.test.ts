@@ -211,8 +211,8 @@ test('a staged record that is damaged or gone is named with what it held', async
   assert.match(findings.map(({ text }) => text).join('\n'), new RegExp(`staging segment ${segment} is missing`));
 });
 
-type Records = MemoryDriveStores['meta']['records'];
 const keyOf = (namespace: number, ...key: (string | number)[]): string => JSON.stringify([namespace, ...key]);
+const keyIn = (text: string): [number, ...(string | number)[]] => JSON.parse(text) as [number, ...(string | number)[]];
 const idText = (id: bigint): string => id.toString(16).padStart(16, '0');
 
 /** Changes one record in a copy of the drive's metadata, looks, and puts everything back. */
@@ -221,16 +221,17 @@ async function withRecord(
   key: string,
   change: (value: never) => unknown,
 ): Promise<Awaited<ReturnType<typeof findingsOf>>> {
-  const { records }: { records: Records } = drive.meta;
-  const record = records.get(key);
-  assert.ok(record, key);
-  const changed = change(structuredClone(record.value) as never);
-  if (changed === undefined) records.delete(key);
-  else records.set(key, { ...record, value: changed });
+  const { meta } = drive;
+  const [namespace, ...rest] = keyIn(key);
+  const value = meta.get(namespace, rest);
+  assert.ok(value !== undefined, key);
+  const changed = change((value instanceof Uint8Array ? Uint8Array.from(value) : structuredClone(value)) as never);
+  if (changed === undefined) meta.delete(namespace, rest);
+  else meta.set(namespace, rest, changed);
   try {
     return await findingsOf(drive.stores());
   } finally {
-    records.set(key, record);
+    meta.set(namespace, rest, value);
   }
 }
 
@@ -378,14 +379,13 @@ test('metadata that says what cannot be is named, record by record', async () =>
 
 test('a record of no known kind, and a page that nobody holds', async () => {
   const { drive } = await knownDrive('clean');
-  const { records } = drive.meta;
-  records.set('x', { namespace: 77, key: [1], value: 2 });
+  const { meta } = drive;
+  meta.set(77, [1], 2);
   assert.deepEqual(kindsOf((await findingsOf(drive.stores())).findings), ['metadata']);
-  records.delete('x');
-  const kvMap = records.get(keyOf(metaNamespaces.kvMap, 0))!;
-  const entries = new Uint32Array((kvMap.value as Uint8Array).slice().buffer);
+  meta.delete(77, [1]);
+  const entries = new Uint32Array(Uint8Array.from(meta.get(metaNamespaces.kvMap, [0]) as Uint8Array).buffer);
   entries[entries.length - 1] = 5;
-  records.set(keyOf(metaNamespaces.kvMap, 0), { ...kvMap, value: new Uint8Array(entries.buffer) });
+  meta.set(metaNamespaces.kvMap, [0], new Uint8Array(entries.buffer));
   const { findings } = await findingsOf(drive.stores());
   assert.deepEqual(kindsOf(findings), ['leak']);
 });

@@ -86,15 +86,6 @@ async function openFtl(stores: FtlStores, random32: Random32): Promise<OpenedFtl
   return { arena, store, readPage, ftl, watched };
 }
 
-/** What a killed process leaves: all that it wrote, synced or not. */
-function afterKill(stores: MemoryDriveStores): MemoryDriveStores {
-  const left = new MemoryDriveStores(stores.request);
-  stores.media.copyTo(left.media);
-  for (const [key, record] of stores.meta.records) left.meta.records.set(key, structuredClone(record));
-  for (const [number, segment] of stores.staging.segments) left.staging.segments.set(number, segment.copy());
-  return left;
-}
-
 class FtlWorld implements World {
   readonly #random: Random;
   readonly #random32: Random32;
@@ -145,7 +136,7 @@ class FtlWorld implements World {
       await ftl.close();
       isWhole = true;
     } else if (roll < 0.5) {
-      this.#stores = afterKill(stores);
+      this.#stores = stores.afterKill();
       isWhole = true;
     } else {
       // A flush that is under way is cut short somewhere.

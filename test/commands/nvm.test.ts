@@ -57,14 +57,19 @@ describe('LBA ranges', () => {
 });
 
 describe('FUA', () => {
-  test('a write says so to the namespace; a read makes it durable first', async (t) => {
+  test('a write says so to the namespace; a read makes durable what it returns', async (t) => {
     const { rig, io } = await open(t);
     await io.run(fields(nvmOpcodes.write, 0, 1), Buffer.alloc(LBA));
     assert.equal(rig.blocks.fuaCount, 0);
     await io.run(fields(nvmOpcodes.write, 0, 1, FUA), Buffer.alloc(LBA));
     assert.equal(rig.blocks.fuaCount, 1);
-    await io.read(fields(nvmOpcodes.read, 0, 1, FUA), LBA);
+    rig.durability.onStagingSync = () => rig.blocks.bytes.fill(1);
+    const { data } = await io.read(fields(nvmOpcodes.read, 0, 1, FUA), LBA);
     assert.equal(rig.durability.stagingSyncCount, 1);
+    assert.ok(
+      data.every((byte) => byte === 0),
+      'what is written while the sync is on its way is not returned',
+    );
   });
 });
 

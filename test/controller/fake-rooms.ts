@@ -69,6 +69,7 @@ export class FakeDurability implements Durability {
   readonly gate = new Gate();
   flushCount = 0;
   stagingSyncCount = 0;
+  onStagingSync: () => void = () => undefined;
 
   async flush(): Promise<void> {
     await this.gate.pass();
@@ -77,6 +78,7 @@ export class FakeDurability implements Durability {
 
   async syncStaging(): Promise<void> {
     this.stagingSyncCount++;
+    this.onStagingSync();
   }
 }
 

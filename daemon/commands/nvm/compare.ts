@@ -33,9 +33,9 @@ async function compare(
   return withArena(arena, async (scope) => {
     const expected = scope.view(scope.allocate(lengthBytes), lengthBytes);
     await data.read(expected);
-    if (fua) await durability.syncStaging();
     const stored = scope.view(scope.allocate(lengthBytes), lengthBytes);
     await blocks.read(range.lba, range.lbaCount, stored);
+    if (fua) await durability.syncStaging();
     counters.blockReadCommands++;
     counters.blockReadBytes += lengthBytes;
     if (Buffer.compare(expected, stored) !== 0) {

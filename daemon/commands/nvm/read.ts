@@ -11,7 +11,7 @@ import {
 import { ALL_BITS } from '../fields.ts';
 import { checkTransfer, FUA, HINTS_CDW13, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
 
-/** CDW10-11 first LBA, CDW12 blocks minus 1. FUA: what is read is durable first, as the standard demands. */
+/** CDW10-11 first LBA, CDW12 blocks minus 1. FUA: what is returned is durable, as the standard demands. */
 export function nvmRead(options: CommandOptions, modules: CommandModules): CommandDefinition {
   return {
     row: nvmOpcodes.read,
@@ -30,9 +30,10 @@ async function read(
   const lengthBytes = checkTransfer(data, range, limits.lbaSizeBytes);
   const fua = (entry.cdw12 & FUA) !== 0;
   return withArena(arena, async (scope) => {
-    if (fua) await durability.syncStaging();
     const target = scope.view(scope.allocate(lengthBytes), lengthBytes);
     await blocks.read(range.lba, range.lbaCount, target);
+    // Afterwards: a block that is written while the sync is on its way would be returned and not be durable.
+    if (fua) await durability.syncStaging();
     counters.blockReadCommands++;
     counters.blockReadBytes += lengthBytes;
     await data.write(target, scope.detach());

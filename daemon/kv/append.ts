@@ -66,6 +66,8 @@ async function addTokens(
 ): Promise<void> {
   room.pages.assertWritable();
   const { layer } = request;
+  // The failed append could not say so: its disk took neither pages nor records.
+  if (layer.hasStrayPages) room.abandonGeneration(sequence, request.layerIndex);
   const { groupTokens, streamCount } = sequence.layout;
   const fresh = source.tokenCount - firstSourceToken;
   const firstGroup = Math.floor(layer.length / groupTokens);

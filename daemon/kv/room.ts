@@ -84,11 +84,13 @@ export class KvRoom {
 
   /**
    * Begins a new generation of a layer at its present length, so that pages of a failed append, which lie in flash with
-   * valid tags, are never taken for tokens.
+   * valid tags, are never taken for tokens. DriveError writeFault: the log can't be written, and nothing may be added to
+   * the layer until this was done.
    */
   abandonGeneration(sequence: Sequence, layerIndex: number): void {
     const layer = sequence.layers[layerIndex];
     assert(layer !== undefined, `layer ${layerIndex} exists`);
+    layer.hasStrayPages = true;
     const operation = this.record(encodeTruncate(sequence.id, layerIndex, layer.length));
     this.markTruncated(sequence, layer, operation);
   }
@@ -96,6 +98,7 @@ export class KvRoom {
   /** Bookkeeping of a layer whose generation ended: its whole tail must be staged again under the new one. */
   markTruncated(sequence: Sequence, layer: Layer, operation: number): void {
     layer.generation = generationOf(operation);
+    layer.hasStrayPages = false;
     layer.stagedLength = layer.length - sequence.tailCount(layer);
     this.dirty.add(sequence);
   }

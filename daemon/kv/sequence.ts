@@ -18,6 +18,8 @@ export class Layer {
   slab: TailSlab | undefined;
   /** Tail tokens below it are in the staging log under the present generation. */
   stagedLength = 0;
+  /** Pages of a failed append carry the present generation: nothing may be added before another begins. */
+  hasStrayPages = false;
 
   constructor(table: BlockTable, generation: number) {
     this.table = table;

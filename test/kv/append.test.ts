@@ -210,6 +210,23 @@ test('a failing program leaves the layer as it was, and its pages are never take
   await assertTokens(again, id, 0, tokenRange(0, 13));
 });
 
+test('a disk that takes neither pages nor records leaves no pages that are taken for tokens later', async () => {
+  const opened = await openDrive();
+  const id = createSequence(opened);
+  await appendRows(opened, id, 0, 0, tokenRange(0, 13));
+  opened.drive.programsUntilFault = 7;
+  opened.drive.refusesRecords = true;
+  // One group of it is whole on the media.
+  await assert.rejects(appendRows(opened, id, 0, 13, tokenRange(500, 20)), failsWith('writeFault', /no record/));
+  await assert.rejects(appendRows(opened, id, 0, 13, [600]), failsWith('writeFault', /no record/));
+  opened.drive.refusesRecords = false;
+  await appendRows(opened, id, 0, 13, tokenRange(13, 20));
+  await assertTokens(opened, id, 0, tokenRange(0, 33));
+  const again = await openDrive(opened.drive.powerCut(opened.drive.unsyncedRecordCount, () => true));
+  assert.deepEqual(again.store.summary(id).lengths, [32, 0], 'whole groups');
+  await assertTokens(again, id, 0, tokenRange(0, 32));
+});
+
 test('ranges that no layer can have are refused by name', async () => {
   const opened = await openDrive();
   const id = createSequence(opened);

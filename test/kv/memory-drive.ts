@@ -97,6 +97,8 @@ export class MemoryDrive implements KvPages, StagingLog {
   /** Programs that still succeed; then writeFault, once. */
   programsUntilFault = Number.POSITIVE_INFINITY;
   isReadOnly = false;
+  /** The log takes no records. */
+  refusesRecords = false;
   /** Operation number of the last log record. */
   recordOperation = 0;
   /** Reads wait for it. */
@@ -278,6 +280,7 @@ export class MemoryDrive implements KvPages, StagingLog {
 
   append(owner: StagingOwner, payload: Uint8Array): number {
     assert.equal(owner, stagingOwners.kv);
+    if (this.refusesRecords) throw new DriveError('writeFault', 'planted: no record');
     this.#log.push({ operation: ++this.#operation, payload: payload.slice() });
     this.recordOperation = this.#operation;
     return this.#operation;

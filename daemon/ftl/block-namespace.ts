@@ -188,6 +188,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     this.#slotBytes(index).set(data);
     this.#slots[index] = { lba, operation, isStaged };
     this.#cached.set(lba, index);
+    this.#held.delete(lba);
     this.#unmap(lba, operation);
     if (this.#cached.size === this.#slots.length) this.#program(reservation);
   }
@@ -219,6 +220,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   }
 
   #drop(lba: number, operation: number): void {
+    this.#held.delete(lba);
     const index = this.#cached.get(lba);
     if (index !== undefined) {
       this.#slots[index] = emptySlot();
@@ -280,10 +282,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
       const batch = [...this.#held].slice(0, this.#batchLbas);
       const reservation = await this.#modules.space.reserve(this.#pagesFor(batch.length));
       try {
-        for (const [lba, slot] of batch) {
-          this.#put(lba, slot, true, reservation);
-          this.#held.delete(lba);
-        }
+        for (const [lba, slot] of batch) this.#put(lba, slot, true, reservation);
       } finally {
         reservation.release();
       }

@@ -84,6 +84,11 @@ export class Checkpointer implements Durability {
     };
   }
 
+  /** A sync has failed: nothing can be made durable any more. */
+  get failure(): DriveError | undefined {
+    return this.#failure;
+  }
+
   get log(): StagingLog {
     return this.#log;
   }

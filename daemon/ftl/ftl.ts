@@ -257,8 +257,8 @@ export class Ftl implements FtlDrive {
     // Until it is durable nothing may be programmed or erased: recovery must find the same again if it is interrupted.
     await this.durability.special('opening');
     this.#watchBlocks();
-    for (const space of Object.values(this.spaces)) await space.regain();
-    await blocks.cacheHeld();
+    for (const space of Object.values(this.spaces)) await this.#unlessRefused(() => space.regain());
+    await this.#unlessRefused(() => blocks.cacheHeld());
     modules.logger.info(
       {
         clean: state?.isClean ?? true,
@@ -269,6 +269,16 @@ export class Ftl implements FtlDrive {
       },
       'recovered',
     );
+  }
+
+  /** Dies that fail, and a disk that is full, must not keep anybody from reading what is there: it is all durable by now. */
+  async #unlessRefused(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof DriveError) || this.durability.failure !== undefined) throw error;
+      this.#logger.warn({ err: error }, 'recovered, but can not write now');
+    }
   }
 
   /** What fails is durable soon; a drive that may write no more says so once. */

@@ -161,5 +161,36 @@ test('power cuts all through its life: nothing flushed is lost, and a failure th
   await host.check(drive);
 });
 
+test('a drive whose dies take no page while it opens is open all the same, to be read', async () => {
+  const random = createSeededRandom(8);
+  const tight = {
+    ...request,
+    blockCapacityBytes: 3 * MIB,
+    pageSizeBytes: 8192,
+    channelCount: 1,
+    overProvisioning: 0.01,
+  };
+  const stores = new MemoryDriveStores(tight);
+  const drive = await openDrive(stores.stores(), random);
+  const host = new Host(drive);
+  // Until a crash, which closes what is half full, leaves garbage collection short of room.
+  let left: MemoryDriveStores;
+  let programs = 0;
+  for (;;) {
+    await host.write(drive, random, 100);
+    await host.flush(drive);
+    left = stores.afterPowerCut(random);
+    const counted = await openDrive(left.afterKill().stores(), random);
+    ({ gc: programs } = counted.ftl.flash.array.counters.programs);
+    await counted.ftl.abandon();
+    if (programs > 0) break;
+  }
+  const broken = { isFactoryBad: () => false, eraseFails: () => false, programFails: () => true };
+  const again = await openDrive(left.stores(), random, { failures: broken });
+  await host.check(again);
+  await assert.rejects(host.write(again, random, 100), { code: 'writeFault' });
+  await host.check(again);
+});
+
 const nameOf = ({ unit, block, reason }: { unit: number; block: number; reason: string }): string =>
   `${unit} ${block} ${reason}`;

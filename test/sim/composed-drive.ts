@@ -1,0 +1,98 @@
+/** Every room of a drive over its stores in memory, as the composition root puts them together; no sockets, no workers. */
+import { subsystemNqn } from '../../spec/fabrics.ts';
+import { limits } from '../../spec/limits.ts';
+import { type Attention, createAttention } from '../../daemon/attention/attention.ts';
+import type { Arena } from '../../daemon/base/arena.ts';
+import type { Clock } from '../../daemon/base/clock.ts';
+import { silentLogger } from '../../daemon/base/logger.ts';
+import type { Random } from '../../daemon/base/random.ts';
+import { createSubsystem, type Subsystem } from '../../daemon/controller/subsystem.ts';
+import { Ftl, type FtlModules, type FtlStores } from '../../daemon/ftl/ftl.ts';
+import type { Kernels } from '../../daemon/kernels/contract.ts';
+import { SequenceStore } from '../../daemon/kv/kv-store.ts';
+import type { CellReader } from '../../daemon/nand/cell-reader.ts';
+import { type Geometry, mediaSizes } from '../../daemon/nand/geometry.ts';
+import type { DaemonConfig } from '../../daemon/config.ts';
+import { OwnRecords } from '../../daemon/discovery/own-records.ts';
+import { RoomStatus } from '../../daemon/drive-status.ts';
+import type { Rooms } from '../../daemon/rooms.ts';
+import { identityOf, SERIAL } from '../controller/rig.ts';
+
+export interface DriveParts {
+  readonly arena: Arena;
+  readonly kernels: Kernels;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly onFatal: (error: unknown) => void;
+  /** Where memory regions lie. */
+  readonly regionFolder: string;
+  readonly frameCacheBytes: number;
+  /** Pages for attention, as no file has them. */
+  readonly reader: CellReader;
+  readonly ftlOptions?: Pick<FtlModules, 'failures' | 'verify' | 'gc'>;
+}
+
+export interface ComposedDrive {
+  readonly ftl: Ftl;
+  readonly kv: SequenceStore;
+  readonly attention: Attention;
+  readonly subsystem: Subsystem;
+  /** Clean shutdown. */
+  close(): Promise<void>;
+}
+
+/** Opens and recovers a drive. DriveError as Ftl.open. */
+export async function composeDrive(stores: FtlStores, parts: DriveParts): Promise<ComposedDrive> {
+  const { arena, kernels, clock, random, onFatal } = parts;
+  const logger = silentLogger;
+  const kv = new SequenceStore({ arena, kernels, clock });
+  const { ftlOptions } = parts;
+  const ftl = await Ftl.open(stores, { arena, kernels, clock, random, logger, kvRecovery: kv, ...ftlOptions });
+  const verify = ftlOptions?.verify ?? 'first-use';
+  const attention = await createAttention(
+    {
+      workerCount: 0,
+      frameCacheBytes: parts.frameCacheBytes,
+      verify,
+      media: noFiles(ftl.geometry),
+      reader: parts.reader,
+    },
+    { arena, kv, pages: ftl.kv, kernels, clock, logger, onFatal },
+  );
+  const { blocks, durability } = ftl;
+  const rooms: Partial<Rooms> = { arena, kernels, sequences: kv, ftl, attention };
+  const status = new RoomStatus({
+    options: { folder: '', version: 'simulated', config: { workers: 0 } as DaemonConfig },
+    modules: { clock, random, logger, onFatal },
+    state: 'ready',
+    readyAtNs: clock.nowNs(),
+    listeners: [],
+    room: (name) => rooms[name]!,
+  });
+  const discovery = new OwnRecords({ nqn: subsystemNqn(SERIAL), advertisedHost: undefined }, { listeners: () => [] });
+  const regions = { folder: parts.regionFolder, fileMode: 0o600 };
+  const subsystem = createSubsystem(
+    { identity: identityOf(ftl.geometry.pageSizeBytes), limits, regions },
+    { arena, kv, blocks, durability, attention, status, discovery, clock, random, logger, onFatal },
+  );
+  rooms.subsystem = subsystem;
+  return {
+    ftl,
+    kv,
+    attention,
+    subsystem,
+    async close() {
+      await subsystem.close();
+      await attention.close();
+      kv.close();
+      await ftl.close();
+    },
+  };
+}
+
+/** What workers would open. */
+const noFiles = (geometry: Geometry) => ({
+  cells: { fileDescriptor: -1, sizeBytes: mediaSizes(geometry).cells },
+  oobFileDescriptor: -1,
+  geometry,
+});

@@ -1,0 +1,171 @@
+/**
+ * Bugs to plant, so that one can see that they are found: each breaks one rule that the drive's promises rest on. They wrap
+ * the stores and the open drive; nothing of them is in the drive itself.
+ */
+import { assert as invariant } from '../../daemon/base/assert.ts';
+import { Flash, type OobEntry, wholeEntry } from '../../daemon/ftl/flash.ts';
+import { StagingFile } from '../../daemon/ftl/staging-log.ts';
+import { KvRoom } from '../../daemon/kv/room.ts';
+import { decodeStaged } from '../../daemon/kv/staged-records.ts';
+import { stagingOwners } from '../../daemon/ftl/contract.ts';
+import type { ComposedDrive } from './composed-drive.ts';
+import type { Machine } from './machine.ts';
+import type { SimStores } from './stores.ts';
+
+export interface Mutation {
+  readonly what: string;
+  /** Of each start. */
+  readonly stores?: (stores: SimStores, machine: Machine) => void;
+  /** Once a drive is open. */
+  readonly drive?: (drive: ComposedDrive) => void;
+  /** Of the process, until what is returned is called. */
+  readonly install?: () => () => void;
+}
+
+/** Puts another method in a class's place. */
+function replaced<T extends object, K extends keyof T>(
+  prototype: T,
+  name: K,
+  method: (original: T[K]) => T[K],
+): () => void {
+  const original = prototype[name];
+  prototype[name] = method(original);
+  return () => void (prototype[name] = original);
+}
+
+export const mutations = {
+  mediaSync: {
+    what: 'a sync of the media that syncs nothing',
+    stores: ({ media }, machine) => {
+      media.sync = () => machine.finish('sync');
+    },
+  },
+  stagingSync: {
+    what: 'a sync of the staging log that syncs nothing',
+    stores: ({ staging }, machine) => {
+      const create = staging.create.bind(staging);
+      staging.create = (number) => {
+        const segment = create(number);
+        segment.sync = () => machine.finish('sync');
+        return segment;
+      };
+    },
+  },
+  commitBeforeSync: {
+    what: 'a transaction that is made while media and log are still being synced',
+    stores: ({ media }) => {
+      const sync = media.sync.bind(media);
+      media.sync = () => {
+        sync().catch(() => undefined);
+        return Promise.resolve();
+      };
+    },
+  },
+  commitUnseen: {
+    what: 'a transaction that is said to be on disk before it is',
+    stores: ({ meta }) => {
+      const commit = meta.commit.bind(meta);
+      meta.commit = (changes) => {
+        commit(changes).catch(() => undefined);
+        return Promise.resolve();
+      };
+    },
+  },
+  earlyErase: {
+    what: 'a superblock that is erased before a transaction covers what took its place',
+    drive: ({ ftl }) => {
+      const { superblocks } = ftl.flash;
+      const never = new Proxy(superblocks.emptySince, { get: () => 0, set: () => true });
+      Object.defineProperty(superblocks, 'emptySince', { value: never });
+    },
+  },
+  earlyNumber: {
+    what: 'a number of a KV page that is given out again before a transaction covers its release',
+    drive: ({ ftl: { kv } }) => {
+      const release = kv.release.bind(kv);
+      kv.release = (lpn) => {
+        release(lpn);
+        kv.checkpointed(Number.MAX_SAFE_INTEGER);
+      };
+    },
+  },
+  truncateUnrecorded: {
+    what: 'a truncate without a record in the log',
+    drive: ({ ftl: { durability, operations } }) => {
+      const { log } = durability;
+      const append = log.append.bind(log);
+      log.append = (owner, payload) => {
+        const isTruncate = owner === stagingOwners.kv && decodeStaged(payload).kind === 'truncate';
+        return isTruncate ? operations.next() : append(owner, payload);
+      };
+    },
+  },
+  sameGeneration: {
+    what: 'a truncate that begins no generation',
+    install: () =>
+      replaced(
+        KvRoom.prototype,
+        'markTruncated',
+        (original) =>
+          function (this: KvRoom, sequence, layer, operation) {
+            const { generation } = layer;
+            original.call(this, sequence, layer, operation);
+            layer.generation = generation;
+          },
+      ),
+  },
+  tagUnchecked: {
+    what: 'an entry that counts whatever opening of its superblock it was written in',
+    install: () =>
+      replaced(
+        Flash.prototype,
+        'checkedEntry',
+        () =>
+          function (this: Flash, _ppn: number, oob: Uint8Array, slot: number): OobEntry | undefined {
+            return wholeEntry(oob, slot);
+          },
+      ),
+  },
+  fuaUnsynced: {
+    what: 'FUA that waits for nothing',
+    drive: ({ ftl: { durability } }) => {
+      durability.syncStaging = () => Promise.resolve();
+    },
+  },
+  flushJoins: {
+    what: 'a Flush that is answered by a checkpoint that began before it',
+    drive: ({ ftl: { durability } }) => {
+      const flush = durability.flush.bind(durability);
+      let running: Promise<void> | undefined;
+      durability.flush = () => (running ??= flush().finally(() => (running = undefined)));
+    },
+  },
+  logCutEarly: {
+    what: 'a segment of the log that is removed before a transaction covers it',
+    install: () =>
+      replaced(
+        StagingFile.prototype,
+        'rotate',
+        (original) =>
+          function (this: StagingFile) {
+            original.call(this);
+            this.removeBefore(this.segmentNumber);
+          },
+      ),
+  },
+  pinsIgnored: {
+    what: 'a superblock that is erased while somebody reads it',
+    drive: ({ ftl }) => {
+      const { superblocks } = ftl.flash;
+      const pinCount = superblocks.pinCount.bind(superblocks);
+      superblocks.pinCount = (superblock) => (superblocks.isEmpty(superblock) ? 0 : pinCount(superblock));
+    },
+  },
+} as const satisfies Record<string, Mutation>;
+
+export type MutationName = keyof typeof mutations;
+
+export function mutationNamed(name: string): Mutation {
+  invariant(Object.hasOwn(mutations, name), `a bug named ${name}; there are ${Object.keys(mutations).join(', ')}`);
+  return mutations[name as MutationName];
+}

@@ -1,0 +1,4 @@
+// A process that plays histories for player.ts.
+import { type Order, play } from './player.ts';
+
+process.on('message', (order: Order) => void play(order).then((outcome) => process.send?.(outcome)));

@@ -8,8 +8,11 @@ import type { KvStore, LayerView, SequenceShape } from '../kv/contract.ts';
 import type { AttendCounts, AttendOptions, AttendTarget } from './contract.ts';
 import { type TokenSpan, type VisibilityRule, visibleSpans } from './visibility.ts';
 
-/** K and V bytes that one job walks, about: enough to hide its cost, few enough to share a sequence among workers. */
-const CHUNK_BYTES = 512 * 1024;
+/**
+ * K and V bytes that one job walks, about: enough to hide what it costs to begin one (1.7 us until memory delivers at its
+ * full rate), few enough to share a sequence among workers.
+ */
+const CHUNK_BYTES = 1024 * 1024;
 /** A job never walks more groups: the smallest frame cache must hold one job's pages. */
 const CHUNK_GROUPS_MAX = 64;
 /** A group that holds both the last sink and the first token of a window comes twice. */

@@ -66,6 +66,18 @@ for (const set of sets) {
     }
   });
 
+  test(`${set.label}: one query row or more than a pass takes, blocks of every length, K and V of one type`, () => {
+    for (const type of ['f32', 'f16', 'bf16'] as const) {
+      for (const dim of [64, 128]) {
+        const options = { headDimK: dim, headDimV: dim, typeK: type, typeV: type, queryTokenCount: 1 };
+        for (const tokenCount of [1, 2, 15, 16, 17, 31, 33, 48, 63, 64, 65, 79, 97]) {
+          checkCase(set, randomCase(tokenCount, { ...options, tokenCount, rowCount: 1 }));
+        }
+        checkCase(set, randomCase(7, { ...options, tokenCount: 150, rowCount: 16, queryTokenCount: 9 }));
+      }
+    }
+  });
+
   test(`${set.label}: any split into chunks is within the budget of the whole`, () => {
     for (let seed = 100; seed < 112; seed++) {
       const problem = randomCase(seed, { tokenCount: 200, frameTokens: 16 });

@@ -14,16 +14,30 @@ const signOf = (type: ElementType): number => ({ f32: 0x8000_0000, f16: 0x8000, 
 const TOKENS = 100;
 const DIM = 37;
 
-/** Several query tokens, so that some rows don't see the last tokens; `rowCount` heads make odd and even tiles. */
-function plainCase(type: ElementType, rowCount: number, seed = 11): AttentionCase {
+interface Rows {
+  readonly headCount: number;
+  /** Several query tokens: some rows don't see the last tokens. */
+  readonly queryTokenCount: number;
+  readonly dim: number;
+}
+
+/** Odd and even tiles, and one row alone at dimensions that kernels may treat apart. */
+const everyRows: readonly Rows[] = [
+  { headCount: 1, queryTokenCount: 3, dim: DIM },
+  { headCount: 3, queryTokenCount: 3, dim: DIM },
+  { headCount: 1, queryTokenCount: 1, dim: 64 },
+  { headCount: 1, queryTokenCount: 1, dim: 128 },
+];
+
+function plainCase(type: ElementType, rows: Rows, seed = 11): AttentionCase {
   return randomCase(seed, {
-    headDimK: DIM,
-    headDimV: DIM,
+    headDimK: rows.dim,
+    headDimV: rows.dim,
     typeK: type,
     typeV: type,
     outputType: 'f32',
-    rowCount,
-    queryTokenCount: 3,
+    rowCount: rows.headCount,
+    queryTokenCount: rows.queryTokenCount,
     tokenCount: TOKENS,
     window: 0,
     softCap: 0,
@@ -40,13 +54,13 @@ interface Change {
 
 function withKeys(problem: AttentionCase, ...changes: Change[]): AttentionCase {
   const keys = problem.keys.slice();
-  for (const { token, element, pattern } of changes) keys[token * DIM + element] = pattern;
+  for (const { token, element, pattern } of changes) keys[token * problem.headDimK + element] = pattern;
   return { ...problem, keys };
 }
 
 function withValues(problem: AttentionCase, ...changes: Change[]): AttentionCase {
   const values = problem.values.slice();
-  for (const { token, element, pattern } of changes) values[token * DIM + element] = pattern;
+  for (const { token, element, pattern } of changes) values[token * problem.headDimV + element] = pattern;
   return { ...problem, values };
 }
 
@@ -55,15 +69,16 @@ const seesToken = (problem: AttentionCase, row: number, token: number): boolean 
 
 for (const set of sets) {
   for (const type of elementTypeNames) {
-    for (const rowCount of [1, 3]) {
-      const problem = plainCase(type, rowCount);
+    for (const rows of everyRows) {
+      const problem = plainCase(type, rows);
+      const { dim } = rows;
       const plain = (): ReturnType<typeof runCase> => runCase(set, problem);
-      const name = `${set.label} ${type} ${rowCount} heads`;
+      const name = `${set.label} ${type} ${rows.headCount} heads, ${rows.queryTokenCount} tokens, dimension ${dim}`;
 
       test(`${name}: a NaN key makes the rows that see it NaN, and no other`, () => {
         const expected = plain();
         for (const token of [0, 63, TOKENS - 2, TOKENS - 1]) {
-          const changed = withKeys(problem, { token, element: DIM - 1, pattern: nanOf(type) });
+          const changed = withKeys(problem, { token, element: dim - 1, pattern: nanOf(type) });
           for (const chunkCount of [1, 2]) {
             runCase(set, changed, chunkCount).forEach((row, i) => {
               if (!seesToken(problem, i, token)) {
@@ -82,7 +97,7 @@ for (const set of sets) {
         for (const [token, element] of [
           [0, 0],
           [64, 17],
-          [TOKENS - 1, DIM - 1],
+          [TOKENS - 1, dim - 1],
           [TOKENS - 2, 32],
         ] as const) {
           const changed = withValues(problem, { token, element, pattern: nanOf(type) });
@@ -114,8 +129,8 @@ for (const set of sets) {
         const changed = withKeys(problem, { token, element: 8, pattern: infinityOf(type) });
         const without = {
           ...changed,
-          keys: changed.keys.filter((_, i) => Math.floor(i / DIM) !== token),
-          values: changed.values.filter((_, i) => Math.floor(i / DIM) !== token),
+          keys: changed.keys.filter((_, i) => Math.floor(i / dim) !== token),
+          values: changed.values.filter((_, i) => Math.floor(i / dim) !== token),
           tokenCount: TOKENS - 1,
           frames: [30, 30, 30, 9],
           bounds: problem.bounds.map(({ start, end }) => ({ start, end: end - 1 })),
@@ -124,7 +139,7 @@ for (const set of sets) {
         // Its value must not matter where it weighs nothing, not even as 0 times NaN.
         const poisonedValue = withValues(changed, { token, element: 2, pattern: nanOf(type) });
         runCase(set, poisonedValue).forEach((row, i) => {
-          if (problem.queries[i * DIM + 8]! > 0) {
+          if (problem.queries[i * dim + 8]! > 0) {
             assert.ok(row.output.every(Number.isNaN));
             assert.ok(Number.isNaN(row.maximum) && Number.isNaN(row.logSumExp));
           } else {
@@ -136,7 +151,7 @@ for (const set of sets) {
       });
 
       test(`${name}: where all logits are -Infinity the query counts as seeing no token`, () => {
-        const queries = problem.queries.map((q, i) => (i % DIM === 8 ? -Math.abs(q) - 0.1 : q));
+        const queries = problem.queries.map((q, i) => (i % dim === 8 ? -Math.abs(q) - 0.1 : q));
         const changes = Array.from({ length: TOKENS }, (_, token) => ({
           token,
           element: 8,
@@ -185,7 +200,7 @@ for (const set of sets) {
   });
 
   test(`${set.label}: rows of a tile don't touch each other`, () => {
-    const problem = plainCase('f16', 4);
+    const problem = plainCase('f16', { headCount: 4, queryTokenCount: 3, dim: DIM });
     const queries = problem.queries.slice();
     queries[1 * DIM] = Number.NaN;
     queries[2 * DIM] = 1e30;
@@ -198,7 +213,7 @@ for (const set of sets) {
   });
 
   test(`${set.label}: subnormal and huge elements are read exactly`, () => {
-    const problem = plainCase('f16', 1);
+    const problem = plainCase('f16', { headCount: 1, queryTokenCount: 3, dim: DIM });
     const keys = problem.keys.map((_, i) => (i % DIM === 0 ? 1 + (i % 900) : 0));
     const queries = problem.queries.map((_, i) => (i % DIM === 0 ? 2 ** 24 : 0));
     const rows = runCase(set, { ...problem, keys, queries, scale: 2 ** -10 });

@@ -41,6 +41,7 @@ enum ElementType : uint32_t { kF32 = 1, kF16 = 2, kBf16 = 3 };
 
 inline bool isElementType(uint32_t type) { return type >= kF32 && type <= kBf16; }
 inline uint32_t elementBytes(uint32_t type) { return type == kF32 ? 4 : 2; }
+inline uint32_t rowBytes(uint32_t type, uint32_t headDim) { return headDim * elementBytes(type); }
 
 constexpr uint32_t kHeadDimMax = 256;
 

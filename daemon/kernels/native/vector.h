@@ -9,7 +9,9 @@
 #include "kernel-set.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NO_INLINE __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 32")
+#define NO_UNROLL _Pragma("GCC unroll 1")
 
 namespace attndrive {
 namespace {
@@ -43,7 +45,16 @@ ALWAYS_INLINE vh loadHalves(const void* p) {
   return v;
 }
 ALWAYS_INLINE vf select(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
-ALWAYS_INLINE vf maximum(vf a, vf b) { return select(a > b, a, b); }
+// b where either is NaN.
+ALWAYS_INLINE vf maximum(vf a, vf b) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return select(a > b, a, b);
+#endif
+}
 ALWAYS_INLINE vf absolute(vf a) { return (vf)((vi)a & 0x7fffffff); }
 
 // Element types: `load` converts W elements exactly.
@@ -90,14 +101,17 @@ ALWAYS_INLINE void storeSome(float* p, vf v, int count) {
 // e^x for x <= 0: Cephes' polynomial, relative error below 2.4e-7; 0 below -87.33 (results are never subnormal);
 // NaN stays NaN.
 ALWAYS_INLINE vf exponential(vf x) {
+#if defined(__AVX512F__)
+  const vf n = (vf)_mm512_roundscale_ps((__m512)(x * 1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  vf r = x - n * 0.693359375f;
+#else
   const vi tiny = x < -87.33f;
   const vf clamped = select(tiny, splat(-87.0f), x);
-  const vf scaled = clamped * 1.44269504088896341f;
   // Adding 1.5 * 2^23 rounds to an integer in the low mantissa bits.
-  const vf shifted = scaled + 12582912.0f;
+  const vf shifted = clamped * 1.44269504088896341f + 12582912.0f;
   const vf n = shifted - 12582912.0f;
-  const vi power = ((vi)shifted << 23) + (127 << 23);
   vf r = clamped - n * 0.693359375f;
+#endif
   r = r - n * -2.12194440e-4f;
   vf p = splat(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
@@ -105,8 +119,15 @@ ALWAYS_INLINE vf exponential(vf x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  p = p * (r * r) + (r + 1.0f);
+#if defined(__AVX512F__)
+  // Not below -87.33: true for NaN too.
+  const __mmask16 ordinary = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(-87.33f), _CMP_NLT_UQ);
+  return (vf)_mm512_maskz_scalef_ps(ordinary, (__m512)p, (__m512)n);
+#else
+  const vi power = ((vi)shifted << 23) + (127 << 23);
   return (vf)((vi)(p * (vf)power) & ~tiny);
+#endif
 }
 
 // tanh by the exponential; absolute error below 2e-7.
@@ -116,41 +137,62 @@ ALWAYS_INLINE vf hyperbolicTangent(vf x) {
   return (vf)((vi)t | ((vi)x & (vi)splat(-0.0f)));
 }
 
-// Index of a shuffle of two vectors a and b (b's lanes count from W) that keeps, of each run of 2 * H lanes, the first
-// or second half of a, then of b.
-template <int H, bool Second>
-constexpr int halfIndex(int lane) {
-  const int within = lane % (2 * H);
-  const int run = lane - within;
-  const int side = Second ? H : 0;
-  return within < H ? run + side + within : W + run + side + within - H;
+// Shuffles of two vectors a and b within each run of four lanes: the low or high pairs interleaved (unpacklo, unpackhi).
+template <int Step, bool High>
+constexpr int interleavedIndex(int lane) {
+  const int within = lane % 4, run = lane - within;
+  const int from = Step == 1 ? within / 2 + (High ? 2 : 0) : within % 2 + (High ? 2 : 0);
+  const bool second = Step == 1 ? within % 2 != 0 : within >= 2;
+  return (second ? W : 0) + run + from;
 }
 
-template <int H, bool Second, int... I>
-ALWAYS_INLINE vf halves(vf a, vf b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, halfIndex<H, Second>(I)...);
+template <int Step, bool High, int... I>
+ALWAYS_INLINE vf interleaved(vf a, vf b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, interleavedIndex<Step, High>(I)...);
 }
 
-// Adds a's halves of each run into its first half, b's into the second.
-template <int H>
+// Every second run of four lanes of a, then of b.
+template <bool Odd, int... I>
+ALWAYS_INLINE vf everySecondRun(vf a, vf b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, ((I / 4 * 2 + (Odd ? 1 : 0)) * 4 + I % 4)...);
+}
+
+using Lanes = std::make_integer_sequence<int, W>;
+
+template <int Step>
 ALWAYS_INLINE vf foldPair(vf a, vf b) {
-  using Lanes = std::make_integer_sequence<int, W>;
-  return halves<H, false>(a, b, Lanes{}) + halves<H, true>(a, b, Lanes{});
+  return interleaved<Step, false>(a, b, Lanes{}) + interleaved<Step, true>(a, b, Lanes{});
 }
 
 // Lane i of the result is the sum of v[i]'s lanes.
-template <int H>
-ALWAYS_INLINE vf foldAll(vf* v) {
-  // At width H, v[i] and v[i + H] share a vector afterwards: pairs must end up in lane order.
-  UNROLL for (int i = 0; i < H; i++) v[i] = foldPair<H>(v[i], v[i + H]);
-  if constexpr (H == 1) {
-    return v[0];
-  } else {
-    return foldAll<H / 2>(v);
+ALWAYS_INLINE vf sumEach(const vf (&v)[W]) {
+  vf fours[W / 4];
+  UNROLL for (int i = 0; i < W / 4; i++) {
+    fours[i] = foldPair<2>(foldPair<1>(v[4 * i], v[4 * i + 1]), foldPair<1>(v[4 * i + 2], v[4 * i + 3]));
   }
+  UNROLL for (int n = W / 8; n > 0; n /= 2) {
+    UNROLL for (int i = 0; i < n; i++) {
+      fours[i] = everySecondRun<false>(fours[2 * i], fours[2 * i + 1], Lanes{}) +
+                 everySecondRun<true>(fours[2 * i], fours[2 * i + 1], Lanes{});
+    }
+  }
+  return fours[0];
 }
 
-ALWAYS_INLINE vf sumEach(vf (&v)[W]) { return foldAll<W / 2>(v); }
+template <int Distance, int... I>
+ALWAYS_INLINE vf exchanged(vf a, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, a, (I ^ Distance)...);
+}
+
+// Every lane becomes the largest of its run of N lanes.
+template <int N>
+ALWAYS_INLINE vf maximumOfRuns(vf a) {
+  if constexpr (N > 1) {
+    a = maximumOfRuns<N / 2>(a);
+    return maximum(a, exchanged<N / 2>(a, Lanes{}));
+  }
+  return a;
+}
 
 ALWAYS_INLINE float sumLanes(vf v) {
   float sum = 0;

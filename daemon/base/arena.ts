@@ -23,7 +23,7 @@ const WASM_PAGE_BYTES = 65_536;
 const SMALL_STEP_BYTES = 64;
 const LARGE_STEP_BYTES = 4096;
 /** Offset 0 names nothing, and the start of memory is left to the WebAssembly kernels: their tables and scratch. */
-export const ARENA_RESERVED_BYTES = 262_144;
+export const ARENA_RESERVED_BYTES = 524_288;
 
 /**
  * Makes an arena of `sizeBytes`, rounded up to 64 KiB. Free space is kept in exact-size free lists over a bump pointer;

@@ -23,8 +23,9 @@ export interface GroupPlan {
 }
 
 /**
- * Programs whole groups, all groups of one stream before the next, so that a long prefill's streams lie together. On
- * failure the pages it has written are released and the table is as before. Synchronous.
+ * Programs whole groups, all groups of one stream before the next, page after page on the next channel, so that a long
+ * prefill's streams lie together. On failure the pages it has written are released and the table is as before.
+ * Synchronous.
  */
 export function programGroups(room: KvRoom, plan: GroupPlan, reservation: PageReservation): void {
   const { sequence, layer, firstGroup, groupCount } = plan;
@@ -37,7 +38,7 @@ export function programGroups(room: KvRoom, plan: GroupPlan, reservation: PageRe
       writtenGroups = 0;
       for (let i = 0; i < groupCount; i++) {
         const group = firstGroup + i;
-        table.write(group, stream, programGroup(room, plan, reservation, stream, group));
+        table.write(group, stream, programGroup(room, plan, reservation, stream, group, stream * groupCount + i));
         writtenGroups++;
       }
       writtenStreams++;
@@ -52,8 +53,16 @@ export function programGroups(room: KvRoom, plan: GroupPlan, reservation: PageRe
   table.extendTo(firstGroup + groupCount);
 }
 
-function programGroup(room: KvRoom, plan: GroupPlan, reservation: PageReservation, stream: number, group: number) {
-  const { sequence, layerIndex, layer } = plan;
+/** `index`: of the page among those of its append. */
+function programGroup(
+  room: KvRoom,
+  plan: GroupPlan,
+  reservation: PageReservation,
+  stream: number,
+  group: number,
+  index: number,
+) {
+  const { sequence, layerIndex, layer, firstGroup } = plan;
   const head = stream >> 1;
   const part = (stream & 1) as Part;
   const tag: KvPageTag = {
@@ -64,7 +73,7 @@ function programGroup(room: KvRoom, plan: GroupPlan, reservation: PageReservatio
     part,
     group,
   };
-  const channel = (group + sequence.streamIndex(layerIndex, stream)) % room.pages.channelCount;
+  const channel = (firstGroup + sequence.streamIndex(layerIndex, 0) + index) % room.pages.channelCount;
   return room.pages.program(reservation, tag, assemblePage(room, plan, head, part, group), channel, sequence.placement);
 }
 

@@ -321,7 +321,7 @@ test('a memory too small for the stored tails is named', async () => {
   }
   opened.drive.checkpoint();
   await assert.rejects(
-    openDrive(opened.drive.kill(), { arenaBytes: 512 * 1024 }),
+    openDrive(opened.drive.kill(), { arenaBytes: 768 * 1024 }),
     failsWith('bufferFull', /asked for/),
   );
 });

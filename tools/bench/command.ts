@@ -6,11 +6,12 @@ import { attendBench } from './attend.ts';
 import type { Bench } from './bench.ts';
 import { deviceBench } from './device.ts';
 import { kernelBench } from './kernel.ts';
+import { kernelWasmBench } from './kernel-wasm.ts';
 import { readbackBench } from './readback.ts';
 import { jsonOutput, tableOutput } from './report.ts';
 import { verifyBench } from './verify.ts';
 
-const benches: readonly Bench[] = [kernelBench, attendBench, readbackBench, verifyBench, deviceBench];
+const benches: readonly Bench[] = [kernelBench, kernelWasmBench, attendBench, readbackBench, verifyBench, deviceBench];
 
 interface CommandOptions {
   json?: boolean;

@@ -1,7 +1,8 @@
-// Walks a job's frames and fills blocks: lists of K and V row addresses and positions in the call's scratch.
+// Walks a job's frames and fills blocks: lists of K and V row addresses and positions.
 import { K_ROWS, POSITIONS, V_ROWS } from './layout';
 
-export const BLOCK_TOKENS: u32 = 64;
+/** What the row lists have room for. */
+export const BLOCK_TOKENS_MAX: u32 = 64;
 
 // Module variables are each instance's own, unlike memory.
 let frame: usize = 0;
@@ -15,10 +16,11 @@ let kRow: usize = 0;
 let vRow: usize = 0;
 let position: u32 = 0;
 let left: u32 = 0;
+let blockTokens: u32 = 0;
 
-/** Starts over. Tokens in neither [0, sinks) nor [start, end) are left out. */
+/** Starts over, with blocks of `tokens` tokens. Tokens in neither [0, sinks) nor [start, end) are left out. */
 export function startBlocks(
-  frames: usize, frameCount: u32, start: u32, end: u32, sinks: u32, kRowBytes: usize, vRowBytes: usize,
+  frames: usize, frameCount: u32, start: u32, end: u32, sinks: u32, kRowBytes: usize, vRowBytes: usize, tokens: u32,
 ): void {
   frame = frames;
   framesEnd = frames + (<usize>frameCount << 5);
@@ -27,6 +29,7 @@ export function startBlocks(
   sinkCount = sinks;
   kBytes = kRowBytes;
   vBytes = vRowBytes;
+  blockTokens = tokens;
   left = 0;
 }
 
@@ -39,10 +42,10 @@ function skip(count: u32): void {
   left -= some;
 }
 
-/** Fills the block in `scratch` and gives its token count, 0 at the end, -1 for a frame outside the arena's memory. */
-export function nextBlock(scratch: usize): i32 {
+/** Fills a block's lists and gives its token count, 0 at the end, -1 for a frame outside the arena's memory. */
+export function nextBlock(lists: usize): i32 {
   let n: u32 = 0;
-  while (n < BLOCK_TOKENS) {
+  while (n < blockTokens) {
     if (left == 0) {
       if (frame == framesEnd) break;
       if ((load<u32>(frame, 24) | load<u32>(frame, 28) | load<u32>(frame, 4) | load<u32>(frame, 12)) != 0) return -1;
@@ -56,22 +59,22 @@ export function nextBlock(scratch: usize): i32 {
     } else if (position < minStart && position >= sinkCount) {
       skip(minStart - position);
     } else {
-      n = take(scratch, n);
+      n = take(lists, n);
     }
   }
   // Rows are read in groups of up to four: the list is padded with its last one.
   for (let i = n; n > 0 && i % 4 != 0; i++) {
-    const at = scratch + (<usize>i << 2);
-    store<u32>(at, load<u32>(scratch + (<usize>(n - 1) << 2), K_ROWS), K_ROWS);
+    const at = lists + (<usize>i << 2);
+    store<u32>(at, load<u32>(lists + (<usize>(n - 1) << 2), K_ROWS), K_ROWS);
   }
   return n;
 }
 
-function take(scratch: usize, n: u32): u32 {
-  let run = min(min(left, maxEnd - position), BLOCK_TOKENS - n);
+function take(lists: usize, n: u32): u32 {
+  let run = min(min(left, maxEnd - position), blockTokens - n);
   if (position < minStart) run = min(run, sinkCount - position);
   for (let i: u32 = 0; i < run; i++) {
-    const at = scratch + (<usize>(n + i) << 2);
+    const at = lists + (<usize>(n + i) << 2);
     store<u32>(at, <u32>kRow, K_ROWS);
     store<u32>(at, <u32>vRow, V_ROWS);
     store<u32>(at, position + i, POSITIONS);

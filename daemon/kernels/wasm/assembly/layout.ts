@@ -1,12 +1,12 @@
-// Where this module keeps its own data: in the arena's reserved bytes (ARENA_RESERVED_BYTES, 256 KiB), which all threads
+// Where this module keeps its own data: in the arena's reserved bytes (ARENA_RESERVED_BYTES, 512 KiB), which all threads
 // share. The CRC table is the same for all; a call's scratch is a slot that it claims for as long as it runs.
 
 /** One lock word a slot. */
 const SLOT_LOCKS: usize = 64;
 export const CRC_TABLES: usize = 1024;
 const SLOTS: usize = 16384;
-const SLOT_BYTES: usize = 8192;
-const SLOT_COUNT: usize = 30;
+const SLOT_BYTES: usize = 20480;
+const SLOT_COUNT: usize = 24;
 
 // Within a slot. Queries: up to four rows, QUERY_STRIDE bytes apart, zero-padded.
 export const QUERY_STRIDE: usize = 1024;
@@ -15,13 +15,19 @@ export const QUERIES: usize = 0;
 export const LOGITS: usize = 4096;
 /** Weighted sum of a row that only pads a tile. */
 export const DISCARDED: usize = 5120;
-/** u32 [64 + 4] each: addresses of a block's K and V rows, and positions. */
-export const K_ROWS: usize = 6144;
-export const V_ROWS: usize = 6416;
-export const POSITIONS: usize = 6688;
+/** Lists of a block's rows. */
+export const LISTS: usize = 6144;
+/** Within the lists, u32 [64 + 4] each: addresses of K and V rows, and positions. */
+export const K_ROWS: usize = 0;
+export const V_ROWS: usize = 272;
+export const POSITIONS: usize = 544;
 /** f32 [4] each. */
 export const FACTORS: usize = 6960;
 export const LANES: usize = 6976;
+/** A block's rows as f32: together with the rows themselves they should stay in the first-level cache. */
+export const UNPACKED_BYTES: usize = 6144;
+export const K_UNPACKED: usize = 7168;
+export const V_UNPACKED: usize = K_UNPACKED + UNPACKED_BYTES;
 
 /** The slot this instance had last: nearly always free again. */
 let preferred: usize = 0;

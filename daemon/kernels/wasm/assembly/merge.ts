@@ -49,7 +49,7 @@ function addChunks(first: usize, chunkCount: u32, stride: usize, headDim: u32, m
     for (let d: u32 = 0; d < headDim; d += 4) {
       const at = <usize>d << 2;
       const left = headDim - d;
-      const weighted = left >= 4 ? v128.load(record + at, 8) : loadSome<f32>(record + at + 8, left);
+      const weighted = left >= 4 ? v128.load(record + at, 8) : loadSome(record + at + 8, left);
       // The scratch has room for whole vectors.
       v128.store(target + at, f32x4.add(v128.load(target + at), f32x4.mul(weighted, f32x4.splat(factor))));
     }

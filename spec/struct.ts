@@ -121,6 +121,10 @@ export function defineStruct<const F extends Fields>(name: string, sizeBytes: nu
   checkTable(name, sizeBytes, fields);
   const entries = Object.entries<FieldTable>(fields);
   const offsetOf = Object.fromEntries(entries.map(([key, field]) => [key, field.offset]));
+  const readers = entries
+    .filter(([, field]) => field.kind !== 'reserved')
+    .map(([key, field]) => ({ key, read: readerOf(field) }));
+  const writers = entries.map(([key, field]) => ({ key, write: writerOf(field, `${name}.${key}`) }));
   return {
     name,
     sizeBytes,
@@ -129,16 +133,12 @@ export function defineStruct<const F extends Fields>(name: string, sizeBytes: nu
     decode(source, at = 0) {
       const view = viewOf(source, at, sizeBytes, name);
       const value: Record<string, unknown> = {};
-      for (const [key, field] of entries) {
-        if (field.kind !== 'reserved') value[key] = readField(view, field);
-      }
+      for (const { key, read } of readers) value[key] = read(view);
       return value as StructValue<F>;
     },
     encode(value, target = new Uint8Array(sizeBytes), at = 0) {
       const view = viewOf(target, at, sizeBytes, name);
-      for (const [key, field] of entries) {
-        writeField(view, field, (value as Record<string, unknown>)[key], `${name}.${key}`);
-      }
+      for (const { key, write } of writers) write(view, (value as Record<string, unknown>)[key]);
       return target;
     },
     firstNonZeroReserved(source, at = 0) {
@@ -178,79 +178,106 @@ const decoder = new TextDecoder();
 const quantity = (view: DataView, offset: number): number =>
   view.getUint32(offset + 4, true) * 0x1_0000_0000 + view.getUint32(offset, true);
 
-function readField(view: DataView, field: FieldTable): unknown {
-  const { offset, width } = field;
-  switch (field.kind) {
+function readerOf({ kind, offset, width, pad }: FieldTable): (view: DataView) => unknown {
+  switch (kind) {
     case 'u8':
-      return view.getUint8(offset);
+      return (view) => view.getUint8(offset);
     case 'u16':
-      return view.getUint16(offset, true);
+      return (view) => view.getUint16(offset, true);
     case 'u24':
-      return view.getUint16(offset, true) + view.getUint8(offset + 2) * 0x1_0000;
+      return (view) => view.getUint16(offset, true) + view.getUint8(offset + 2) * 0x1_0000;
     case 'u32':
-      return view.getUint32(offset, true);
+      return (view) => view.getUint32(offset, true);
     case 'f32':
-      return view.getFloat32(offset, true);
+      return (view) => view.getFloat32(offset, true);
     case 'u64':
-      return view.getBigUint64(offset, true);
+      return (view) => view.getBigUint64(offset, true);
     case 'uint64':
-      return quantity(view, offset);
+      return (view) => quantity(view, offset);
     case 'uint128':
-      return quantity(view, offset + 8) * 2 ** 64 + quantity(view, offset);
+      return (view) => quantity(view, offset + 8) * 2 ** 64 + quantity(view, offset);
     case 'bytes':
-      return new Uint8Array(view.buffer, view.byteOffset + offset, width).slice();
-    case 'text': {
-      const raw = new Uint8Array(view.buffer, view.byteOffset + offset, width).slice();
-      let end = width;
-      while (end > 0 && (raw[end - 1] === 0 || raw[end - 1] === field.pad)) end--;
-      return decoder.decode(raw.subarray(0, end));
-    }
+      return (view) => new Uint8Array(view.buffer, view.byteOffset + offset, width).slice();
+    case 'text':
+      return (view) => {
+        const raw = new Uint8Array(view.buffer, view.byteOffset + offset, width).slice();
+        let end = width;
+        while (end > 0 && (raw[end - 1] === 0 || raw[end - 1] === pad)) end--;
+        return decoder.decode(raw.subarray(0, end));
+      };
     case 'reserved':
-      return undefined;
+      return () => undefined;
   }
 }
 
-function writeField(view: DataView, field: FieldTable, value: unknown, label: string): void {
-  const { offset, width, kind } = field;
-  const target = new Uint8Array(view.buffer, view.byteOffset + offset, width);
-  target.fill(kind === 'text' ? (field.pad ?? 0) : 0);
-  if (value === undefined || kind === 'reserved') return;
+/** `undefined` is written as zero (text as padding). */
+function writerOf(field: FieldTable, label: string): (view: DataView, value: unknown) => void {
+  const { kind, offset, width, pad = 0 } = field;
   switch (kind) {
     case 'bytes':
-    case 'text': {
-      const raw = kind === 'text' ? encoder.encode(value as string) : (value as Uint8Array);
-      if (raw.length > width) throw new RangeError(`${label}: ${raw.length} bytes do not fit ${width}`);
-      target.set(raw);
-      return;
-    }
-    case 'u64': {
-      const opaque = value as bigint;
-      if (opaque < 0n || opaque > 0xffff_ffff_ffff_ffffn) {
-        throw new RangeError(`${label}: ${opaque} is not an integer from 0 to 2^64 - 1`);
-      }
-      view.setBigUint64(offset, opaque, true);
-      return;
-    }
+    case 'text':
+    case 'reserved':
+      return (view, value) => {
+        const target = new Uint8Array(view.buffer, view.byteOffset + offset, width);
+        target.fill(kind === 'text' ? pad : 0);
+        if (value === undefined || kind === 'reserved') return;
+        const raw = kind === 'text' ? encoder.encode(value as string) : (value as Uint8Array);
+        if (raw.length > width) throw new RangeError(`${label}: ${raw.length} bytes do not fit ${width}`);
+        target.set(raw);
+      };
+    case 'u64':
+      return (view, value = 0n) => {
+        const opaque = value as bigint;
+        if (opaque < 0n || opaque > 0xffff_ffff_ffff_ffffn) {
+          throw new RangeError(`${label}: ${opaque} is not an integer from 0 to 2^64 - 1`);
+        }
+        view.setBigUint64(offset, opaque, true);
+      };
     case 'f32':
-      view.setFloat32(offset, value as number, true);
-      return;
+      return (view, value = 0) => view.setFloat32(offset, value as number, true);
     default:
-      writeInteger(view, offset, width, value as number, label);
+      return integerWriter(kind, offset, label);
   }
 }
 
-function writeInteger(view: DataView, offset: number, width: number, value: number, label: string): void {
-  const limit = width >= 8 ? Number.MAX_SAFE_INTEGER : 2 ** (8 * width) - 1;
-  if (!Number.isInteger(value) || value < 0 || value > limit) {
-    throw new RangeError(`${label}: ${value} is not an integer from 0 to ${limit}`);
+type IntegerKind = Exclude<FieldKind, 'bytes' | 'text' | 'reserved' | 'u64' | 'f32'>;
+
+function integerWriter(kind: IntegerKind, offset: number, label: string): (view: DataView, value: unknown) => void {
+  const limit = kind === 'uint64' || kind === 'uint128' ? Number.MAX_SAFE_INTEGER : 2 ** (8 * fixedWidths[kind]!) - 1;
+  const write = integerSetter(kind, offset);
+  return (view, given = 0) => {
+    const value = given as number;
+    if (!Number.isInteger(value) || value < 0 || value > limit) {
+      throw new RangeError(`${label}: ${value} is not an integer from 0 to ${limit}`);
+    }
+    write(view, value);
+  };
+}
+
+function integerSetter(kind: IntegerKind, offset: number): (view: DataView, value: number) => void {
+  switch (kind) {
+    case 'u8':
+      return (view, value) => view.setUint8(offset, value);
+    case 'u16':
+      return (view, value) => view.setUint16(offset, value, true);
+    case 'u24':
+      return (view, value) => {
+        view.setUint16(offset, value & 0xffff, true);
+        view.setUint8(offset + 2, value >>> 16);
+      };
+    case 'u32':
+      return (view, value) => view.setUint32(offset, value, true);
+    case 'uint64':
+      return (view, value) => setQuantity(view, offset, value);
+    case 'uint128':
+      return (view, value) => {
+        setQuantity(view, offset, value);
+        view.setBigUint64(offset + 8, 0n, true);
+      };
   }
-  if (width === 1) view.setUint8(offset, value);
-  else if (width === 2) view.setUint16(offset, value, true);
-  else if (width === 3) {
-    view.setUint16(offset, value & 0xffff, true);
-    view.setUint8(offset + 2, value >>> 16);
-  } else {
-    view.setUint32(offset, value % 0x1_0000_0000, true);
-    if (width >= 8) view.setUint32(offset + 4, Math.floor(value / 0x1_0000_0000), true);
-  }
+}
+
+function setQuantity(view: DataView, offset: number, value: number): void {
+  view.setUint32(offset, value % 0x1_0000_0000, true);
+  view.setUint32(offset + 4, Math.floor(value / 0x1_0000_0000), true);
 }

@@ -174,7 +174,8 @@ class SlabArena implements Arena {
   }
 
   view(offset: number, sizeBytes: number): Uint8Array {
-    assert(offset >= ARENA_RESERVED_BYTES && offset + sizeBytes <= this.sizeBytes, `view ${offset}+${sizeBytes}`);
+    const isInside = offset >= ARENA_RESERVED_BYTES && offset + sizeBytes <= this.sizeBytes;
+    assert(isInside, () => `view ${offset}+${sizeBytes}`);
     return this.bytes.subarray(offset, offset + sizeBytes);
   }
 }

@@ -5,7 +5,7 @@ import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import type { NandArray } from '../nand/array.ts';
-import { superblockQuotas } from '../nand/geometry.ts';
+import { superblockOf, superblockQuotas } from '../nand/geometry.ts';
 import type { OperationCounter } from './contract.ts';
 import { GC_RESERVE_SUPERBLOCKS } from './gc-options.ts';
 import { isWornOut, readOnlyError } from './endurance.ts';
@@ -199,8 +199,10 @@ export class Allocator {
   }
 
   #next(writePoint: WritePoint, target: PageTarget, channel: number | undefined): TakenPage | undefined {
-    const found = writePoint.next(channel);
-    return found && { ...found, target, writePoint, freePages: this.#array.freePages(found.superblock) };
+    const ppn = writePoint.next(channel);
+    if (ppn === undefined) return undefined;
+    const superblock = superblockOf(this.#array.geometry, ppn);
+    return { ppn, superblock, target, writePoint, freePages: this.#array.freePages(superblock) };
   }
 
   /** The first page of a superblock that it opens; undefined if the window is full or none can be opened. */

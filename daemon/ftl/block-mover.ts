@@ -1,8 +1,8 @@
-import { oobFlags, SLOT_BYTES } from '../../spec/media-format/oob.ts';
+import { SLOT_BYTES } from '../../spec/media-format/oob.ts';
 import type { Arena } from '../base/arena.ts';
 import { DriveError } from '../base/errors.ts';
 import { CopyBuffer, STEP_PAGES } from './copy-buffer.ts';
-import type { Flash, OobEntry } from './flash.ts';
+import { copyOf, type Flash, type OobEntry } from './flash.ts';
 import type { Mover, MoveStep, Relocatable } from './mover.ts';
 import type { PageWriter } from './page-writer.ts';
 
@@ -117,9 +117,7 @@ export class BlockMover implements Mover {
       return isSameLife && this.#owner.isCurrent(entry, from);
     });
     if (!isCurrent.includes(true)) return false;
-    const entries = copies.map(({ entry }, i) =>
-      isCurrent[i] ? { ...entry, flags: entry.flags | oobFlags.copy } : undefined,
-    );
+    const entries = copies.map(({ entry }, i) => (isCurrent[i] ? copyOf(entry) : undefined));
     const target = { pool: 'block', role: 'gc', placement: 0, channel: undefined } as const;
     const ppn = this.#writer.write(target, this.#arena.view(this.#frame, geometry.pageSizeBytes), entries);
     copies.forEach(({ entry, from }, i) => {

@@ -22,7 +22,8 @@ export class Flash {
   readonly superblocks: Superblocks;
   readonly #checksum: Checksum;
   readonly #verify: VerifyPolicy;
-  readonly #oob: Uint8Array;
+  readonly #oob: Uint8Array<ArrayBuffer>;
+  readonly #oobView: DataView;
   unrecoveredReadCount = 0;
 
   constructor(
@@ -35,6 +36,7 @@ export class Flash {
     this.superblocks = modules.superblocks;
     this.#checksum = modules.checksum;
     this.#oob = new Uint8Array(oobBytesPerPage(this.geometry));
+    this.#oobView = new DataView(this.#oob.buffer);
   }
 
   /**
@@ -46,7 +48,7 @@ export class Flash {
     const epoch = this.superblocks.epoch[superblock]!;
     const openTag = this.superblocks.openTag[superblock]!;
     const oob = this.#oob.fill(0);
-    const view = new DataView(oob.buffer);
+    const view = this.#oobView;
     for (let slot = 0; slot < this.geometry.slotsPerPage; slot++) {
       this.superblocks.clearVerified(ppn * this.geometry.slotsPerPage + slot);
       const entry = entries[slot];
@@ -54,7 +56,10 @@ export class Flash {
       const at = slot * oobEntry.sizeBytes;
       const summed = entry.kind === oobKinds.kv ? data : data.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES);
       const dataCrc32c = entry.dataCrc32c ?? this.#checksum.of(summed);
-      oobEntry.encode({ ...entry, epoch, openTag, dataCrc32c }, oob, at);
+      oobEntry.encode(entry, oob, at);
+      view.setUint32(at + oobEntry.offsetOf.epoch, epoch, true);
+      view.setUint32(at + oobEntry.offsetOf.openTag, openTag, true);
+      view.setUint32(at + oobEntry.offsetOf.dataCrc32c, dataCrc32c, true);
       view.setUint32(at + CHECKED_BYTES, crc32c(oob.subarray(at, at + CHECKED_BYTES)), true);
     }
     return this.array.program(ppn, data, oob, cause);
@@ -164,6 +169,12 @@ async function both<T>(first: Promise<T> | undefined, second: Promise<void>): Pr
   if (b.status === 'rejected') throw b.reason;
   if (a.status === 'rejected') throw a.reason;
   return a.value;
+}
+
+/** The entry of a page that garbage collection programs: that of the original, marked. */
+export function copyOf(entry: OobEntry): OobEntry {
+  entry.flags |= oobFlags.copy;
+  return entry;
 }
 
 export const isCopy = (entry: OobEntry): boolean => (entry.flags & oobFlags.copy) !== 0;

@@ -41,7 +41,7 @@ import { KvPageStore } from './kv-page-store.ts';
 import type { Relocatable } from './mover.ts';
 import { PageWriter } from './page-writer.ts';
 import { recover } from './recovery.ts';
-import { takeSnapshot, takeSuperblocks } from './snapshot.ts';
+import { takeCounters, takeSnapshot, takeSuperblocks } from './snapshot.ts';
 import { Space } from './space.ts';
 import { StagingFile, StagingFolder, type StagingStore } from './staging-log.ts';
 import { type Pool, Superblocks } from './superblocks.ts';
@@ -179,7 +179,7 @@ export class Ftl implements FtlDrive {
     const describe = (): Pick<StateRecord, 'startCount' | 'unsafeShutdownCount' | 'lifetime'> => ({
       startCount: this.startCount,
       unsafeShutdownCount: this.unsafeShutdownCount,
-      lifetime: { ...this.snapshot().counters },
+      lifetime: { ...takeCounters(this, this.#lifetime) },
     });
     const checkpointed = (operation: number): void => {
       this.kv.checkpointed(operation);

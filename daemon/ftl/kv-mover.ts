@@ -1,10 +1,10 @@
-import { oobFlags, oobKinds } from '../../spec/media-format/oob.ts';
+import { oobKinds } from '../../spec/media-format/oob.ts';
 import type { Arena } from '../base/arena.ts';
 import { DriveError } from '../base/errors.ts';
 import { channelOf, oobBytesPerPage } from '../nand/geometry.ts';
 import type { Allocator } from './allocator.ts';
 import { CopyBuffer, STEP_PAGES } from './copy-buffer.ts';
-import type { Flash, OobEntry } from './flash.ts';
+import { copyOf, type Flash, type OobEntry } from './flash.ts';
 import type { Mover, MoveStep, Relocatable } from './mover.ts';
 import type { PageWriter } from './page-writer.ts';
 import { planCopies, type PlannedCopy, type StreamPage } from './stream-order.ts';
@@ -141,8 +141,7 @@ export class KvMover implements Mover {
       this.failure ??= error;
       return false;
     }
-    const copy = { ...entry, flags: entry.flags | oobFlags.copy };
-    const to = this.#writer.write({ pool: 'kv', role: 'gc', placement: 0, channel }, cells, [copy]);
+    const to = this.#writer.write({ pool: 'kv', role: 'gc', placement: 0, channel }, cells, [copyOf(entry)]);
     this.#owner.moved(entry, ppn * geometry.slotsPerPage, to * geometry.slotsPerPage);
     return true;
   }

@@ -137,7 +137,7 @@ export class KvPageStore implements KvPages, Relocatable {
 
   retain(lpn: Lpn): void {
     const references = this.#references[lpn]!;
-    assert(references > 0, `page ${lpn} has a holder`);
+    assert(references > 0, () => `page ${lpn} has a holder`);
     if (references === REFERENCES_MAX) {
       throw new DriveError('sequenceLimit', `KV page ${lpn} is shared by ${references} sequences already`);
     }
@@ -146,7 +146,7 @@ export class KvPageStore implements KvPages, Relocatable {
 
   release(lpn: Lpn): void {
     const references = this.#references[lpn]!;
-    assert(references > 0, `page ${lpn} has a holder`);
+    assert(references > 0, () => `page ${lpn} has a holder`);
     this.#references[lpn] = references - 1;
     if (references > 1) return;
     const { flash, operations } = this.#modules;
@@ -162,7 +162,7 @@ export class KvPageStore implements KvPages, Relocatable {
 
   pin(lpn: Lpn): Ppn {
     const ppn = this.map.get(lpn);
-    assert(ppn !== UNMAPPED, `page ${lpn} is mapped`);
+    assert(ppn !== UNMAPPED, () => `page ${lpn} is mapped`);
     this.#modules.flash.superblocks.pin(this.#superblockOf(ppn));
     return ppn as Ppn;
   }

@@ -12,12 +12,8 @@ export function takeSnapshot(ftl: Ftl, lifetime: Readonly<Record<string, number>
   for (let superblock = 0; superblock < geometry.superblockCount; superblock++) {
     superblocksByState[superblocks.state(superblock)]!++;
   }
-  const sinceStart = countSinceStart(ftl);
-  const counters = Object.fromEntries(
-    Object.entries(sinceStart).map(([name, count]) => [name, count + (lifetime[name] ?? 0)]),
-  ) as unknown as FtlCounters;
   return {
-    counters,
+    counters: takeCounters(ftl, lifetime),
     superblocksByState,
     freeSuperblockCount: superblocksByState['free']!,
     blockLbaCount: blocks.lbaCount,
@@ -29,6 +25,13 @@ export function takeSnapshot(ftl: Ftl, lifetime: Readonly<Record<string, number>
     checkpointOperation: durability.lastOperation,
     stagingLogBytes: ftl.stagingFile.segmentBytes,
   };
+}
+
+/** Since format. */
+export function takeCounters(ftl: Ftl, lifetime: Readonly<Record<string, number>>): FtlCounters {
+  const counters = { ...countSinceStart(ftl) } as Record<string, number>;
+  for (const name of Object.keys(counters)) counters[name]! += lifetime[name] ?? 0;
+  return counters as unknown as FtlCounters;
 }
 
 function countSinceStart(ftl: Ftl): FtlCounters {

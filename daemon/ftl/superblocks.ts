@@ -131,7 +131,7 @@ export class Superblocks {
 
   /** `weight`: slots that it stands for (a KV page is marked by its first slot). */
   markValid(slot: number, weight: number): void {
-    assert(!this.isValid(slot), `slot ${slot} has one owner`);
+    assert(!this.isValid(slot), () => `slot ${slot} has one owner`);
     this.#valid[slot >>> 3]! |= 1 << (slot & 7);
     const superblock = this.superblockOfSlot(slot);
     this.#changeValid(superblock, weight);
@@ -139,7 +139,7 @@ export class Superblocks {
   }
 
   markInvalid(slot: number, weight: number, operation: number): void {
-    assert(this.isValid(slot), `slot ${slot} is valid before it becomes invalid`);
+    assert(this.isValid(slot), () => `slot ${slot} is valid before it becomes invalid`);
     this.#valid[slot >>> 3]! &= ~(1 << (slot & 7));
     const superblock = this.superblockOfSlot(slot);
     if (this.validSlotCount[superblock] === weight) this.emptySince[superblock] = operation;
@@ -162,7 +162,7 @@ export class Superblocks {
 
   /** Whoever saw it right holds a pin still: else it might have been erased since. */
   markVerified(slot: number): void {
-    assert(this.pinCount(this.superblockOfSlot(slot)) > 0, `slot ${slot} is pinned while it is checked`);
+    assert(this.pinCount(this.superblockOfSlot(slot)) > 0, () => `slot ${slot} is pinned while it is checked`);
     this.#verified[slot >>> 3]! |= 1 << (slot & 7);
   }
 
@@ -179,7 +179,7 @@ export class Superblocks {
   }
 
   unpin(superblock: number): void {
-    assert(this.#pins[superblock]! > 0, `superblock ${superblock} is pinned`);
+    assert(this.#pins[superblock]! > 0, () => `superblock ${superblock} is pinned`);
     if (--this.#pins[superblock]! > 0) return;
     this.#settleEmpty(superblock);
     for (const resolve of this.#unpinWaiters.splice(0)) resolve();

@@ -39,12 +39,12 @@ export class WritePoint {
   }
 
   /** The next page on `channel` (undefined: on any), in the older superblock first; undefined if there is none. */
-  next(channel: number | undefined): { readonly superblock: number; readonly ppn: number } | undefined {
+  next(channel: number | undefined): number | undefined {
     for (const superblock of this.open) {
       const unit = this.#chooseUnit(superblock, channel);
       if (unit === undefined) continue;
       this.#lastUnit = unit;
-      return { superblock, ppn: this.#array.nextPpn(superblock, unit) };
+      return this.#array.nextPpn(superblock, unit);
     }
     return undefined;
   }
@@ -54,12 +54,14 @@ export class WritePoint {
    * stream lie side by side; else the one that is furthest behind.
    */
   #chooseUnit(superblock: number, channel: number | undefined): number | undefined {
-    const { unitCount, pagesPerBlock } = this.#geometry;
+    const { unitCount, channelCount, pagesPerBlock } = this.#geometry;
+    const first = (this.#lastUnit + 1) % unitCount;
+    const toChannel = channel === undefined ? 0 : (channel + channelCount - (first % channelCount)) % channelCount;
+    const stride = channel === undefined ? 1 : channelCount;
     let best: number | undefined;
     let bestPage = pagesPerBlock;
-    for (let i = 1; i <= unitCount; i++) {
-      const unit = (this.#lastUnit + i) % unitCount;
-      if (channel !== undefined && channelOf(this.#geometry, unit) !== channel) continue;
+    for (let i = toChannel; i < unitCount; i += stride) {
+      const unit = (first + i) % unitCount;
       const page = this.#array.nextPage(superblock, unit);
       if (page < bestPage) {
         best = unit;

@@ -118,7 +118,7 @@ export class NandArray {
     const unit = unitOf(geometry, ppn);
     const page = pageInBlockOf(geometry, ppn);
     const next = this.nextPage(superblock, unit);
-    assert(page === next, `program of ${describePage(geometry, ppn)} out of order: page ${next} is next`);
+    assert(page === next, () => `program of ${describePage(geometry, ppn)} out of order: page ${next} is next`);
     assert(data.length === geometry.pageSizeBytes, 'a program is a whole page');
     const cycle = blocks.eraseCountAt(superblock, unit);
     if (this.#failures.programFails(ppn, blocks.blockAt(superblock, unit), cycle)) {
@@ -147,7 +147,7 @@ export class NandArray {
     const { geometry } = this;
     const superblock = superblockOf(geometry, ppn);
     const isProgrammed = pageInBlockOf(geometry, ppn) < this.nextPage(superblock, unitOf(geometry, ppn));
-    assert(isProgrammed, `read of ${describePage(geometry, ppn)}, which is not programmed`);
+    assert(isProgrammed, () => `read of ${describePage(geometry, ppn)}, which is not programmed`);
   }
 
   /** Pages of the superblock that can still be programmed. */

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { DriveError } from './base/errors.ts';
-import { defaultGcOptions, gcBounds } from './ftl/gc-options.ts';
+import { defaultGcOptions, gcBounds, type Placement, placements } from './ftl/gc-options.ts';
 import { type VictimPolicyName, victimPolicyNames } from './ftl/victim-policy.ts';
 import { verifyPolicies, type VerifyPolicy } from './ftl/verify-policy.ts';
 import { type KernelName, kernelNames } from './kernels/contract.ts';
@@ -37,6 +37,8 @@ export interface DaemonOptions {
   readonly checkpointIntervalMs?: number | undefined;
   /** When flash pages are checked: first-use (default) or always. */
   readonly verify?: string | undefined;
+  /** What is kept apart when it is written: lifetime (default), copies or plain. */
+  readonly placement?: string | undefined;
   /** How garbage collection chooses what to empty: greedy (default), cost-benefit, d-choices or fifo. */
   readonly gcPolicy?: string | undefined;
   /** d-choices: superblocks drawn. Default 8. */
@@ -64,6 +66,7 @@ export interface DaemonConfig {
   readonly cacheBytes: number;
   readonly checkpointIntervalMs: number;
   readonly verify: VerifyPolicy;
+  readonly placement: Placement;
   readonly gcPolicy: VictimPolicyName;
   readonly gcChoices: number;
   readonly gcWindow: number;
@@ -102,7 +105,7 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
   });
 }
 
-type GcConfig = Pick<DaemonConfig, 'gcPolicy' | 'gcChoices' | 'gcWindow' | 'gcStart' | 'gcStop'>;
+type GcConfig = Pick<DaemonConfig, 'placement' | 'gcPolicy' | 'gcChoices' | 'gcWindow' | 'gcStart' | 'gcStop'>;
 
 function garbageCollection(options: DaemonOptions): GcConfig {
   const { policy, choiceCount, windowSuperblocks, startSuperblocks, stopSuperblocks } = defaultGcOptions;
@@ -116,10 +119,13 @@ function garbageCollection(options: DaemonOptions): GcConfig {
   if (options.gcWindow !== undefined && gcPolicy !== 'fifo') {
     refuse('garbage collection window', gcWindow, `with policy fifo only, not ${gcPolicy}`);
   }
+  const placement = options.placement ?? defaultGcOptions.placement;
+  if (!(placements as readonly string[]).includes(placement)) refuse('placement', placement, placements.join(', '));
   const { choicesMax, windowMax, superblocksMax } = gcBounds;
   const gcStart = within('garbage collection start', options.gcStart ?? startSuperblocks, 1, superblocksMax);
   const stop = options.gcStop ?? Math.max(gcStart, stopSuperblocks);
   return {
+    placement: placement as Placement,
     gcPolicy: gcPolicy as VictimPolicyName,
     gcChoices: within('garbage collection choices', gcChoices, 1, choicesMax),
     gcWindow: within('garbage collection window', gcWindow, 1, windowMax),

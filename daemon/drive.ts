@@ -336,6 +336,7 @@ export class Drive implements RunningDrive {
 }
 
 const gcOptions = (config: DaemonConfig): GcOptions => ({
+  placement: config.placement,
   policy: config.gcPolicy,
   choiceCount: config.gcChoices,
   windowSuperblocks: config.gcWindow,

@@ -9,8 +9,9 @@ export const limits = {
   lbaSizeBytes: 4096,
   superblockCountMin: 128,
   channelCountMax: 64,
-  /** Open erase blocks that KV pages are gathered in, by sequence. */
-  kvWritePointCount: 4,
+  /** Write points of KV pages, which are chosen by sequence. A drive with more to spare has more. */
+  kvWritePointCountMin: 4,
+  kvWritePointCountMax: 64,
   /** Staging log kept before a checkpoint stages everything anew; it can become twice as long until one is made. */
   stagingSegmentBytesMax: 64 * 1024 * 1024,
 

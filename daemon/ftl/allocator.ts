@@ -1,5 +1,4 @@
 import { SUPERBLOCK_MAGIC, superblockHeader, superblockPools } from '../../spec/media-format/oob.ts';
-import { limits } from '../../spec/limits.ts';
 import { assert } from '../base/assert.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
@@ -7,9 +6,11 @@ import type { Random } from '../base/random.ts';
 import type { NandArray } from '../nand/array.ts';
 import { superblockOf, superblockQuotas } from '../nand/geometry.ts';
 import type { OperationCounter } from './contract.ts';
-import { GC_RESERVE_SUPERBLOCKS } from './gc-options.ts';
 import { isWornOut, readOnlyError } from './endurance.ts';
+import { GC_RESERVE_SUPERBLOCKS, kvWritePointCount, type Placement } from './gc-options.ts';
+import { PlacementTable } from './placement-table.ts';
 import { type Pool, pools, type Superblocks } from './superblocks.ts';
+import { TEMPERATURE_COUNT } from './temperature.ts';
 import { WritePoint } from './write-point.ts';
 
 /** What hosts leave of garbage collection's reserve where failed blocks have cost them the room that they had reserved. */
@@ -19,7 +20,7 @@ const GC_RESERVE_MIN_SUPERBLOCKS = 2;
 export interface PageTarget {
   readonly pool: Pool;
   readonly role: 'host' | 'gc';
-  /** Chooses among the hosts' write points. */
+  /** Block: the hosts' write point. KV: any number, the same for pages that will be given up together. */
   readonly placement: number;
   /** undefined: any. */
   readonly channel: number | undefined;
@@ -56,6 +57,8 @@ interface PoolWriters {
   gcFreePages: number;
   /** Superblocks that garbage collection took from its reserve and that were not paid back. */
   gcDebt: number;
+  /** Pages of hosts' that are spoken for. */
+  reservedPages: number;
 }
 
 /** Gives out flash pages to write: by pool, by write point, by channel. Opens superblocks as they are needed. */
@@ -64,44 +67,71 @@ export class Allocator {
   readonly #array: NandArray;
   readonly #operations: OperationCounter;
   readonly #random: Random;
+  readonly #placement: Placement;
   #quota: Record<Pool, number>;
   readonly #writers: Record<Pool, PoolWriters>;
+  readonly #kvPlacements: PlacementTable;
   #lastOpened = -1;
   #isReadOnly = false;
   /** Called after a superblock was given up: both pools may have to do with fewer. */
   onGiveUp: () => void = () => undefined;
+  /** Called before a superblock that hosts have written becomes free. */
+  onFree: (superblock: number, pool: Pool, writePoint: number) => void = () => undefined;
 
-  constructor(modules: { superblocks: Superblocks; array: NandArray; operations: OperationCounter; random: Random }) {
+  constructor(
+    options: { readonly placement: Placement },
+    modules: { superblocks: Superblocks; array: NandArray; operations: OperationCounter; random: Random },
+  ) {
+    this.#placement = options.placement;
     this.#superblocks = modules.superblocks;
     this.#array = modules.array;
     this.#operations = modules.operations;
     this.#random = modules.random;
     const { geometry } = modules.array;
     this.#quota = superblockQuotas(geometry, 0);
-    const writePoint = (): WritePoint => new WritePoint(geometry, modules.array);
+    const writePoint = (role: 'host' | 'gc'): WritePoint => new WritePoint(role, geometry, modules.array);
     const writers = (hostCount: number): PoolWriters => ({
-      host: Array.from({ length: hostCount }, writePoint),
-      gc: writePoint(),
+      host: Array.from({ length: this.#placement === 'lifetime' ? hostCount : 1 }, () => writePoint('host')),
+      gc: writePoint('gc'),
       hostFreePages: 0,
       gcFreePages: 0,
       gcDebt: 0,
+      reservedPages: 0,
     });
-    this.#writers = { block: writers(1), kv: writers(limits.kvWritePointCount) };
+    this.#writers = { block: writers(TEMPERATURE_COUNT), kv: writers(kvWritePointCount(geometry)) };
+    this.#kvPlacements = new PlacementTable(this.#writers.kv.host.length);
   }
 
-  /** Pages that hosts may still program without any garbage collection. */
+  /** Pages that hosts may still reserve without any garbage collection. Failed blocks may have taken some that were. */
   hostPagesAvailable(pool: Pool): number {
-    return this.#writers[pool].hostFreePages + this.#openable(pool, 'host') * this.#array.geometry.pagesPerSuperblock;
+    const { hostFreePages, reservedPages } = this.#writers[pool];
+    return hostFreePages + this.#openable(pool, 'host') * this.#array.geometry.pagesPerSuperblock - reservedPages;
+  }
+
+  reservedPages(pool: Pool): number {
+    return this.#writers[pool].reservedPages;
+  }
+
+  /** The caller has made sure of `hostPagesAvailable`. A negative count gives back, or is programmed at once. */
+  reserve(pool: Pool, pageCount: number): void {
+    const writers = this.#writers[pool];
+    writers.reservedPages += pageCount;
+    assert(writers.reservedPages >= 0, 'what is given back was reserved');
   }
 
   gcPagesAvailable(pool: Pool): number {
     return this.#writers[pool].gcFreePages + this.#openable(pool, 'gc') * this.#array.geometry.pagesPerSuperblock;
   }
 
-  /** Pages that may be programmed before anything is erased, by hosts and by garbage collection. */
+  /**
+   * Pages that may be reserved before anything is erased, by hosts or for garbage collection. What is left of hosts' open
+   * superblocks counts as one of them at most: others wait for pages of their own kind.
+   */
   pagesLeft(pool: Pool): number {
-    const { hostFreePages, gcFreePages } = this.#writers[pool];
-    return hostFreePages + gcFreePages + this.superblocksLeft(pool) * this.#array.geometry.pagesPerSuperblock;
+    const { hostFreePages, gcFreePages, reservedPages } = this.#writers[pool];
+    const { pagesPerSuperblock } = this.#array.geometry;
+    const hostPages = Math.min(hostFreePages - reservedPages, pagesPerSuperblock);
+    return hostPages + gcFreePages + this.superblocksLeft(pool) * pagesPerSuperblock;
   }
 
   /** Superblocks that the pool may use. Fewer once some have gone bad. */
@@ -137,6 +167,8 @@ export class Allocator {
   free(superblock: number): void {
     const pool = this.#superblocks.pool(superblock);
     assert(pool !== undefined, `superblock ${superblock} belongs to a pool`);
+    const writePoint = this.#superblocks.hostWritePoint(superblock);
+    if (writePoint !== undefined) this.onFree(superblock, pool, writePoint);
     this.#superblocks.setState(superblock, 'free');
     const writers = this.#writers[pool];
     writers.gcDebt = Math.max(0, writers.gcDebt - 1);
@@ -180,8 +212,8 @@ export class Allocator {
   #findHostPage(target: PageTarget): TakenPage | undefined {
     const { pool, placement, channel } = target;
     const { host } = this.#writers[pool];
-    const own = host[placement % host.length];
-    assert(own !== undefined, 'a pool has write points');
+    const own = host[pool === 'kv' ? this.#kvPlacements.writePointOf(placement) : placement];
+    assert(own !== undefined, () => `write point ${placement} of pool ${pool}`);
     const page = this.#next(own, target, channel) ?? this.#openNext(own, target, 'host');
     if (page) return page;
     // The channel or the pool is short: any page of this write point, then of any other.
@@ -194,6 +226,8 @@ export class Allocator {
 
   #findGcPage(target: PageTarget): TakenPage | undefined {
     const { gc } = this.#writers[target.pool];
+    // Hosts' pages, as long as they have some that nobody has reserved.
+    if (this.#placement === 'plain' && this.hostPagesAvailable(target.pool) > 0) return this.#findHostPage(target);
     const page = this.#next(gc, target, target.channel) ?? this.#openNext(gc, target, 'gc');
     return page ?? this.#next(gc, target, undefined);
   }
@@ -212,14 +246,21 @@ export class Allocator {
       const superblock = this.#superblocks.findFree(this.#lastOpened);
       assert(superblock !== undefined, 'quotas add up to all good superblocks, so one is free');
       if (!this.#open(superblock, target.pool)) continue;
-      writePoint.add(superblock);
       const writers = this.#writers[target.pool];
-      if (target.role === 'host') writers.hostFreePages += this.#array.freePages(superblock);
-      else writers.gcFreePages += this.#array.freePages(superblock);
+      this.#attach(superblock, writePoint, writers);
       if (purse !== 'host') writers.gcDebt++;
       return this.#next(writePoint, target, target.channel);
     }
     return undefined;
+  }
+
+  /** The superblock is open for the write point. */
+  #attach(superblock: number, writePoint: WritePoint, writers: PoolWriters): void {
+    writePoint.add(superblock);
+    const isHost = writePoint.role === 'host';
+    if (isHost) writers.hostFreePages += this.#array.freePages(superblock);
+    else writers.gcFreePages += this.#array.freePages(superblock);
+    this.#superblocks.setHostWritePoint(superblock, isHost ? writers.host.indexOf(writePoint) : undefined);
   }
 
   /** False if it has turned out bad. */
@@ -259,7 +300,7 @@ export class Allocator {
   settle({ superblock, target, writePoint, freePages }: TakenPage): void {
     const writers = this.#writers[target.pool];
     const left = this.#array.freePages(superblock);
-    if (target.role === 'host') writers.hostFreePages -= freePages - left;
+    if (writePoint.role === 'host') writers.hostFreePages -= freePages - left;
     else writers.gcFreePages -= freePages - left;
     if (left > 0) return;
     writePoint.remove(superblock);
@@ -292,10 +333,7 @@ export class Allocator {
     const writePoint = open.role === 'gc' ? writers.gc : writers.host[open.writePoint];
     if (!writePoint || writePoint.isWindowFull) return false;
     open.nextPages.forEach((page, unit) => this.#array.restoreNextPage(open.superblock, unit, page));
-    writePoint.add(open.superblock);
-    const freePages = this.#array.freePages(open.superblock);
-    if (open.role === 'host') writers.hostFreePages += freePages;
-    else writers.gcFreePages += freePages;
+    this.#attach(open.superblock, writePoint, writers);
     return true;
   }
 }

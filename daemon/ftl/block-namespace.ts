@@ -4,6 +4,7 @@ import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
+import type { PageTarget } from './allocator.ts';
 import type { BlockNamespace, CheckpointSink, OperationCounter } from './contract.ts';
 import type { Flash, OobEntry } from './flash.ts';
 import type { Relocatable } from './mover.ts';
@@ -11,6 +12,8 @@ import type { PageWriter } from './page-writer.ts';
 import { SegmentedMap, UNMAPPED } from './segmented-map.ts';
 import type { Space, SpaceReservation } from './space.ts';
 import type { StagingWriter } from './staging-log.ts';
+import { temperatures, type TemperatureSensor } from './temperature.ts';
+import { WriteCache } from './write-cache.ts';
 
 export interface BlockModules {
   readonly flash: Flash;
@@ -19,15 +22,11 @@ export interface BlockModules {
   readonly staging: StagingWriter;
   readonly operations: OperationCounter;
   readonly arena: Arena;
+  readonly temperature: TemperatureSensor;
+  /** Write points that hosts' blocks have. */
+  readonly writePointCount: number;
   /** Makes what is staged and programmed durable. */
   readonly syncStaging: () => Promise<void>;
-}
-
-/** One LBA in the write cache. */
-interface CachedSlot {
-  lba: number;
-  operation: number;
-  isStaged: boolean;
 }
 
 /** An LBA's newest bytes, of which the staging log has a record. */
@@ -36,20 +35,22 @@ export interface StagedSlot {
   readonly data: Uint8Array;
 }
 
-const NO_LBA = -1;
-const HOST_TARGET = { pool: 'block', role: 'host', placement: 0, channel: undefined } as const;
+/** Where LBAs of one temperature are gathered, and written. */
+interface Writer {
+  readonly cache: WriteCache;
+  readonly target: PageTarget;
+}
 
 /**
- * The block namespace: a map from LBA to 4 KiB slot, and a write cache of one flash page in which LBAs gather until they
- * fill it. An LBA is mapped to a slot, or in the cache (and unmapped), or nowhere.
+ * The block namespace: a map from LBA to 4 KiB slot, and a write cache of one flash page for each temperature, in which
+ * LBAs gather until they fill it. An LBA is mapped to a slot, or in the cache (and unmapped), or nowhere.
  */
 export class BlockDevice implements BlockNamespace, Relocatable {
   readonly lbaCount: number;
   readonly map: SegmentedMap;
   readonly #modules: BlockModules;
-  readonly #frame: number;
-  readonly #slots: CachedSlot[];
-  readonly #cached = new Map<number, number>();
+  /** By temperature. One if blocks are not kept apart. */
+  readonly #writers: readonly Writer[];
   /**
    * What recovery found in the staging log and in no page. Empty once it is in the cache, which is before any command
    * unless the drive is read-only: then it stays.
@@ -66,8 +67,10 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     const { geometry } = modules.flash;
     this.lbaCount = geometry.blockCapacityBytes / SLOT_BYTES;
     this.map = new SegmentedMap(metaNamespaces.blockMap, this.lbaCount);
-    this.#frame = modules.arena.allocate(geometry.pageSizeBytes);
-    this.#slots = Array.from({ length: geometry.slotsPerPage }, emptySlot);
+    this.#writers = Array.from({ length: modules.writePointCount }, (_, placement) => ({
+      cache: new WriteCache(geometry, modules.arena),
+      target: { pool: 'block', role: 'host', placement, channel: undefined },
+    }));
     this.#batchLbas = Math.max(1, geometry.pagesPerSuperblock >> 2) * geometry.slotsPerPage;
   }
 
@@ -127,9 +130,9 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     for (let i = 0; i < lbaCount; i++) this.#drop(lba + i, operation);
   }
 
-  /** Pages that so many puts can program: what they fill, and what the cache held already. */
+  /** Pages that so many puts can program: what they fill, and what the caches held already. */
   #pagesFor(lbaCount: number): number {
-    return Math.ceil(lbaCount / this.#slots.length) + 1;
+    return Math.ceil(lbaCount / this.#modules.flash.geometry.slotsPerPage) + this.#writers.length;
   }
 
   #check(lba: number, lbaCount: number): void {
@@ -149,7 +152,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     const { superblocks } = this.#modules.flash;
     const superblock = superblocks.superblockOfSlot(first);
     let run = 1;
-    while (run < countMax && !this.#cached.has(lba + run) && this.map.get(lba + run) === first + run) {
+    while (run < countMax && this.#cacheOf(lba + run) === undefined && this.map.get(lba + run) === first + run) {
       if (superblocks.superblockOfSlot(first + run) !== superblock) break;
       run++;
     }
@@ -171,38 +174,39 @@ export class BlockDevice implements BlockNamespace, Relocatable {
 
   // --- Write cache ---
 
-  #cachedBytes(lba: number): Uint8Array | undefined {
-    const index = this.#cached.get(lba);
-    return index === undefined ? this.#held.get(lba)?.data : this.#slotBytes(index);
+  #cacheOf(lba: number): Writer | undefined {
+    for (const writer of this.#writers) if (writer.cache.has(lba)) return writer;
+    return undefined;
   }
 
-  #slotBytes(index: number): Uint8Array {
-    return this.#modules.arena.view(this.#frame + index * SLOT_BYTES, SLOT_BYTES);
+  #cachedBytes(lba: number): Uint8Array | undefined {
+    return this.#cacheOf(lba)?.cache.bytes(lba) ?? this.#held.get(lba)?.data;
+  }
+
+  /** By how soon the LBA was written over before. */
+  #chooseWriter(lba: number): Writer {
+    const slot = this.map.get(lba);
+    const isKnown = slot !== UNMAPPED && this.#writers.length > 1;
+    const temperature = isKnown ? this.#modules.temperature.of(slot) : temperatures.cold;
+    return this.#writers[temperature]!;
   }
 
   #put(lba: number, { data, operation }: StagedSlot, isStaged: boolean, reservation: SpaceReservation): void {
+    const writer = this.#cacheOf(lba) ?? this.#chooseWriter(lba);
+    const { cache } = writer;
     // A program that the disk refused leaves the cache full.
-    if (!this.#cached.has(lba) && this.#cached.size === this.#slots.length) this.#program(reservation);
-    const index = this.#cached.get(lba) ?? this.#slots.findIndex((slot) => slot.lba === NO_LBA);
-    assert(index >= 0, 'the cache has room after its page was programmed');
-    this.#slotBytes(index).set(data);
-    this.#slots[index] = { lba, operation, isStaged };
-    this.#cached.set(lba, index);
+    if (!cache.has(lba) && cache.isFull) this.#program(writer, reservation);
+    cache.put(lba, data, operation, isStaged);
     this.#held.delete(lba);
     this.#unmap(lba, operation);
-    if (this.#cached.size === this.#slots.length) this.#program(reservation);
+    if (cache.isFull) this.#program(writer, reservation);
   }
 
-  #program(reservation: SpaceReservation): void {
-    const { writer, arena, flash } = this.#modules;
+  #program({ cache, target }: Writer, reservation: SpaceReservation): void {
+    const { writer, flash } = this.#modules;
     reservation.take();
-    const entries = this.#slots.map(({ lba, operation }) => ({ kind: oobKinds.block, operation, logical: lba }));
-    const ppn = writer.write(HOST_TARGET, arena.view(this.#frame, flash.geometry.pageSizeBytes), entries);
-    this.#slots.forEach(({ lba }, index) => {
-      this.#map(lba, ppn * flash.geometry.slotsPerPage + index);
-      this.#slots[index] = emptySlot();
-    });
-    this.#cached.clear();
+    const ppn = writer.write(target, cache.cells, cache.entries());
+    cache.clear((lba, slot) => this.#map(lba, ppn * flash.geometry.slotsPerPage + slot));
   }
 
   #map(lba: number, slot: number): void {
@@ -221,11 +225,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
 
   #drop(lba: number, operation: number): void {
     this.#held.delete(lba);
-    const index = this.#cached.get(lba);
-    if (index !== undefined) {
-      this.#slots[index] = emptySlot();
-      this.#cached.delete(lba);
-    }
+    for (const { cache } of this.#writers) cache.drop(lba);
     this.#unmap(lba, operation);
   }
 
@@ -246,11 +246,13 @@ export class BlockDevice implements BlockNamespace, Relocatable {
 
   /** Appends what is in the write cache only to the staging log. */
   stageBuffered(restage: boolean): void {
-    this.#slots.forEach((slot, index) => {
-      if (slot.lba === NO_LBA || (slot.isStaged && !restage)) return;
-      this.#stage(slot.lba, { data: this.#slotBytes(index), operation: slot.operation });
-      slot.isStaged = true;
-    });
+    for (const { cache } of this.#writers) {
+      cache.forEach((block, data) => {
+        if (block.isStaged && !restage) return;
+        this.#stage(block.lba, { data, operation: block.operation });
+        block.isStaged = true;
+      });
+    }
     if (restage) for (const [lba, held] of this.#held) this.#stage(lba, held);
   }
 
@@ -264,9 +266,9 @@ export class BlockDevice implements BlockNamespace, Relocatable {
 
   checkpoint(sink: CheckpointSink): void {
     this.stageBuffered(sink.restage);
-    const cached = this.#slots.filter(({ lba }) => lba !== NO_LBA).map(({ lba, operation }) => [lba, operation]);
-    const held = [...this.#held].map(([lba, { operation }]) => [lba, operation]);
-    sink.put(metaNamespaces.stagedBlocks, ['list'], [...cached, ...held]);
+    const staged = [...this.#held].map(([lba, { operation }]) => [lba, operation]);
+    for (const { cache } of this.#writers) cache.forEach(({ lba, operation }) => staged.push([lba, operation]));
+    sink.put(metaNamespaces.stagedBlocks, ['list'], staged);
     this.map.checkpoint(sink);
   }
 
@@ -300,5 +302,3 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     }
   }
 }
-
-const emptySlot = (): CachedSlot => ({ lba: NO_LBA, operation: 0, isStaged: false });

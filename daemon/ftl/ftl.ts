@@ -46,6 +46,7 @@ import { Space } from './space.ts';
 import { StagingFile, StagingFolder, type StagingStore } from './staging-log.ts';
 import { type Pool, Superblocks } from './superblocks.ts';
 import type { VerifyPolicy } from './verify-policy.ts';
+import { TemperatureSensor, temperatures } from './temperature.ts';
 import { victimPolicy } from './victim-policy.ts';
 
 /** What a drive stands on: files, or memory in tests and simulations. */
@@ -160,7 +161,12 @@ export class Ftl implements FtlDrive {
     const superblocks = new Superblocks(geometry, array.blocks.eraseCounts);
     const checksum = new Checksum(modules);
     const flash = new Flash({ verify }, { array, superblocks, checksum });
-    const allocator = new Allocator({ superblocks, array, operations, random });
+    const { placement } = modules.gc ?? defaultGcOptions;
+    const allocator = new Allocator({ placement }, { superblocks, array, operations, random });
+    const temperature = new TemperatureSensor({ superblocks, operations });
+    allocator.onFree = (superblock, pool, writePoint) => {
+      if (pool === 'block' && writePoint === temperatures.hot) temperature.emptied(superblock);
+    };
     const writer = new PageWriter({ allocator, flash });
     const appended = (): void => this.durability.appended();
     const sum = (bytes: Uint8Array): number => checksum.of(bytes);
@@ -169,8 +175,11 @@ export class Ftl implements FtlDrive {
     this.spaces = this.#createSpaces({ allocator, superblocks }, modules);
     const syncStaging = (): Promise<void> => this.durability.syncStaging();
     const { block: blockSpace, kv: kvSpace } = this.spaces;
-    this.blocks = new BlockDevice({ flash, writer, space: blockSpace, staging, operations, arena, syncStaging });
-    this.kv = new KvPageStore({ flash, writer, space: kvSpace, operations, arena, checkpoint: this.#checkpointSoon });
+    const writePointCount = allocator.writePointCount('block');
+    const common = { flash, writer, operations, arena };
+    const ofBlocks = { space: blockSpace, staging, temperature, writePointCount, syncStaging };
+    this.blocks = new BlockDevice({ ...common, ...ofBlocks });
+    this.kv = new KvPageStore({ ...common, space: kvSpace, checkpoint: this.#checkpointSoon });
     this.#allocator = allocator;
     this.#blockRecords = new BlockRecords(array, logger);
     this.#logger = logger;

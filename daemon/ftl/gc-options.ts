@@ -1,9 +1,21 @@
+import { limits } from '../../spec/limits.ts';
 import type { Geometry } from '../nand/geometry.ts';
 import type { Pool } from './superblocks.ts';
 import type { VictimPolicyOptions } from './victim-policy.ts';
 
-/** How garbage collection chooses, and when it runs. */
+/**
+ * What is kept apart when it is written.
+ * - `lifetime`: what will be given up together: KV pages by sequence, blocks by how soon they are written over, and what
+ *   garbage collection copies.
+ * - `copies`: only what garbage collection copies.
+ * - `plain`: nothing, as in a drive that knows only pages: to compare with.
+ */
+export const placements = ['lifetime', 'copies', 'plain'] as const;
+export type Placement = (typeof placements)[number];
+
+/** How garbage collection chooses, when it runs, and what it will find. */
 export interface GcOptions extends VictimPolicyOptions {
+  readonly placement: Placement;
   /** Superblocks with room for hosts below which every write pays for some collecting. */
   readonly startSuperblocks: number;
   /** Superblocks with room for hosts up to which it goes on while no host writes. */
@@ -11,6 +23,7 @@ export interface GcOptions extends VictimPolicyOptions {
 }
 
 export const defaultGcOptions: GcOptions = Object.freeze({
+  placement: 'lifetime',
   policy: 'greedy',
   choiceCount: 8,
   windowSuperblocks: 1,
@@ -41,9 +54,17 @@ export interface PoolThresholds {
   readonly movesPerHostPage: number;
 }
 
+/** Write points of the KV pool: half of the superblocks that it has to spare may stand open. */
+export function kvWritePointCount(geometry: Geometry): number {
+  const capacitySuperblocks = geometry.kvCapacityBytes / (geometry.pagesPerSuperblock * geometry.pageSizeBytes);
+  const spare = geometry.kvSuperblockCount - GC_RESERVE_SUPERBLOCKS - capacitySuperblocks;
+  const { kvWritePointCountMin, kvWritePointCountMax } = limits;
+  return Math.max(kvWritePointCountMin, Math.min(kvWritePointCountMax, Math.floor(spare / 2)));
+}
+
 /**
- * `quota`: superblocks of the pool. The options are for one write point; each further one may hold a superblock open.
- * Small drives have less to spare.
+ * `quota`: superblocks of the pool. Superblocks that further write points hold open are half written on average. Small
+ * drives have less to spare.
  */
 export function thresholdsOf(
   pool: Pool,
@@ -55,9 +76,9 @@ export function thresholdsOf(
   const capacityPages = capacityBytes / pageSizeBytes;
   const usable = quota - GC_RESERVE_SUPERBLOCKS;
   const spare = Math.max(0, usable - capacityPages / pagesPerSuperblock);
-  const start = Math.min(startSuperblocks + writePointCount - 1, spare / 2);
-  const stop = Math.max(start, Math.min(stopSuperblocks + writePointCount - 1, (3 * spare) / 4));
-  const writtenPages = (usable - start) * pagesPerSuperblock;
+  const start = Math.min(startSuperblocks, spare / 2);
+  const stop = Math.max(start, Math.min(stopSuperblocks, (3 * spare) / 4));
+  const writtenPages = (usable - start - (writePointCount - 1) / 2) * pagesPerSuperblock;
   const averageMoves = Math.min(pagesPerSuperblock, writtenPages / Math.max(1, writtenPages - capacityPages));
   return {
     startPages: Math.floor(start * pagesPerSuperblock),

@@ -45,7 +45,6 @@ export class Space {
   readonly #options: GcOptions;
   readonly #modules: SpaceModules;
   #known: { readonly quota: number; readonly thresholds: PoolThresholds } | undefined;
-  #reservedPages = 0;
   #releaseWaiters: (() => void)[] = [];
   #queue: Promise<void> = Promise.resolve();
   /** Reservations that wait. */
@@ -101,7 +100,7 @@ export class Space {
       await this.#makeRoom(pageCount);
       this.assertWritable();
     }
-    this.#reservedPages += pageCount;
+    this.#modules.allocator.reserve(this.#pool, pageCount);
     this.#eraseInAdvance();
     this.#watchForIdleness();
     return new SpaceReservation(pageCount, (count) => this.#giveBack(count));
@@ -117,14 +116,13 @@ export class Space {
   }
 
   #giveBack(pageCount: number): void {
-    this.#reservedPages -= pageCount;
-    assert(this.#reservedPages >= 0, 'what is given back was reserved');
+    this.#modules.allocator.reserve(this.#pool, -pageCount);
     for (const resolve of this.#releaseWaiters.splice(0)) resolve();
   }
 
   /** Pages that hosts may program without anything being erased. */
   #available(): number {
-    return this.#modules.allocator.hostPagesAvailable(this.#pool) - this.#reservedPages;
+    return this.#modules.allocator.hostPagesAvailable(this.#pool);
   }
 
   /** The same once everything is erased that may be, and garbage collection has its reserve back. */
@@ -133,7 +131,7 @@ export class Space {
     const { pagesPerSuperblock } = superblocks.geometry;
     const reserve = GC_RESERVE_SUPERBLOCKS * pagesPerSuperblock;
     const erasable = superblocks.freeableCount(this.#pool) * pagesPerSuperblock;
-    return allocator.pagesLeft(this.#pool) + erasable + collector.passedPages - reserve - this.#reservedPages;
+    return allocator.pagesLeft(this.#pool) + erasable + collector.passedPages - reserve;
   }
 
   // --- Collecting, bit by bit ---
@@ -165,7 +163,7 @@ export class Space {
     if (freeable > 0) return this.#eraseNow();
     if (superblocks.emptySuperblocks(this.#pool).size > 0) return superblocks.nextUnpin();
     // Others have room that they haven't used: they may give it back, or supersede pages with what they write.
-    if (this.#reservedPages > 0) return new Promise((resolve) => this.#releaseWaiters.push(resolve));
+    if (allocator.reservedPages(this.#pool) > 0) return new Promise((resolve) => this.#releaseWaiters.push(resolve));
     const available = allocator.hostPagesAvailable(this.#pool);
     throw new DriveError(
       'capacityExceeded',

@@ -34,6 +34,8 @@ export class Superblocks {
   readonly #empty: Record<Pool, Set<number>> = { block: new Set(), kv: new Set() };
   readonly #freeableCount: Record<Pool, number> = { block: 0, kv: 0 };
   readonly #isFreeable: Uint8Array;
+  /** One more than the number of the hosts' write point that filled it; 0: garbage collection did, or nobody knows. */
+  readonly #hostWritePoints: Uint16Array;
   readonly #staleSlotCount: Record<Pool, number> = { block: 0, kv: 0 };
   /** One bit per slot. */
   readonly #valid: Uint8Array;
@@ -55,6 +57,7 @@ export class Superblocks {
     this.#pools = new Array<Pool | undefined>(superblockCount).fill(undefined);
     this.#pins = new Uint32Array(superblockCount);
     this.#isFreeable = new Uint8Array(superblockCount);
+    this.#hostWritePoints = new Uint16Array(superblockCount);
     this.#valid = new Uint8Array(Math.ceil((pageCount * slotsPerPage) / 8));
     this.#verified = new Uint8Array(Math.ceil((pageCount * slotsPerPage) / 8));
   }
@@ -188,6 +191,16 @@ export class Superblocks {
   /** Resolves when some superblock loses its last pin. */
   nextUnpin(): Promise<void> {
     return new Promise((resolve) => this.#unpinWaiters.push(resolve));
+  }
+
+  /** Which of the hosts' write points filled it; undefined: garbage collection did, or a run before this one. */
+  hostWritePoint(superblock: number): number | undefined {
+    const { [superblock]: number = 0 } = this.#hostWritePoints;
+    return number === 0 ? undefined : number - 1;
+  }
+
+  setHostWritePoint(superblock: number, writePoint: number | undefined): void {
+    this.#hostWritePoints[superblock] = writePoint === undefined ? 0 : writePoint + 1;
   }
 
   // --- What can be gained ---

@@ -7,12 +7,15 @@ export const WINDOW_SUPERBLOCKS = 2;
 
 /** Where one kind of pages is written: up to two open superblocks and the unit that was written last. */
 export class WritePoint {
+  /** Whose pages its open superblocks count as. */
+  readonly role: 'host' | 'gc';
   readonly #geometry: Geometry;
   readonly #array: NandArray;
   readonly open: number[] = [];
   #lastUnit: number;
 
-  constructor(geometry: Geometry, array: NandArray) {
+  constructor(role: 'host' | 'gc', geometry: Geometry, array: NandArray) {
+    this.role = role;
     this.#geometry = geometry;
     this.#array = array;
     this.#lastUnit = geometry.unitCount - 1;

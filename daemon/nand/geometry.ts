@@ -43,7 +43,7 @@ export interface Geometry {
  * Superblocks of each namespace beyond capacity and over-provisioning: those that may stand open half full, one that
  * garbage collection fills and one that it empties, and a few so that it needn't run all the time.
  */
-export const RESERVE_SUPERBLOCKS = { block: 8, kv: 16 } as const;
+export const RESERVE_SUPERBLOCKS = { block: 10, kv: 16 } as const;
 const PAGES_PER_BLOCK_MAX = 256;
 const PAGES_PER_BLOCK_MIN = 4;
 /** Bounds what is kept in memory for one superblock. */
@@ -101,10 +101,10 @@ export function planGeometry(request: GeometryRequest): Geometry {
 /** Superblocks that each namespace can't do without: its capacity, and what stands half full or works for it. */
 export function neededSuperblocks(geometry: Geometry): { block: number; kv: number } {
   const superblockBytes = geometry.pagesPerSuperblock * geometry.pageSizeBytes;
-  return {
-    block: Math.ceil(geometry.blockCapacityBytes / superblockBytes) + RESERVE_SUPERBLOCKS.block,
-    kv: Math.ceil(geometry.kvCapacityBytes / superblockBytes) + RESERVE_SUPERBLOCKS.kv,
-  };
+  const block = Math.ceil(geometry.blockCapacityBytes / superblockBytes) + RESERVE_SUPERBLOCKS.block;
+  const kv = Math.ceil(geometry.kvCapacityBytes / superblockBytes) + RESERVE_SUPERBLOCKS.kv;
+  // A drive that was formatted with less does with less.
+  return { block: Math.min(block, geometry.blockSuperblockCount), kv: Math.min(kv, geometry.kvSuperblockCount) };
 }
 
 /**

@@ -37,7 +37,7 @@ class ChanceFailures implements NandFailures {
   }
 
   eraseFails(): boolean {
-    const fails = this.#strikes(40);
+    const fails = this.#strikes(15);
     if (fails) this.eraseFailures++;
     return fails;
   }

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { logLevels, type DaemonOptions } from '../../../daemon/config.ts';
-import { gcBounds } from '../../../daemon/ftl/gc-options.ts';
+import { gcBounds, placements } from '../../../daemon/ftl/gc-options.ts';
 import { verifyPolicies } from '../../../daemon/ftl/verify-policy.ts';
 import { victimPolicyNames } from '../../../daemon/ftl/victim-policy.ts';
 import { kernelNames } from '../../../daemon/kernels/contract.ts';
@@ -20,6 +20,7 @@ interface StartOptions {
   cacheSize?: number;
   checkpointInterval?: number;
   verify?: string;
+  placement?: string;
   gcPolicy?: string;
   gcChoices?: number;
   gcWindow?: number;
@@ -66,6 +67,9 @@ export function addStart(program: Command): void {
       ).choices(verifyPolicies),
     )
     .addOption(
+      new Option('--placement <RULE>', 'what is kept apart when it is written (default: lifetime)').choices(placements),
+    )
+    .addOption(
       new Option('--gc-policy <NAME>', 'which block garbage collection empties next (default: greedy)').choices(
         victimPolicyNames,
       ),
@@ -106,6 +110,7 @@ function daemonOptions(options: StartOptions): DaemonOptions {
     cacheBytes: options.cacheSize,
     checkpointIntervalMs: options.checkpointInterval,
     verify: options.verify,
+    placement: options.placement,
     gcPolicy: options.gcPolicy,
     gcChoices: options.gcChoices,
     gcWindow: options.gcWindow,

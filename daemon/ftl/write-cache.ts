@@ -1,0 +1,81 @@
+import { oobKinds, SLOT_BYTES } from '../../spec/media-format/oob.ts';
+import type { Arena } from '../base/arena.ts';
+import { assert } from '../base/assert.ts';
+import type { Geometry } from '../nand/geometry.ts';
+import type { OobEntry, PageEntries } from './flash.ts';
+
+/** One LBA that waits for its page to be filled. */
+export interface CachedBlock {
+  lba: number;
+  operation: number;
+  isStaged: boolean;
+}
+
+const NO_LBA = -1;
+
+/** A flash page in which LBAs gather until they fill it. */
+export class WriteCache {
+  /** The page. */
+  readonly cells: Uint8Array;
+  readonly #slotBytes: readonly Uint8Array[];
+  readonly #blocks: readonly CachedBlock[];
+  /** [LBA] -> slot. */
+  readonly #slots = new Map<number, number>();
+
+  constructor(geometry: Geometry, arena: Arena) {
+    const { pageSizeBytes, slotsPerPage } = geometry;
+    const frame = arena.allocate(pageSizeBytes);
+    this.cells = arena.view(frame, pageSizeBytes);
+    const slots = Array.from({ length: slotsPerPage }, (_, slot) => slot);
+    this.#slotBytes = slots.map((slot) => arena.view(frame + slot * SLOT_BYTES, SLOT_BYTES));
+    this.#blocks = slots.map(() => ({ lba: NO_LBA, operation: 0, isStaged: false }));
+  }
+
+  get isFull(): boolean {
+    return this.#slots.size === this.#blocks.length;
+  }
+
+  has(lba: number): boolean {
+    return this.#slots.has(lba);
+  }
+
+  bytes(lba: number): Uint8Array | undefined {
+    const slot = this.#slots.get(lba);
+    return slot === undefined ? undefined : this.#slotBytes[slot];
+  }
+
+  /** Where the LBA is already, or into a free slot. */
+  put(lba: number, data: Uint8Array, operation: number, isStaged: boolean): void {
+    const slot = this.#slots.get(lba) ?? this.#blocks.findIndex((block) => block.lba === NO_LBA);
+    assert(slot >= 0, 'the cache has room after its page was programmed');
+    this.#slotBytes[slot]!.set(data);
+    Object.assign(this.#blocks[slot]!, { lba, operation, isStaged });
+    this.#slots.set(lba, slot);
+  }
+
+  drop(lba: number): void {
+    const slot = this.#slots.get(lba);
+    if (slot === undefined) return;
+    this.#blocks[slot]!.lba = NO_LBA;
+    this.#slots.delete(lba);
+  }
+
+  /** Of a full page. */
+  entries(): PageEntries {
+    return this.#blocks.map(
+      ({ lba, operation }): Partial<OobEntry> => ({ kind: oobKinds.block, operation, logical: lba }),
+    );
+  }
+
+  /** Once the page is programmed. */
+  clear(each: (lba: number, slot: number) => void): void {
+    for (const [lba, slot] of this.#slots) each(lba, slot);
+    for (const block of this.#blocks) block.lba = NO_LBA;
+    this.#slots.clear();
+  }
+
+  /** What is in it, in order of slots. */
+  forEach(each: (block: CachedBlock, bytes: Uint8Array) => void): void {
+    for (const [slot, block] of this.#blocks.entries()) if (block.lba !== NO_LBA) each(block, this.#slotBytes[slot]!);
+  }
+}

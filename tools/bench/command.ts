@@ -10,8 +10,17 @@ import { kernelWasmBench } from './kernel-wasm.ts';
 import { readbackBench } from './readback.ts';
 import { jsonOutput, tableOutput } from './report.ts';
 import { verifyBench } from './verify.ts';
+import { wafBench } from './waf.ts';
 
-const benches: readonly Bench[] = [kernelBench, kernelWasmBench, attendBench, readbackBench, verifyBench, deviceBench];
+const benches: readonly Bench[] = [
+  kernelBench,
+  kernelWasmBench,
+  attendBench,
+  readbackBench,
+  verifyBench,
+  deviceBench,
+  wafBench,
+];
 
 interface CommandOptions {
   json?: boolean;

@@ -8,6 +8,7 @@ import type { LostDataSummary } from '../../daemon/image/lost-data.ts';
 import { metaNamespaces } from '../../daemon/meta/namespaces.ts';
 import { oobBytesPerPage } from '../../daemon/nand/geometry.ts';
 import { oobEntry, superblockHeader } from '../../spec/media-format/oob.ts';
+import { UNMAPPED } from '../../daemon/ftl/segmented-map.ts';
 import { MemoryDriveStores } from '../ftl/memory-stores.ts';
 import { appendRows, createSequence, tokenRange } from '../kv/fixture.ts';
 import { usedSlots } from './in-use.ts';
@@ -51,6 +52,9 @@ async function knownDrive(how: 'clean' | 'killed'): Promise<{
   await work(opened, random, 150);
   for (const id of store.list(0n, 100)) await store.reclaim(id);
   await ftl.blocks.write(10, 5, random.bytes(5 * 4096), false);
+  // The last one stays in the write cache.
+  let last = 14;
+  while (ftl.blocks.map.get(last) !== UNMAPPED) await ftl.blocks.write(++last, 1, random.bytes(4096), false);
   const parent = createSequence(opened, { layerCount: 2, groupTokens: 8 });
   await appendRows(opened, parent, 0, 0, tokenRange(0, 29));
   await appendRows(opened, parent, 1, 0, tokenRange(0, 16));

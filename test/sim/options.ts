@@ -2,7 +2,7 @@
  * What kind of history a seed plays. Swarm testing: each seed has its own drive, its own mixture of work, with kinds of it
  * switched off at random, and its own troubles. What all seeds do a little would hide what some must do a lot.
  */
-import type { GcOptions } from '../../daemon/ftl/gc-options.ts';
+import { type GcOptions, placements } from '../../daemon/ftl/gc-options.ts';
 import { type VerifyPolicy, verifyPolicies } from '../../daemon/ftl/verify-policy.ts';
 import { victimPolicyNames } from '../../daemon/ftl/victim-policy.ts';
 import { completeGeometry, type Geometry, planGeometry, RESERVE_SUPERBLOCKS } from '../../daemon/nand/geometry.ts';
@@ -140,6 +140,7 @@ function drawDisk(random: Prng): DiskBehaviour {
 function drawGc(random: Prng): GcOptions {
   const startSuperblocks = random.pick([1, 2, 4]);
   return {
+    placement: random.pick(placements),
     policy: random.pick(victimPolicyNames),
     choiceCount: random.pick([2, 8]),
     windowSuperblocks: random.pick([1, 4]),

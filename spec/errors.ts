@@ -79,6 +79,7 @@ export const errorTable = {
   addressInUse: row('address in use', 7, 0x01, 409),
   mediaFormat: row('not a drive of this format', 7, 0x02, 500),
   folderInUse: row('drive folder in use', 7, 0x03, 409, true),
+  folderAccess: row('drive folder not accessible', 7, 0x04, 403),
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof errorTable;

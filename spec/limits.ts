@@ -14,6 +14,8 @@ export const limits = {
   kvWritePointCountMax: 64,
   /** Staging log kept before a checkpoint stages everything anew; it can become twice as long until one is made. */
   stagingSegmentBytesMax: 64 * 1024 * 1024,
+  /** Flash programmed since the last checkpoint before the drive makes one by itself: a start after a crash reads it. */
+  unflushedFlashBytesMax: 256 * 1024 * 1024,
 
   // Sequences
   /** Half of what a page's 16-bit holder count can hold; the other half is for commands that hold pages while reading. */

@@ -2,7 +2,8 @@ import type { Clock, Timer } from '../base/clock.ts';
 
 /**
  * Traffic based keep alive: the association lives on if any of its queues took a command during a timeout period, so
- * a silent host is noticed one to two periods after its last command.
+ * a silent host is noticed one to two periods after its last command. A period in which the drive itself stood still does
+ * not count: what the host has sent meanwhile has not been read yet.
  */
 export class KeepAlive {
   readonly #clock: Clock;
@@ -39,8 +40,10 @@ export class KeepAlive {
   }
 
   #arm(): void {
+    const dueNs = this.#clock.nowNs() + this.#timeoutMs * 1e6;
     this.#timer = this.#clock.setTimer(this.#timeoutMs, () => {
-      if (!this.#active) {
+      const stoodStill = this.#clock.nowNs() - dueNs > (this.#timeoutMs * 1e6) / 2;
+      if (!this.#active && !stoodStill) {
         this.#expired();
         return;
       }

@@ -1,11 +1,13 @@
-import { linkSync, readFileSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
+import { linkSync, readFileSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { DriveError } from '../base/errors.ts';
+import { fileError } from '../base/file-errors.ts';
 
 const ATTEMPT_COUNT = 4;
 
 /**
- * One process per drive folder: a file `lock` with the process id and when that process began, so that a lock left by a
- * killed daemon is told from a living one even if the id is in use again. The file appears whole, by a link.
+ * One process per drive folder: a file `lock` with the process id, when that process began and in which boot of the
+ * machine, so that a lock left by a killed daemon is told from a living one even if the id is in use again. None of that
+ * follows the wall clock. The file appears whole, by a link.
  */
 export class FolderLock {
   readonly #path: string;
@@ -14,21 +16,21 @@ export class FolderLock {
     this.#path = path;
   }
 
-  /** DriveError folderInUse names the process that has the folder; writeFault if the folder can't be written. */
+  /** DriveError folderInUse names the process that has the folder; folderAccess or writeFault if it can't be written to. */
   static take(folder: string): FolderLock {
     const path = `${folder}/lock`;
     const own = `${path}.${process.pid}`;
     try {
-      writeFileSync(own, `${process.pid} ${startOf(process.pid) ?? 0}\n`, { mode: 0o600 });
+      writeFileSync(own, `${process.pid} ${startOf(process.pid) ?? 0} ${bootId()}\n`, { mode: 0o600 });
       for (let attempt = 0; attempt < ATTEMPT_COUNT; attempt++) {
         if (ignoring('EEXIST', () => linkSync(own, path))) return new FolderLock(path);
         removeIfStale(path, folder);
       }
     } catch (error) {
       if (error instanceof DriveError) throw error;
-      throw new DriveError('writeFault', `cannot write ${path}: ${(error as Error).message}`, { cause: error });
+      throw fileError('writeFault', error, path);
     } finally {
-      ignoring('ENOENT', () => unlinkSync(own));
+      rmSync(own, { force: true });
     }
     throw new DriveError('folderInUse', `${folder}: another process is taking it`);
   }
@@ -74,10 +76,21 @@ function removeIfStale(path: string, folder: string): void {
 function isStale(path: string, folder: string): boolean {
   let text = '';
   if (!ignoring('ENOENT', () => (text = readFileSync(path, 'utf8')))) return false;
-  const [pid, start] = text.trim().split(' ').map(Number);
-  const isAlive = pid !== undefined && Number.isInteger(pid) && pid > 0 && startOf(pid) === start;
+  const [pidText, startText, boot] = text.trim().split(' ');
+  const pid = Number(pidText);
+  const isSameBoot = boot === undefined || boot === bootId();
+  const isAlive = Number.isInteger(pid) && pid > 0 && isSameBoot && startOf(pid) === Number(startText);
   if (isAlive) throw new DriveError('folderInUse', `${folder} is served by process ${pid}; stop it first`);
   return true;
+}
+
+/** Changes with every boot of the machine; empty where the system doesn't tell. */
+function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return '';
+  }
 }
 
 /**

@@ -170,7 +170,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     if (this.#sequences.has(request.id)) throw new DriveError('sequenceExists', `sequence ${request.id}`);
     const id = request.id === 0n ? this.#chooseId() : request.id;
     const layout = rowLayoutOf(request.shape, this.#room.pages.pageSizeBytes);
-    const sequence = new Sequence({ ...request, id }, parentId, layout, this.#room.clock.nowNs());
+    const sequence = new Sequence({ ...request, id }, parentId, layout);
     this.#sequences.set(id, sequence);
     return sequence;
   }
@@ -220,7 +220,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
   /** The same for a command: its lease begins anew. */
   #named(id: bigint): Sequence {
     const sequence = this.#find(id);
-    sequence.namedAtNs = this.#room.clock.nowNs();
+    sequence.namedAtNs = this.#leases.nowNs;
     return sequence;
   }
 

@@ -4,10 +4,15 @@ import { DriveError } from '../base/errors.ts';
 import type { Sequence } from './sequence.ts';
 
 const SWEEP_INTERVAL_MS = 1000;
+/** The most that leases count between two sweeps. */
+const STEP_NS_MAX = 2 * SWEEP_INTERVAL_MS * 1e6;
 
 /**
  * Finds sequences whose lease ended: no command has named them for `leaseSeconds`. Leases start anew when the drive
  * opens. A sweep looks at a bounded number of leased sequences and goes on where the last one stopped.
+ *
+ * Leases count time in which the drive runs. A process that stood still, or a clock that jumps ahead, must not end leases
+ * whose owners could not be heard; a clock that goes back makes them longer.
  */
 export class LeaseKeeper {
   readonly #clock: Clock;
@@ -16,11 +21,21 @@ export class LeaseKeeper {
   readonly #expired = new Set<bigint>();
   #cursor: Iterator<Sequence> | undefined;
   #timer: Timer | undefined;
+  /** Time counted, and the clock's when that was. */
+  #countedNs = 0;
+  #countedAtNs: number;
 
   /** `expire` takes a sequence away; it must call `remove`. */
   constructor(modules: { clock: Clock; expire: (sequence: Sequence) => void }) {
     this.#clock = modules.clock;
     this.#expire = modules.expire;
+    this.#countedAtNs = modules.clock.nowNs();
+  }
+
+  /** The time that leases are counted in. */
+  get nowNs(): number {
+    const elapsedNs = this.#clock.nowNs() - this.#countedAtNs;
+    return this.#countedNs + Math.min(Math.max(elapsedNs, 0), STEP_NS_MAX);
   }
 
   start(): void {
@@ -37,6 +52,7 @@ export class LeaseKeeper {
 
   add(sequence: Sequence): void {
     this.#expired.delete(sequence.id);
+    sequence.namedAtNs = this.nowNs;
     if (sequence.leaseSeconds > 0) this.#leased.add(sequence);
   }
 
@@ -50,7 +66,9 @@ export class LeaseKeeper {
   }
 
   sweep(): void {
-    const nowNs = this.#clock.nowNs();
+    const { nowNs } = this;
+    this.#countedNs = nowNs;
+    this.#countedAtNs = this.#clock.nowNs();
     const countMax = Math.min(this.#leased.size, limits.leaseSweepCountMax);
     for (let i = 0; i < countMax; i++) {
       let next = (this.#cursor ??= this.#leased.values()).next();

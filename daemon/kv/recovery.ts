@@ -199,7 +199,7 @@ export class Recovery {
       const layout = rowLayoutOf(request.shape, room.pages.pageSizeBytes);
       const found = recovering.layers.map((layer) => layer.finish());
       const layers = recovering.layers.map(({ table, generation }) => new Layer(table, generation));
-      const sequence = new Sequence(request, recovering.parentId, layout, room.clock.nowNs(), layers);
+      const sequence = new Sequence(request, recovering.parentId, layout, layers);
       for (const [index, recovered] of found.entries()) {
         await this.#settleLayer(room, sequence, layers[index] as Layer, recovered);
         if (recovered.lostTokenCount > 0) recovering.touched = true;

@@ -41,13 +41,13 @@ export class Sequence {
   /** Same number for all its pages: the FTL puts them into the same erase blocks. */
   readonly placement: number;
   state: SequenceState = 'forming';
-  /** When a command last named it. */
-  namedAtNs: number;
+  /** When a command last named it, in the time that leases are counted in. */
+  namedAtNs = 0;
   /** Has a metadata record. */
   saved = false;
 
   /** `layers`: what recovery found; empty ones if left out. */
-  constructor(request: SequenceRequest, parentId: bigint, layout: RowLayout, nowNs: number, layers?: readonly Layer[]) {
+  constructor(request: SequenceRequest, parentId: bigint, layout: RowLayout, layers?: readonly Layer[]) {
     this.id = request.id;
     this.parentId = parentId;
     this.owner = request.owner;
@@ -56,7 +56,6 @@ export class Sequence {
     this.shape = request.shape;
     this.layout = layout;
     this.placement = Number(BigInt.asUintN(31, request.id));
-    this.namedAtNs = nowNs;
     this.layers =
       layers ??
       Array.from({ length: request.shape.layerCount }, () => new Layer(new BlockTable(layout.streamCount), 0));

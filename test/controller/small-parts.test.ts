@@ -130,6 +130,32 @@ test('a large command of an idle connection waits while the total is used up, a 
   assert.equal(budget.tryAcquire(second, 1), false, 'only one');
 });
 
+test('keep alive: a drive that stood still listens for another period', () => {
+  let nowNs = 0;
+  let due: () => void = () => undefined;
+  const clock = {
+    nowNs: () => nowNs,
+    wallMs: () => 0,
+    setTimer: (_delayMs: number, callback: () => void) => {
+      due = callback;
+      return { cancel: () => undefined };
+    },
+  };
+  let expired = 0;
+  const keepAlive = new KeepAlive({ clock, expired: () => expired++ });
+  keepAlive.start(1000);
+  nowNs += 3600e9;
+  due();
+  assert.equal(expired, 0, 'what came meanwhile is not read yet');
+  nowNs -= 7200e9;
+  due();
+  assert.equal(expired, 1, 'the clock went back, the timer is due all the same');
+  keepAlive.start(1000);
+  nowNs += 1e9;
+  due();
+  assert.equal(expired, 2);
+});
+
 test('keep alive: 0 never expires, a new timeout starts anew, stop ends it', () => {
   const clock = new ManualClock();
   let expired = 0;

@@ -40,12 +40,23 @@ test("another process's lock holds while it lives, and is taken over when it is 
   FolderLock.take(folder).release();
 });
 
+test('a lock of an earlier boot is stale, even if a process like its own runs again', (t) => {
+  const folder = folderOf(t);
+  const lock = FolderLock.take(folder);
+  const [pid, start] = readFileSync(`${folder}/lock`, 'utf8').split(' ');
+  writeFileSync(`${folder}/lock`, `${pid} ${start} 00000000-0000-4000-8000-000000000000\n`);
+  FolderLock.take(folder).release();
+  writeFileSync(`${folder}/lock`, `${pid} ${start}\n`);
+  assert.throws(() => FolderLock.take(folder), inUse, 'of a version that did not write it');
+  lock.release();
+});
+
 test('a lock whose process id is in use again by another process, or that was never written, is stale', (t) => {
   const folder = folderOf(t);
   for (const text of [`${process.pid} 1\n`, '', 'no numbers\n', '0 0\n', '-5 1\n']) {
     writeFileSync(`${folder}/lock`, text);
     const lock = FolderLock.take(folder);
-    assert.match(readFileSync(`${folder}/lock`, 'utf8'), new RegExp(`^${process.pid} \\d+\n$`));
+    assert.match(readFileSync(`${folder}/lock`, 'utf8'), new RegExp(`^${process.pid} \\d+ [0-9a-f-]+\n$`));
     lock.release();
   }
   assert.equal(existsSync(`${folder}/lock`), false);

@@ -37,6 +37,12 @@ export class ManualClock implements Clock {
     return this.#timers.size;
   }
 
+  /** As a clock that is set, or one of a machine that slept: timers are due as long from now as before. */
+  jump(seconds: number): void {
+    this.#nowNs += seconds * 1e9;
+    this.#timers = new Map([...this.#timers].map(([callback, dueNs]) => [callback, dueNs + seconds * 1e9]));
+  }
+
   advance(seconds: number): void {
     for (let step = 0; step < seconds; step++) {
       this.#nowNs += 1e9;

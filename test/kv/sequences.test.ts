@@ -210,6 +210,25 @@ test('a lease ends when no command names the sequence for as long', async () => 
   assert.equal(clock.timerCount, 0);
 });
 
+test('a clock that jumps, ahead or back, ends no lease early', async () => {
+  const opened = await openDrive();
+  const { store, clock } = opened;
+  const leased = createSequence(opened, {}, 0n, 10);
+  const isThere = (): boolean => store.list(0n, 9).includes(leased);
+  clock.advance(5);
+  for (const jumpSeconds of [3600, -7200, 86_400, -10]) {
+    clock.jump(jumpSeconds);
+    clock.advance(1);
+    assert.ok(isThere(), `after ${jumpSeconds} s`);
+    store.summary(leased);
+    clock.advance(7);
+    assert.ok(isThere(), `named after ${jumpSeconds} s`);
+  }
+  clock.jump(-1e6);
+  clock.advance(13);
+  assert.ok(!isThere(), 'but it ends');
+});
+
 test('the state table has no way back', () => {
   for (const from of sequenceStates) {
     for (const to of sequenceStates) {

@@ -293,12 +293,6 @@ export class BlockDevice implements BlockNamespace, Relocatable {
 
   /** Recovery: after the map was loaded and rolled forward. DriveError mediaFormat if it can't be right. */
   countMapped(): void {
-    const { entries } = this.map;
-    for (let lba = 0; lba < entries.length; lba++) {
-      const slot = entries[lba]!;
-      if (slot === UNMAPPED) continue;
-      this.#modules.flash.superblocks.claim(slot, 1, 'block');
-      this.mappedCount++;
-    }
+    this.mappedCount = this.#modules.flash.superblocks.claimAll('block', this.map.entries, 1);
   }
 }

@@ -41,7 +41,7 @@ export class KvPageStore implements KvPages, Relocatable {
   readonly pageCount: number;
   readonly map: SegmentedMap;
   readonly #modules: KvPageModules;
-  readonly #references: Uint16Array;
+  #references: Uint16Array;
   /** Numbers to give out; the first `#freeCount` count. */
   readonly #free: Uint32Array;
   #freeCount = 0;
@@ -239,21 +239,19 @@ export class KvPageStore implements KvPages, Relocatable {
    */
   adopt(references: Uint16Array): void {
     const { superblocks, geometry } = this.#modules.flash;
-    for (let lpn = this.lpnCount - 1; lpn >= 0; lpn--) {
-      const ppn = this.map.get(lpn);
-      const holders = references[lpn] ?? 0;
-      this.#references[lpn] = holders;
-      if (holders === 0) {
-        if (ppn !== UNMAPPED) this.map.set(lpn, UNMAPPED);
+    assert(references.length === this.lpnCount, 'holders of every page number');
+    this.#references = references;
+    const { entries } = this.map;
+    for (let lpn = entries.length - 1; lpn >= 0; lpn--) {
+      const isMapped = entries[lpn] !== UNMAPPED;
+      if (references[lpn] === 0) {
+        if (isMapped) this.map.set(lpn, UNMAPPED);
         this.#free[this.#freeCount++] = lpn;
-        continue;
-      }
-      if (ppn === UNMAPPED) {
+      } else if (!isMapped) {
         throw new DriveError('mediaFormat', `metadata: KV page ${lpn} belongs to a sequence but is nowhere`);
       }
-      superblocks.claim(ppn * geometry.slotsPerPage, geometry.slotsPerPage, 'kv');
-      this.#liveCount++;
     }
+    this.#liveCount = superblocks.claimAll('kv', entries, geometry.slotsPerPage, references);
     if (this.#liveCount > this.pageCount) {
       throw new DriveError(
         'mediaFormat',

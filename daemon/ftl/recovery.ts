@@ -10,8 +10,9 @@ import type { BlockRecords } from './block-records.ts';
 import type { BlockDevice, StagedSlot } from './block-namespace.ts';
 import type { StateRecord } from './checkpoint.ts';
 import type { RecoveredEvent, Lpn } from './contract.ts';
-import { type Flash, isCopy, type OobEntry, wholeEntry } from './flash.ts';
+import { type Flash, wholeEntry } from './flash.ts';
 import type { KvPageStore } from './kv-page-store.ts';
+import { type FoundPage, scanSuperblock } from './page-scan.ts';
 import { UNMAPPED } from './segmented-map.ts';
 import type { StagingFile } from './staging-log.ts';
 import { type Pool, poolOfCode } from './superblocks.ts';
@@ -36,12 +37,6 @@ export interface Recovered {
   /** Highest operation number seen anywhere. */
   readonly operation: number;
   readonly scannedSuperblockCount: number;
-}
-
-interface FoundPage {
-  readonly ppn: number;
-  /** Whole and current entries of its slots; copies left out. */
-  readonly entries: readonly (OobEntry | undefined)[];
 }
 
 /**
@@ -69,8 +64,9 @@ export async function recover(modules: RecoveryModules): Promise<Recovered> {
     else roll.addRecord(record);
   }
   const scanned = state?.isClean ? [] : superblocksToScan(modules, state);
+  const filter = { afterOperation: checkpointOperation, blocks: stagedList };
   for (const superblock of scanned) {
-    for (const page of await scanSuperblock(flash, superblock)) {
+    for (const page of await scanSuperblock(flash, superblock, filter)) {
       const [first] = page.entries;
       for (const entry of page.entries) operation = Math.max(operation, entry?.operation ?? 0);
       if (first?.kind !== oobKinds.kv) roll.addPage(page, flash.geometry.slotsPerPage);
@@ -165,38 +161,6 @@ function superblocksToScan(modules: RecoveryModules, state: StateRecord | undefi
     if (superblocks.state(superblock) === 'free') return false;
     return wasOpen.has(superblock) || superblocks.openedAt[superblock]! > (state?.operation ?? 0);
   });
-}
-
-async function scanSuperblock(flash: Flash, superblock: number): Promise<FoundPage[]> {
-  const { geometry, array } = flash;
-  const oobBytes = oobBytesPerPage(geometry);
-  const oob = new Uint8Array(geometry.pagesPerSuperblock * oobBytes);
-  const firstPpn = superblock * geometry.pagesPerSuperblock;
-  await array.media.readOob(firstPpn, oob);
-  const found: FoundPage[] = [];
-  const page = new Uint8Array(geometry.pageSizeBytes);
-  for (let i = 0; i < geometry.pagesPerSuperblock; i++) {
-    const area = oob.subarray(i * oobBytes, (i + 1) * oobBytes);
-    if (area.every((byte) => byte === 0)) continue;
-    const ppn = firstPpn + i;
-    let entries = Array.from({ length: geometry.slotsPerPage }, (_, slot) => flash.checkedEntry(ppn, area, slot));
-    entries = entries.map((entry) => (entry && isCopy(entry) ? undefined : entry));
-    if (entries.every((entry) => entry === undefined)) continue;
-    try {
-      await array.media.readCells(ppn * geometry.pageSizeBytes, page);
-    } catch (error) {
-      // It may be a page that was promised: whoever reads it will be told.
-      if (!(error instanceof DriveError)) throw error;
-      found.push({ ppn, entries });
-      continue;
-    }
-    // A page that a power cut tore was not programmed.
-    found.push({
-      ppn,
-      entries: entries.map((entry, slot) => (entry && flash.isSlotIntact(entry, slot, page) ? entry : undefined)),
-    });
-  }
-  return found;
 }
 
 type BlockEvent =

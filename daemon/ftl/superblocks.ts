@@ -2,6 +2,7 @@ import { superblockPools } from '../../spec/media-format/oob.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Geometry } from '../nand/geometry.ts';
+import { UNMAPPED } from './segmented-map.ts';
 import { type SuperblockState, superblockTransition } from './superblock-state.ts';
 
 export type Pool = 'block' | 'kv';
@@ -120,16 +121,38 @@ export class Superblocks {
   }
 
   /**
-   * While a drive opens: `markValid` of what a stored map names. DriveError mediaFormat if that can't be. A superblock
-   * whose header is lost belongs to the pool whose map names it; its pages fail their checks.
+   * While a drive opens: marks valid all that a stored map names. Addresses count in units of `weight` slots; those whose
+   * `holders` are 0 are left out. Returns how many there are. A superblock whose header is lost belongs to the pool whose
+   * map names it; its pages fail their checks. DriveError mediaFormat if the map can't be right.
    */
-  claim(slot: number, weight: number, pool: Pool): void {
-    const superblock = this.superblockOfSlot(slot);
-    if (superblock >= this.geometry.superblockCount) throw notPossible(pool, slot, 'is outside the media');
-    if (this.isValid(slot)) throw notPossible(pool, slot, 'has two owners');
-    if (this.state(superblock) === 'free') this.restore(superblock, 'full', pool);
-    if (this.pool(superblock) !== pool) throw notPossible(pool, slot, `is in a superblock of ${this.pool(superblock)}`);
-    this.markValid(slot, weight);
+  claimAll(pool: Pool, addresses: Uint32Array, weight: number, holders?: Uint16Array): number {
+    const { superblockCount } = this.geometry;
+    const addressesPerSuperblock = this.slotsPerSuperblock / weight;
+    const claimed = new Uint32Array(superblockCount);
+    const valid = this.#valid;
+    let count = 0;
+    for (let i = 0; i < addresses.length; i++) {
+      const address = addresses[i]!;
+      if (address === UNMAPPED || (holders !== undefined && holders[i] === 0)) continue;
+      const superblock = Math.floor(address / addressesPerSuperblock);
+      const slot = address * weight;
+      if (superblock >= superblockCount) throw notPossible(pool, slot, 'is outside the media');
+      const bit = 1 << (slot & 7);
+      if ((valid[slot >>> 3]! & bit) !== 0) throw notPossible(pool, slot, 'has two owners');
+      valid[slot >>> 3]! |= bit;
+      claimed[superblock]!++;
+      count++;
+    }
+    for (let superblock = 0; superblock < superblockCount; superblock++) {
+      if (claimed[superblock] === 0) continue;
+      if (this.state(superblock) === 'free') this.restore(superblock, 'full', pool);
+      if (this.pool(superblock) !== pool) {
+        const first = addresses.find((address) => Math.floor(address / addressesPerSuperblock) === superblock)!;
+        throw notPossible(pool, first * weight, `is in a superblock of ${this.pool(superblock)}`);
+      }
+      this.#changeValid(superblock, claimed[superblock]! * weight);
+    }
+    return count;
   }
 
   /** `weight`: slots that it stands for (a KV page is marked by its first slot). */

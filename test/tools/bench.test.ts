@@ -116,7 +116,7 @@ test('the benchmarks run, quickly, and print a JSON object a line', () => {
   const native = nativeUnavailable() === undefined ? ['kernel'] : [];
   assert.deepEqual(
     [...new Set(lines.map(({ bench }) => bench))],
-    [...native, 'kernel-wasm', 'attend', 'readback', 'verify', 'device', 'waf'],
+    [...native, 'kernel-wasm', 'attend', 'readback', 'verify', 'device', 'waf', 'recovery'],
   );
   for (const line of lines) {
     assert.deepEqual(Object.keys(line), [

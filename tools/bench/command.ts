@@ -8,6 +8,7 @@ import { deviceBench } from './device.ts';
 import { kernelBench } from './kernel.ts';
 import { kernelWasmBench } from './kernel-wasm.ts';
 import { readbackBench } from './readback.ts';
+import { recoveryBench } from './recovery.ts';
 import { jsonOutput, tableOutput } from './report.ts';
 import { verifyBench } from './verify.ts';
 import { wafBench } from './waf.ts';
@@ -20,6 +21,7 @@ const benches: readonly Bench[] = [
   verifyBench,
   deviceBench,
   wafBench,
+  recoveryBench,
 ];
 
 interface CommandOptions {

@@ -14,9 +14,10 @@ const SPARE_THRESHOLD_PERCENT = 10;
 /** What the field holds; more is told as this. */
 const PERCENT_USED_MAX = 255;
 
-function criticalWarning({ availableSparePercent, isReadOnly }: EnduranceSnapshot): number {
+/** `backup`: after a failed sync what stands for the drive's power-protected buffer can't be trusted any more. */
+function criticalWarning({ availableSparePercent, isReadOnly }: EnduranceSnapshot, hasSyncFailed: boolean): number {
   const spare = availableSparePercent < SPARE_THRESHOLD_PERCENT ? 1 : 0;
-  return packBits(criticalWarningBits, { spare, readOnly: isReadOnly ? 1 : 0 });
+  return packBits(criticalWarningBits, { spare, readOnly: isReadOnly ? 1 : 0, backup: hasSyncFailed ? 1 : 0 });
 }
 
 /** Joins the rooms' snapshots into what Identify and Get Log Page say. */
@@ -34,11 +35,11 @@ export class RoomStatus implements DriveStatus {
     const units = (bytes: number): number => Math.ceil(bytes / DATA_UNIT_BYTES);
     return {
       temperature: KELVIN_OF_A_PROCESS,
-      criticalWarning: criticalWarning(endurance),
+      criticalWarning: criticalWarning(endurance, ftl.durability.hasFailed),
       availSpare: endurance.availableSparePercent,
       spareThresh: SPARE_THRESHOLD_PERCENT,
       percentUsed: Math.min(PERCENT_USED_MAX, endurance.percentUsed),
-      enduranceGrpCriticalWarningSummary: criticalWarning(endurance),
+      enduranceGrpCriticalWarningSummary: criticalWarning(endurance, false),
       dataUnitsRead: units(counters.hostLbasRead * limits.lbaSizeBytes),
       dataUnitsWritten: units(counters.hostLbasWritten * limits.lbaSizeBytes),
       hostReadCommands: front.blockReadCommands,
@@ -59,7 +60,7 @@ export class RoomStatus implements DriveStatus {
     const hostPages = counters.hostBlockPagesProgrammed + counters.hostKvPagesProgrammed;
     const { hostLbasRead, hostLbasWritten, hostKvPagesProgrammed, attendPagesRead } = counters;
     return {
-      criticalWarning: criticalWarning(endurance),
+      criticalWarning: criticalWarning(endurance, false),
       avlSpare: endurance.availableSparePercent,
       avlSpareThreshold: SPARE_THRESHOLD_PERCENT,
       percentUsed: Math.min(PERCENT_USED_MAX, endurance.percentUsed),

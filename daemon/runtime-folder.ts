@@ -1,6 +1,7 @@
 import { chmodSync, chownSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DriveError } from './base/errors.ts';
+import { fileError, fileErrorReason } from './base/file-errors.ts';
 import { FolderLock } from './ftl/folder-lock.ts';
 
 /** What a running drive says of itself, for clients on this machine. */
@@ -70,15 +71,19 @@ export class RuntimeFolder {
       FolderLock.take(path);
     } catch (error) {
       if (error instanceof DriveError) throw error;
-      throw new DriveError('invalidField', `runtime folder ${path}: ${(error as Error).message}`, { cause: error });
+      throw new DriveError('invalidField', `runtime folder ${path}: ${fileErrorReason(error, path)}`, { cause: error });
     }
     return created;
   }
 
   announce(running: RunningFile): void {
     for (const path of this.#announcements) {
-      writeFileSync(`${path}.new`, `${JSON.stringify(running, undefined, 2)}\n`, { mode: 0o600 });
-      renameSync(`${path}.new`, path);
+      try {
+        writeFileSync(`${path}.new`, `${JSON.stringify(running, undefined, 2)}\n`, { mode: 0o600 });
+        renameSync(`${path}.new`, path);
+      } catch (error) {
+        throw fileError('writeFault', error, path);
+      }
     }
   }
 

@@ -1,4 +1,3 @@
-import { limits } from '../../spec/limits.ts';
 import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
 import type { MetaChange, MetaKey, MetaStore } from '../meta/contract.ts';
@@ -29,6 +28,13 @@ export interface StateRecord {
   readonly lifetime: Readonly<Record<string, number>>;
 }
 
+export interface CheckpointOptions {
+  /** A segment of the staging log beyond this is given up: the next checkpoint stages everything in a new one. */
+  readonly segmentBytesMax: number;
+  /** Pages programmed since the last checkpoint after which one is made: recovery has to read them. */
+  readonly programmedPagesMax: number;
+}
+
 export interface CheckpointModules {
   readonly media: Media;
   readonly meta: MetaStore;
@@ -47,9 +53,6 @@ export interface InnerParticipant {
   stageBuffered?(restage: boolean): void;
 }
 
-/** A segment of the staging log beyond this is given up: the next checkpoint stages everything in a new one. */
-const SEGMENT_BYTES_MAX = limits.stagingSegmentBytesMax;
-
 /**
  * Makes checkpoints. The order is what the promises rest on:
  * 1. Gather, in one synchronous stretch: records to the staging log, changes for the transaction. One state, one number.
@@ -58,6 +61,7 @@ const SEGMENT_BYTES_MAX = limits.stagingSegmentBytesMax;
  * 4. Only then free what the new maps have superseded: erase blocks, page numbers, old segments.
  */
 export class Checkpointer implements Durability {
+  readonly #options: CheckpointOptions;
   readonly #modules: CheckpointModules;
   readonly #inner: readonly InnerParticipant[];
   readonly #participants: CheckpointParticipant[] = [];
@@ -67,20 +71,26 @@ export class Checkpointer implements Durability {
   #restageNext = false;
   #isGathering = false;
   #isAsked = false;
-  #segmentBytesMax: number = SEGMENT_BYTES_MAX;
-  readonly #checkpoints = new GroupCommit(() => this.#checkpointOnce(false, false));
+  #segmentBytesMax: number;
+  /** Since the last checkpoint gathered. */
+  #programmedPages = 0;
+  readonly #checkpoints = new GroupCommit(() => this.#checkpoint(false, false));
   readonly #syncs = new GroupCommit(() => this.#sync());
   #failure: DriveError | undefined;
   checkpointCount = 0;
   mediaSyncCount = 0;
   lastOperation = 0;
 
-  constructor(modules: CheckpointModules, inner: readonly InnerParticipant[]) {
+  constructor(options: CheckpointOptions, modules: CheckpointModules, inner: readonly InnerParticipant[]) {
+    this.#options = options;
+    this.#segmentBytesMax = options.segmentBytesMax;
     this.#modules = modules;
     this.#inner = inner;
     this.#log = {
-      append: (owner: StagingOwner, payload) =>
-        modules.staging.append(owner === stagingOwners.kv ? 'kv' : 'block', payload),
+      append: (owner: StagingOwner, payload) => {
+        this.assertWorking();
+        return modules.staging.append(owner === stagingOwners.kv ? 'kv' : 'block', payload);
+      },
     };
   }
 
@@ -103,40 +113,29 @@ export class Checkpointer implements Durability {
 
   /** The checkpoint that ends recovery: everything is staged anew. Or the last one of a clean shutdown. */
   special(kind: 'opening' | 'closing'): Promise<void> {
-    return this.#checkpoints.run(() => this.#checkpointOnce(kind === 'opening', kind === 'closing'));
-  }
-
-  async #checkpointOnce(restage: boolean, isClean: boolean): Promise<void> {
-    try {
-      await this.#checkpoint(restage, isClean);
-    } catch (error) {
-      // What was gathered waits for the next one; what was staged may be in half: stage all of it again.
-      this.#restageNext = true;
-      throw error;
-    }
+    return this.#checkpoints.run(() => this.#checkpoint(kind === 'opening', kind === 'closing'));
   }
 
   async #checkpoint(forceRestage: boolean, isClean: boolean): Promise<void> {
     const { media, meta, staging, operations, checkpointed } = this.#modules;
-    if (this.#failure) throw this.#failure;
+    this.assertWorking();
     const operation = operations.next();
     const restage = forceRestage || this.#restageNext || staging.segmentBytes > this.#segmentBytesMax;
     // Until this transaction is durable, recovery starts from the old one and reads the old segments too.
-    if (restage) {
-      staging.rotate();
-      this.#restageNext = true;
-    }
+    if (restage) staging.rotate();
+    // What a gathering that fails has staged may be in half: the next one stages all of it again.
+    this.#restageNext = true;
     const log = this.#gather(operation, restage, isClean);
+    this.#restageNext = false;
     await this.#syncAll(staging, media);
     const changes = this.#uncommitted;
     this.#uncommitted = [];
     try {
       await meta.commit(changes);
     } catch (error) {
-      this.#uncommitted = [...changes, ...this.#uncommitted];
+      this.#uncommitted = newestOf(changes);
       throw error;
     }
-    if (restage) this.#restageNext = false;
     this.checkpointCount++;
     this.lastOperation = operation;
     staging.removeBefore(log.segment);
@@ -147,12 +146,13 @@ export class Checkpointer implements Durability {
   #gather(operation: number, restage: boolean, isClean: boolean): LogPosition {
     const { staging, allocator, describe } = this.#modules;
     this.#isGathering = true;
+    this.#programmedPages = 0;
     try {
       const sink = this.#sink(operation, restage, isClean);
       for (const participant of [...this.#inner, ...this.#participants]) participant.checkpoint(sink);
       const log = { segment: staging.segmentNumber, sizeBytes: staging.segmentBytes };
       // What is staged anew may be a lot by itself.
-      if (restage) this.#segmentBytesMax = Math.max(SEGMENT_BYTES_MAX, 2 * log.sizeBytes);
+      if (restage) this.#segmentBytesMax = Math.max(this.#options.segmentBytesMax, 2 * log.sizeBytes);
       const open = allocator.openSuperblocks();
       const state: StateRecord = { operation, isClean, log, open, ...describe() };
       sink.put(metaNamespaces.drive, ['state'], state);
@@ -182,8 +182,16 @@ export class Checkpointer implements Durability {
 
   /** The log grows with what is never flushed (FUA writes, deallocations), so a checkpoint begins a new segment in time. */
   appended(): void {
-    const { staging } = this.#modules;
-    if (this.#isAsked || this.#isGathering || staging.segmentBytes <= this.#segmentBytesMax) return;
+    if (!this.#isGathering && this.#modules.staging.segmentBytes > this.#segmentBytesMax) this.#ask();
+  }
+
+  /** A page was programmed. A host that never flushes must not make the next start long. */
+  programmed(): void {
+    if (++this.#programmedPages > this.#options.programmedPagesMax) this.#ask();
+  }
+
+  #ask(): void {
+    if (this.#isAsked) return;
     this.#isAsked = true;
     void this.soon().finally(() => (this.#isAsked = false));
   }
@@ -193,8 +201,17 @@ export class Checkpointer implements Durability {
     return this.flush().catch(() => undefined);
   }
 
-  async #sync(): Promise<void> {
+  get hasFailed(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  /** DriveError writeFault once a sync has failed: nothing that changes now could ever be durable. */
+  assertWorking(): void {
     if (this.#failure) throw this.#failure;
+  }
+
+  async #sync(): Promise<void> {
+    this.assertWorking();
     for (const participant of this.#inner) participant.stageBuffered?.(false);
     for (const participant of this.#participants) participant.stageBuffered(this.#log);
     await this.#syncAll(this.#modules.staging, this.#modules.media);
@@ -206,10 +223,15 @@ export class Checkpointer implements Durability {
     try {
       await Promise.all([staging.sync(), media.sync()]);
     } catch (error) {
-      this.#failure ??= new DriveError('writeFault', 'an earlier sync failed; restart the drive to recover', {
-        cause: error,
-      });
+      const why = `an earlier sync failed (${(error as Error).message}); reads go on, restart the drive to recover`;
+      this.#failure ??= new DriveError('writeFault', why, { cause: error });
       throw error;
     }
   }
+}
+
+/** Of several changes of one record only the last counts: what fails for hours must not fill the memory. */
+function newestOf(changes: readonly MetaChange[]): MetaChange[] {
+  const newest = new Map(changes.map((change) => [JSON.stringify([change.namespace, ...change.key]), change]));
+  return [...newest.values()];
 }

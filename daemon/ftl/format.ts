@@ -8,6 +8,7 @@ import {
 } from '../../spec/media-format/drive-superblock.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
+import { fileError, fileErrorReason } from '../base/file-errors.ts';
 import { type FileSystem, systemFileSystem, writeWhole } from '../base/file-system.ts';
 import type { Random } from '../base/random.ts';
 import { ideal } from '../profiles/ideal.ts';
@@ -78,7 +79,7 @@ export async function formatDrive(
     return identityOf(description);
   } catch (error) {
     if (error instanceof DriveError) throw error;
-    throw new DriveError('writeFault', `format of ${folder}: ${(error as Error).message}`, { cause: error });
+    throw new DriveError('writeFault', `format of ${folder}: ${fileErrorReason(error, folder)}`, { cause: error });
   } finally {
     lock.release();
   }
@@ -92,7 +93,7 @@ function makeFolders(folder: string, fileSystem: FileSystem): string[] {
     for (const path of missing) fileSystem.makeFolder(path);
     readdirSync(folder);
   } catch (error) {
-    throw new DriveError('invalidField', `folder ${folder}: ${(error as Error).message}`, { cause: error });
+    throw new DriveError('invalidField', `folder ${folder}: ${fileErrorReason(error, folder)}`, { cause: error });
   }
   return missing.map((path) => dirname(path));
 }
@@ -177,11 +178,12 @@ export function readSuperblock(folder: string): DriveDescription {
   try {
     bytes = readFileSync(path);
   } catch (error) {
-    const why = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (error as Error).message;
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    if (!isMissing) throw fileError('mediaFormat', error, path);
     const advice = existsSync(`${folder}/${NEW_SUPERBLOCK}`)
       ? 'a format of it was cut short, run "attndrive format" again'
       : 'make one with "attndrive format"';
-    throw new DriveError('mediaFormat', `${folder} is no drive: ${path}: ${why}; ${advice}`, { cause: error });
+    throw new DriveError('mediaFormat', `${folder} is no drive: ${path}: no such file; ${advice}`, { cause: error });
   }
   const wrong = (what: string): DriveError => new DriveError('mediaFormat', `${path}: ${what}`);
   if (bytes.length !== driveSuperblock.sizeBytes) {

@@ -1,3 +1,4 @@
+import { limits } from '../../spec/limits.ts';
 import { SUMMED_METADATA_VERSION } from '../../spec/media-format/drive-superblock.ts';
 import type { Arena } from '../base/arena.ts';
 import type { Clock } from '../base/clock.ts';
@@ -75,6 +76,10 @@ export interface FtlModules {
   /** Default first-use. */
   readonly verify?: VerifyPolicy;
   readonly gc?: GcOptions;
+  /** Default `limits.stagingSegmentBytesMax`. */
+  readonly stagingSegmentBytesMax?: number;
+  /** Default `limits.unflushedFlashBytesMax`. */
+  readonly unflushedFlashBytesMax?: number;
 }
 
 class Operations implements OperationCounter {
@@ -167,7 +172,8 @@ export class Ftl implements FtlDrive {
     allocator.onFree = (superblock, pool, writePoint) => {
       if (pool === 'block' && writePoint === temperatures.hot) temperature.emptied(superblock);
     };
-    const writer = new PageWriter({ allocator, flash });
+    const programmed = (): void => this.durability.programmed();
+    const writer = new PageWriter({ allocator, flash, programmed });
     const appended = (): void => this.durability.appended();
     const sum = (bytes: Uint8Array): number => checksum.of(bytes);
     const staging = new StagingFile({ uuid: stores.uuid }, { store: stores.staging, operations, sum, appended });
@@ -194,11 +200,13 @@ export class Ftl implements FtlDrive {
       this.kv.checkpointed(operation);
       for (const part of Object.values(this.spaces)) part.checkpointed(operation);
     };
-    this.durability = new Checkpointer({ media, meta, staging, operations, allocator, describe, checkpointed }, [
-      this.blocks,
-      this.kv,
-      this.#blockRecords,
-    ]);
+    const { stagingSegmentBytesMax, unflushedFlashBytesMax } = { ...limits, ...modules };
+    const programmedPagesMax = Math.ceil(unflushedFlashBytesMax / geometry.pageSizeBytes);
+    this.durability = new Checkpointer(
+      { segmentBytesMax: stagingSegmentBytesMax, programmedPagesMax },
+      { media, meta, staging, operations, allocator, describe, checkpointed },
+      [this.blocks, this.kv, this.#blockRecords],
+    );
   }
 
   readonly #checkpointSoon = (): Promise<void> => this.durability.flush();
@@ -223,8 +231,9 @@ export class Ftl implements FtlDrive {
   ): Record<Pool, Space> {
     const space = (pool: Pool): Space => {
       const checkpoint = this.#checkpointSoon;
+      const assertWorking = (): void => this.durability.assertWorking();
       const collector = this.collectors[pool];
-      return new Space(pool, gc, { superblocks, allocator, collector, checkpoint, clock, logger });
+      return new Space(pool, gc, { superblocks, allocator, collector, checkpoint, assertWorking, clock, logger });
     };
     return { block: space('block'), kv: space('kv') };
   }

@@ -5,10 +5,13 @@ import type { Flash, PageEntries } from './flash.ts';
 export class PageWriter {
   readonly #allocator: Allocator;
   readonly #flash: Flash;
+  readonly #programmed: () => void;
 
-  constructor(modules: { readonly allocator: Allocator; readonly flash: Flash }) {
+  /** `programmed` is called after each page. */
+  constructor(modules: { readonly allocator: Allocator; readonly flash: Flash; readonly programmed?: () => void }) {
     this.#allocator = modules.allocator;
     this.#flash = modules.flash;
+    this.#programmed = modules.programmed ?? ((): void => undefined);
   }
 
   /**
@@ -24,6 +27,7 @@ export class PageWriter {
         if (this.#flash.program(page.ppn, data, entries, cause)) return page.ppn;
       } finally {
         this.#allocator.settle(page);
+        this.#programmed();
       }
     }
   }

@@ -21,6 +21,8 @@ export interface SpaceModules {
   readonly collector: GarbageCollector;
   /** Makes a checkpoint and resolves when it is durable. */
   readonly checkpoint: () => Promise<void>;
+  /** DriveError writeFault once nothing can be made durable any more. */
+  readonly assertWorking: () => void;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -110,8 +112,12 @@ export class Space {
     return this.#modules.allocator.isReadOnly;
   }
 
-  /** DriveError namespaceWriteProtected if so many blocks are bad that the drive only reads. */
+  /**
+   * DriveError namespaceWriteProtected if so many blocks are bad that the drive only reads; writeFault once a sync has
+   * failed.
+   */
   assertWritable(): void {
+    this.#modules.assertWorking();
     if (this.isReadOnly) throw readOnlyError();
   }
 

@@ -8,6 +8,7 @@ import {
 } from '../../spec/media-format/staging.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
+import { fileError, fileErrorReason } from '../base/file-errors.ts';
 import { type FileSystem, systemFileSystem } from '../base/file-system.ts';
 import type { OperationCounter } from './contract.ts';
 
@@ -222,7 +223,7 @@ export class StagingFolder implements StagingStore {
     try {
       names = readdirSync(this.#folder);
     } catch (error) {
-      throw new DriveError('mediaFormat', `${this.#folder}: ${(error as Error).message}`, { cause: error });
+      throw fileError('mediaFormat', error, this.#folder);
     }
     const segments = names.filter((name) => /^\d{8}\.log$/.test(name));
     return segments.map((name) => Number.parseInt(name, 10)).sort((a, b) => a - b);
@@ -232,7 +233,7 @@ export class StagingFolder implements StagingStore {
     try {
       return readFileSync(this.#path(segment));
     } catch (error) {
-      throw new DriveError('mediaFormat', `staging segment ${segment}: ${(error as Error).message}`, { cause: error });
+      throw fileError('mediaFormat', error, this.#path(segment));
     }
   }
 
@@ -241,9 +242,10 @@ export class StagingFolder implements StagingStore {
     try {
       descriptor = this.#fileSystem.open(this.#path(segment), 'new');
     } catch (error) {
-      throw new DriveError('writeFault', `staging segment ${segment}: ${(error as Error).message}`, { cause: error });
+      const path = this.#path(segment);
+      throw new DriveError('writeFault', `${path}: ${fileErrorReason(error, path)}`, { cause: error });
     }
-    return new StagingSegmentFile(descriptor, this.#folder, this.#fileSystem);
+    return new StagingSegmentFile(descriptor, { path: this.#path(segment), folder: this.#folder }, this.#fileSystem);
   }
 
   remove(segment: number): void {
@@ -257,6 +259,7 @@ export class StagingFolder implements StagingStore {
 
 class StagingSegmentFile implements StagingSegment {
   readonly #descriptor: number;
+  readonly #path: string;
   readonly #folder: string;
   readonly #fileSystem: FileSystem;
   #sizeBytes = 0;
@@ -264,9 +267,10 @@ class StagingSegmentFile implements StagingSegment {
   #syncsRunning = 0;
   #isClosing = false;
 
-  constructor(descriptor: number, folder: string, fileSystem: FileSystem) {
+  constructor(descriptor: number, place: { path: string; folder: string }, fileSystem: FileSystem) {
     this.#descriptor = descriptor;
-    this.#folder = folder;
+    this.#path = place.path;
+    this.#folder = place.folder;
     this.#fileSystem = fileSystem;
   }
 
@@ -280,8 +284,8 @@ class StagingSegmentFile implements StagingSegment {
     }
     if (written !== bytes.length) {
       this.#cutBack();
-      const why = cause === undefined ? 'the disk is full' : (cause as Error).message;
-      throw new DriveError('writeFault', `staging log: ${why}`, { cause });
+      const why = cause === undefined ? 'the disk is full' : fileErrorReason(cause, this.#path);
+      throw new DriveError('writeFault', `${this.#path}: ${why}`, { cause });
     }
     this.#sizeBytes += bytes.length;
   }
@@ -301,7 +305,9 @@ class StagingSegmentFile implements StagingSegment {
       if (!this.#isNameDurable) await this.#fileSystem.syncFolder(this.#folder);
       this.#isNameDurable = true;
     } catch (error) {
-      throw new DriveError('writeFault', `sync of the staging log: ${(error as Error).message}`, { cause: error });
+      throw new DriveError('writeFault', `sync of ${this.#path}: ${fileErrorReason(error, this.#path)}`, {
+        cause: error,
+      });
     } finally {
       this.#syncsRunning--;
       this.#closeIfIdle();

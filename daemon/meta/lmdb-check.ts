@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import type { StructValue } from '../../spec/struct.ts';
 import { DriveError } from '../base/errors.ts';
+import { fileError } from '../base/file-errors.ts';
 import {
   LMDB_BIG_DATA,
   LMDB_DATA_VERSION,
@@ -66,8 +67,8 @@ function openAndWalk(path: string, listener: LmdbListener): void {
     descriptor = openSync(path, 'r');
   } catch (error) {
     const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    const why = isMissing ? 'is missing; it is part of the drive' : `: ${(error as Error).message}`;
-    throw new DriveError('mediaFormat', `${path} ${why}`, { cause: error });
+    if (!isMissing) throw fileError('mediaFormat', error, path);
+    throw new DriveError('mediaFormat', `${path} is missing; it is part of the drive`, { cause: error });
   }
   try {
     new LmdbFile(descriptor, path, listener).check();

@@ -1,11 +1,7 @@
-import * as lmdb from 'lmdb';
 import type { DriveError } from '../base/errors.ts';
 import type { MetaKey, MetaReader, MetaRecord } from './contract.ts';
 import { walkLmdbFile } from './lmdb-check.ts';
-import { unreadable, ValueCodec, type ValueFormat } from './value-format.ts';
-
-// Exported by lmdb-js, not declared.
-const { bufferToKeyValue } = lmdb as unknown as { bufferToKeyValue(key: Buffer): unknown };
+import { keyOf, ValueCodec, type ValueFormat } from './value-format.ts';
 
 /**
  * The records of a store's last transaction, read from its file without LMDB: no lock file, no mapping, and damage hides no
@@ -44,14 +40,4 @@ export class MetaSnapshot implements MetaReader {
   range(namespace: number): Iterable<MetaRecord> {
     return this.#namespaces.get(namespace) ?? [];
   }
-}
-
-function keyOf(path: string, bytes: Buffer): MetaKey {
-  const key = bufferToKeyValue(bytes);
-  const isKey =
-    Array.isArray(key) &&
-    typeof key[0] === 'number' &&
-    key.every((part) => typeof part === 'number' || typeof part === 'string');
-  if (isKey) return key;
-  throw unreadable(path, new Error(`a key ${JSON.stringify(key)} of no known kind`));
 }

@@ -11,6 +11,7 @@ import {
 import { superblockHeader } from '../../spec/media-format/oob.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
+import { fileError, fileErrorReason } from '../base/file-errors.ts';
 import { type FileSystem, systemFileSystem, writeWhole } from '../base/file-system.ts';
 import { cellOffset, type Geometry, headerOffset, mediaSizes, oobBytesPerPage, oobOffset } from './geometry.ts';
 import type { Media, MediaFiles } from './media.ts';
@@ -50,6 +51,7 @@ function encodeHeader(kind: MediaFileKind, uuid: Uint8Array, sizeBytes: number):
 
 /** The cells in files: superpage-major, so that the pages of a superpage lie side by side. */
 export class MediaFile implements Media {
+  readonly #folder: string;
   readonly #geometry: Geometry;
   readonly #fileSystem: FileSystem;
   readonly #descriptors: Record<MediaFileKind, number>;
@@ -59,7 +61,13 @@ export class MediaFile implements Media {
   #isClosed = false;
   #closed: () => void = () => undefined;
 
-  private constructor(geometry: Geometry, descriptors: Record<MediaFileKind, number>, fileSystem: FileSystem) {
+  private constructor(
+    folder: string,
+    geometry: Geometry,
+    descriptors: Record<MediaFileKind, number>,
+    fileSystem: FileSystem,
+  ) {
+    this.#folder = folder;
     this.#geometry = geometry;
     this.#fileSystem = fileSystem;
     this.#descriptors = descriptors;
@@ -86,7 +94,7 @@ export class MediaFile implements Media {
       for (const descriptor of Object.values(descriptors)) fileSystem.close(descriptor);
       throw error;
     }
-    return new MediaFile(geometry, descriptors as Record<MediaFileKind, number>, fileSystem);
+    return new MediaFile(folder, geometry, descriptors as Record<MediaFileKind, number>, fileSystem);
   }
 
   program(ppn: number, data: Uint8Array, oob: Uint8Array): void {
@@ -119,7 +127,9 @@ export class MediaFile implements Media {
       const syncs = Object.values(this.#descriptors).map((descriptor) => this.#fileSystem.sync(descriptor));
       for (const result of await Promise.allSettled(syncs)) if (result.status === 'rejected') throw result.reason;
     } catch (error) {
-      throw new DriveError('writeFault', `sync of the media files failed: ${reasonOf(error)}`, { cause: error });
+      throw new DriveError('writeFault', `sync of the media files failed: ${fileErrorReason(error, this.#folder)}`, {
+        cause: error,
+      });
     } finally {
       this.#pendingCount--;
       this.#closeIfIdle();
@@ -152,10 +162,14 @@ export class MediaFile implements Media {
     try {
       written = this.#fileSystem.write(this.#descriptors[kind], bytes, position);
     } catch (error) {
-      throw new DriveError('writeFault', `media file ${kind}.bin at ${position}: ${reasonOf(error)}`, { cause: error });
+      throw new DriveError(
+        'writeFault',
+        `${mediaFileName(this.#folder, kind)} at byte ${position}: ${fileErrorReason(error, this.#folder)}`,
+        { cause: error },
+      );
     }
     if (written !== bytes.length) {
-      throw new DriveError('writeFault', `media file ${kind}.bin at ${position}: the disk is full`);
+      throw new DriveError('writeFault', `${mediaFileName(this.#folder, kind)} at byte ${position}: the disk is full`);
     }
   }
 
@@ -169,16 +183,19 @@ export class MediaFile implements Media {
         if (error === null && byteCount === target.length) resolve();
         else {
           const why =
-            error === null ? `${byteCount} of ${target.length} bytes: the file is too short` : reasonOf(error);
-          reject(new DriveError('unrecoveredRead', `media file ${kind}.bin at ${position}: ${why}`, { cause: error }));
+            error === null
+              ? `${byteCount} of ${target.length} bytes: the file is too short`
+              : fileErrorReason(error, this.#folder);
+          reject(
+            new DriveError('unrecoveredRead', `${mediaFileName(this.#folder, kind)} at byte ${position}: ${why}`, {
+              cause: error,
+            }),
+          );
         }
       });
     });
   }
 }
-
-const reasonOf = (error: unknown): string =>
-  (error as NodeJS.ErrnoException).code === 'ENOSPC' ? 'the disk is full' : String((error as Error).message);
 
 function openChecked(
   fileSystem: FileSystem,
@@ -191,7 +208,8 @@ function openChecked(
   try {
     descriptor = fileSystem.open(path, 'existing');
   } catch (error) {
-    throw wrong(`cannot be opened (${(error as NodeJS.ErrnoException).code}); it is part of the drive`);
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw wrong('is missing; it is part of the drive');
+    throw fileError('mediaFormat', error, path);
   }
   const problem = mediaFileProblem(descriptor, kind, { geometry, uuid });
   if (problem === undefined) return descriptor;

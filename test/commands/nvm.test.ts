@@ -118,6 +118,14 @@ describe('Verify', () => {
   });
 });
 
+test('Flush waits for a checkpoint, of either namespace id', async (t) => {
+  const { rig, io } = await open(t);
+  for (const [count, nsid] of [BLOCK_NSID, 0xffff_ffff].entries()) {
+    assert.equal((await io.run({ opcode: nvmOpcodes.flush.opcode, nsid })).status, 0);
+    assert.equal(rig.durability.flushCount, count + 1);
+  }
+});
+
 describe('Write Zeroes', () => {
   test('65536 blocks at most are one command; with and without deallocate they read as zeros', async (t) => {
     const { rig, io } = await open(t);

@@ -30,6 +30,7 @@ export type DiskEvent =
   | { readonly kind: 'commitEnd'; readonly sync: number };
 
 const STORE = 'meta/data.mdb';
+const COMMIT_TURNS = 8;
 
 export class RecordedDisk implements FileSystem {
   readonly root: string;
@@ -202,15 +203,13 @@ export class RecordedDisk implements FileSystem {
     assert.ok(file !== undefined, `${path} is known`);
     const commit = async (changes: readonly MetaChange[]): Promise<void> => {
       const sync = ++this.#syncCount;
-      const begin = {
-        kind: 'commitBegin',
-        sync,
-        site: `${this.phase} ${path}`,
-        file,
-        bytes: new Uint8Array(0),
-      } as const;
-      const event: DiskEvent & { kind: 'commitBegin' } = { ...begin };
+      // One that the process does not live to see the end of has changed nothing.
+      const before = readFileSync(join(this.root, path));
+      const site = `${this.phase} ${path}`;
+      const event: DiskEvent & { kind: 'commitBegin' } = { kind: 'commitBegin', sync, site, file, bytes: before };
       this.events.push(event);
+      // Disks take their time, in which others may be told that their data is safe.
+      for (let turn = 0; turn < COMMIT_TURNS; turn++) await new Promise((resolve) => setImmediate(resolve));
       await store.commit(changes);
       event.bytes = readFileSync(join(this.root, path));
       this.events.push({ kind: 'commitEnd', sync });

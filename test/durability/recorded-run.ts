@@ -69,17 +69,34 @@ export class RecordedRun {
     this.#note();
   }
 
-  /** Does some random things, each noted before and after; restarts now and then, in order and not. */
-  async work(steps: number): Promise<void> {
+  /** Does some random things, each noted before and after; restarts now and then, in order and not. Then stops. */
+  async work(steps: number): Promise<DrivePromises> {
+    await this.#work(steps);
+    await this.#drive!.close();
+    this.#drive = undefined;
+    this.#promises.allDurable();
+    this.#note();
+    return this.#promises.copy();
+  }
+
+  /** Is killed at the end. Returns what was durable by the last checkpoint; what was since is noted as begun. */
+  async workAndKill(steps: number): Promise<DrivePromises> {
+    await this.#work(steps);
+    await this.#makeDurable(() => this.#drive!.ftl.durability.flush());
+    const promises = this.#promises.copy();
+    for (let step = 0; step < 12; step++) await this.#write(step % 3 === 0);
+    for (const [lba, block] of this.#promises.blocks.entries()) promises.blocks[lba]!.issued = block.issued;
+    await this.#drive!.abandon();
+    this.#drive = undefined;
+    return promises;
+  }
+
+  async #work(steps: number): Promise<void> {
     this.#drive ??= await this.#open();
     for (let step = 0; step < steps; step++) {
       await this.#step();
       this.#note();
     }
-    await this.#drive.close();
-    this.#drive = undefined;
-    this.#promises.allDurable();
-    this.#note();
   }
 
   #note(): void {
@@ -108,7 +125,9 @@ export class RecordedRun {
     if (roll < 34) return this.#write(roll < 6);
     if (roll < 40) return this.#deallocate();
     if (roll < 78) return this.#changeSequences();
-    if (roll < 88) return this.#makeDurable(() => this.#drive!.ftl.durability.flush());
+    if (roll < 84) return this.#makeDurable(() => this.#drive!.ftl.durability.flush());
+    // A write that is durable by itself while a checkpoint is under way.
+    if (roll < 89) return this.#flushAndWrite();
     if (roll < 95) return this.#makeDurable(() => this.#drive!.ftl.durability.syncStaging());
     await (roll < 97 ? this.#stop() : this.#drive!.abandon());
     this.#drive = await this.#open();
@@ -123,6 +142,13 @@ export class RecordedRun {
   async #makeDurable(action: () => Promise<void>): Promise<void> {
     await action();
     this.#promises.allDurable();
+  }
+
+  async #flushAndWrite(): Promise<void> {
+    const flush = this.#drive!.ftl.durability.flush();
+    await this.#write(true);
+    this.#note();
+    await flush;
   }
 
   async #write(fua: boolean): Promise<void> {

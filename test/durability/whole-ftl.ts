@@ -29,11 +29,22 @@ function memory(): { arena: Arena; kernels: Kernels } {
   return shared;
 }
 
+/** So that segments of the staging log change in runs of a few hundred steps. */
+const SEGMENT_BYTES_MAX = 8 * 1024;
+
 export async function openWholeFtl(stores: FtlStores, random: Random): Promise<WholeFtl> {
   const { arena, kernels } = memory();
   const clock = new ManualClock();
   const store = new SequenceStore({ arena, kernels, clock });
-  const ftl = await Ftl.open(stores, { arena, kernels, clock, random, logger: silentLogger, kvRecovery: store });
+  const ftl = await Ftl.open(stores, {
+    arena,
+    kernels,
+    clock,
+    random,
+    logger: silentLogger,
+    kvRecovery: store,
+    stagingSegmentBytesMax: SEGMENT_BYTES_MAX,
+  });
   const readPage = async (lpn: Lpn): Promise<Uint8Array> => {
     const frame = arena.allocate(ftl.kv.pageSizeBytes);
     try {

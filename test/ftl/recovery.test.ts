@@ -116,6 +116,45 @@ test('pages of an opening that a power cut undid do not count in the next one', 
   );
 });
 
+test('only superblocks opened since the last checkpoint, or open then, are read', async () => {
+  const stores = new MemoryDriveStores();
+  const first = await open(stores);
+  const { pagesPerSuperblock, slotsPerPage } = first.ftl.geometry;
+  const fill = async (drive: OpenDrive, superblocks: number): Promise<void> => {
+    const count = superblocks * pagesPerSuperblock * slotsPerPage;
+    for (let i = 0; i < count; i++) await write(drive, i % drive.ftl.blocks.lbaCount, 1);
+  };
+  await fill(first, 6);
+  await first.ftl.durability.flush();
+  const read: number[] = [];
+  const { readOob } = stores.media;
+  stores.media.readOob = (ppn, target) => {
+    if (target.length > 1000) read.push(Math.floor(ppn / pagesPerSuperblock));
+    return readOob.call(stores.media, ppn, target);
+  };
+  const second = await open(stores);
+  const wasOpen = read.splice(0);
+  assert.ok(wasOpen.length <= 1, `${wasOpen.length} were open at the checkpoint`);
+  await fill(second, 3);
+  read.length = 0;
+  await open(stores);
+  assert.ok(read.length >= 3 && read.length <= 5, `${read.length} of 9 superblocks`);
+});
+
+test('a drive that nobody flushes makes checkpoints by itself', async () => {
+  const stores = new MemoryDriveStores();
+  const unflushedFlashBytesMax = 20 * stores.geometry.pageSizeBytes;
+  const drive = await openDrive(stores.stores(), random, { unflushedFlashBytesMax });
+  const before = drive.ftl.durability.checkpointCount;
+  const { slotsPerPage } = drive.ftl.geometry;
+  for (let i = 0; i < 100 * slotsPerPage; i++) {
+    await write(drive, i % 400, 1);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const count = drive.ftl.durability.checkpointCount - before;
+  assert.ok(count >= 3 && count <= 5, `${count} checkpoints in 100 pages`);
+});
+
 test('a damaged superblock header is had back from the pages', async () => {
   const stores = await written();
   for (let at = 0; at < stores.media.headers.length; at += superblockHeader.sizeBytes) {

@@ -70,9 +70,8 @@ test('values without checksums, of drives of an older format, are read and writt
   const store = LmdbStore.open(folder, 'plain');
   await store.commit([put(1, ['state'], { operation: 5 })]);
   await store.close();
-  const summed = LmdbStore.open(folder);
-  assert.throws(() => summed.get(1, ['state']), { code: 'mediaFormat', message: /record 1\/state fails its checksum/ });
-  await summed.close();
+  const wrong = { code: 'mediaFormat', message: /record 1\/state fails its checksum/ };
+  assert.throws(() => LmdbStore.open(folder), wrong);
   const again = LmdbStore.open(folder, 'plain');
   assert.deepEqual(again.get(1, ['state']), { operation: 5 });
   await again.close();

@@ -13,7 +13,7 @@ import {
   checkGone,
   endAppend,
   generationsSince,
-  leaseErrors,
+  sequenceErrors,
   pickLayer,
   pickSequence,
 } from './kv-work.ts';
@@ -194,7 +194,7 @@ async function finish(
     ({ sequence, layer, since }) =>
       sequence.isEnded || sequence.isChanging || sequence.layers[layer]!.length - 1 !== since,
   );
-  const allowed: ErrorCode[] = ['bufferFull', ...targets.flatMap(({ sequence }) => leaseErrors(sequence))];
+  const allowed: ErrorCode[] = ['bufferFull', ...targets.flatMap(({ sequence }) => sequenceErrors(sequence))];
   if (isRaced) allowed.push('tokenRange', 'unknownSequence');
   if (targets.some(({ appends }) => appends)) allowed.push('capacityExceeded');
   const error = world.outcome(completion, 'ATTN', troubles, allowed);

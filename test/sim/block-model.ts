@@ -65,6 +65,8 @@ export class BlockModel {
   /** LBAs of which something is not durable. */
   readonly #dirty = new Set<number>();
   #deallocations: Deallocation[] = [];
+  /** [LBA] -> its write, whose cells have rotted: it reads as that or not at all, until it is written over. */
+  readonly #rotten = new Map<number, BlockWrite>();
   #version = 0;
 
   constructor(lbaCount: number, ticks: Ticks) {
@@ -94,6 +96,18 @@ export class BlockModel {
     const writes = this.submit(lba, new Array<number>(lbaCount).fill(ZEROS));
     this.#deallocations.push({ lba, writes });
     return writes;
+  }
+
+  /** Cells have rotted while the drive was off, after a shutdown. */
+  rot(lba: number): void {
+    assert.equal(this.#writes[lba]!.length, 1, 'all is durable after a shutdown');
+    this.#rotten.set(lba, this.#writes[lba]![0]!);
+  }
+
+  /** What is there may be what can't be read. */
+  isRotten(lba: number): boolean {
+    const write = this.#rotten.get(lba);
+    return write !== undefined && this.#writes[lba]!.includes(write);
   }
 
   succeed(lba: number, writes: readonly BlockWrite[], isDurable: boolean): void {
@@ -169,17 +183,25 @@ export class BlockModel {
     }
   }
 
-  /** What is found after a start, of every LBA: it is what there is from now on. Returns what became of deallocations. */
-  adopt(versions: ArrayLike<number>): RecordFate[] {
+  /**
+   * What is found after a start, of every LBA: it is what there is from now on. Undefined: it can't be read. Returns what
+   * became of deallocations.
+   */
+  adopt(versions: readonly (number | undefined)[]): RecordFate[] {
     const possible = this.#writes.map((writes, lba) => {
-      const version = versions[lba]!;
+      const version = versions[lba] ?? this.#rotten.get(lba)?.version;
       const isLost = (write: BlockWrite): boolean => writes.some((other) => other.isDurable && isNewer(other, write));
       const found = writes.filter((write) => write.version === version && !isLost(write));
       assert.ok(found.length > 0, `LBA ${lba} holds version ${version} after a start; ${describe(writes)}`);
       return found;
     });
     const fates = this.#deallocations.flatMap((deallocation) => fateOf(deallocation, possible));
-    this.#writes = Array.from(versions, (version) => [base(version)]);
+    this.#writes = possible.map(([found], lba) => {
+      const kept = base(found!.version);
+      if (versions[lba] === undefined) this.#rotten.set(lba, kept);
+      else this.#rotten.delete(lba);
+      return [kept];
+    });
     this.#dirty.clear();
     this.#deallocations = [];
     return fates;

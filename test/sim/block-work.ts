@@ -1,5 +1,6 @@
 /** Commands on the block namespace, and what they must answer. */
 import assert from 'node:assert/strict';
+import type { ErrorCode } from '../../spec/errors.ts';
 import { BLOCK_NSID } from '../../spec/kv-commands.ts';
 import { nvmOpcodes } from '../../spec/opcodes.ts';
 import { DEALLOCATE, FUA } from '../../daemon/commands/nvm/lba-range.ts';
@@ -20,6 +21,10 @@ function randomRange({ random, options }: World, countMax: number): Range {
   const lba = random.below(options.lbaSpan);
   return { lba, count: 1 + random.below(Math.min(countMax, options.lbaSpan - lba)) };
 }
+
+/** Reads of cells that have rotted fail. */
+const rotIn = ({ blocks }: World, { lba, count }: Range): readonly ErrorCode[] =>
+  Array.from({ length: count }, (_, i) => lba + i).some((one) => blocks.isRotten(one)) ? ['unrecoveredRead'] : [];
 
 const fieldsOf = (row: { opcode: number }, { lba, count }: Range, flags = 0) => ({
   opcode: row.opcode,
@@ -97,7 +102,7 @@ export async function readBlocks(world: World, session: HostSession): Promise<vo
   const sizeBytes = range.count * LBA_BYTES;
   const fields = fieldsOf(nvmOpcodes.read, range, isFua ? FUA : 0);
   const completion = await session.host.io.run(fields, undefined, sizeBytes);
-  if (world.outcome(completion, 'Read', troubles) !== undefined) return;
+  if (world.outcome(completion, 'Read', troubles, rotIn(world, range)) !== undefined) return;
   check(versionsIn(completion.data, range));
 }
 
@@ -117,7 +122,7 @@ export async function compareBlocks(world: World, session: HostSession): Promise
   const check = blocks.read(range.lba, range.count, isFua);
   const fields = fieldsOf(nvmOpcodes.compare, range, isFua ? FUA : 0);
   const completion = await session.host.io.run(fields, data);
-  const error = world.outcome(completion, 'Compare', troubles, ['compareFailure']);
+  const error = world.outcome(completion, 'Compare', troubles, ['compareFailure', ...rotIn(world, range)]);
   if (error === undefined) check(versions);
   if (error !== 'compareFailure') return;
   const isSame = lbas.every((lba, i) => i !== wrong && before[i] !== undefined && before[i] === blocks.certain(lba));
@@ -132,16 +137,23 @@ function versionsIn(data: Uint8Array, { lba, count }: Range): number[] {
 /** LBAs that one command of a whole check reads. */
 const CHECK_LBAS = 128;
 
-/** Every LBA's version, read after a start. */
-export async function readAllBlocks(world: World, session: HostSession): Promise<number[]> {
-  const versions: number[] = [];
+/** Every LBA's version, read after a start; undefined where cells have rotted and can't be read. */
+export async function readAllBlocks(world: World, session: HostSession): Promise<(number | undefined)[]> {
+  const versions: (number | undefined)[] = [];
   const { lbaCount } = world.blocks;
-  for (let lba = 0; lba < lbaCount; lba += CHECK_LBAS) {
-    const range = { lba, count: Math.min(CHECK_LBAS, lbaCount - lba) };
+  const read = async (range: Range): Promise<void> => {
     const fields = fieldsOf(nvmOpcodes.read, range);
-    const completion = await session.host.io.run(fields, undefined, range.count * LBA_BYTES);
-    assert.equal(completion.error, undefined, `Read of LBA ${lba} after a start`);
-    versions.push(...versionsIn(completion.data, range));
+    const { error, data } = await session.host.io.run(fields, undefined, range.count * LBA_BYTES);
+    if (error === undefined) versions.push(...versionsIn(data, range));
+    else if (range.count > 1) for (let i = 0; i < range.count; i++) await read({ lba: range.lba + i, count: 1 });
+    else {
+      const isRotten = error === 'unrecoveredRead' && world.blocks.isRotten(range.lba);
+      assert.ok(isRotten, `Read of LBA ${range.lba} after a start ends with ${error}`);
+      versions.push(undefined);
+    }
+  };
+  for (let lba = 0; lba < lbaCount; lba += CHECK_LBAS) {
+    await read({ lba, count: Math.min(CHECK_LBAS, lbaCount - lba) });
   }
   return versions;
 }

@@ -15,6 +15,7 @@ import { type Arena, ARENA_RESERVED_BYTES, createArena, createArenaOver } from '
 import { DriveError } from '../../daemon/base/errors.ts';
 import { checkImage } from '../../daemon/image/check.ts';
 import type { Finding } from '../../daemon/image/finding.ts';
+import type { LostDataSummary } from '../../daemon/image/lost-data.ts';
 import type { Kernels } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { type ComposedDrive, composeDrive } from './composed-drive.ts';
@@ -46,6 +47,7 @@ const STUCK_NS = 20e9;
 const AUDIT_CHANCE = 0.3;
 /** Share of ends after which what is left is checked before the next start. */
 const IMAGE_CHECK_CHANCE = 0.3;
+const ROT_FLIPS_MAX = 12;
 const LONGEST_RUN_NS = 200e9;
 
 /** Memory and kernels of all drives of this process, which are open one after the other. */
@@ -117,6 +119,7 @@ class History {
   #killed: Killed | undefined;
   readonly tally = newTally();
   #cutsInRow = 0;
+  #isRotten = false;
   /** Nothing that was numbered up to it is numbered again. */
   #durableOperation = 0;
 
@@ -167,7 +170,10 @@ class History {
     this.#durableOperation = Math.max(this.#durableOperation, run.durableOperation);
     this.#time.nowNs += 1e6;
     this.#end(run, machine, stores);
-    if (random.chance(IMAGE_CHECK_CHANCE)) await this.#checkImage();
+    if (run.isShutDown && random.chance(options.rotChance)) await this.#rot();
+    else if (!this.#isRotten && random.chance(IMAGE_CHECK_CHANCE)) {
+      assert.deepEqual((await this.#checkImage()).texts, [], 'what a check of the image finds');
+    }
   }
 
   #models() {
@@ -195,14 +201,28 @@ class History {
     this.#remains = how === 'powerCut' ? stores.afterPowerCut(fates) : stores.afterKill(fates);
   }
 
-  /** Whatever a crash has left, a check of the image finds nothing wrong with it. */
-  async #checkImage(): Promise<void> {
+  /** Looks at what is left without starting it. */
+  async #checkImage(): Promise<{ texts: readonly string[]; lost: LostDataSummary }> {
     const { memory, kernels } = sharedParts();
     const stores = { ...identity, chip: chipOf(this.#options.cells), ...this.#remains };
-    const findings: string[] = [];
-    const onFinding = ({ kind, text }: Finding): void => void findings.push(`${kind}: ${text}`);
-    await checkImage(stores, { arena: createArenaOver(memory), kernels }, { onFinding });
-    assert.deepEqual(findings, [], 'what a check of the image finds');
+    const texts: string[] = [];
+    const onFinding = ({ kind, text }: Finding): void => void texts.push(`${kind}: ${text}`);
+    const { lost } = await checkImage(stores, { arena: createArenaOver(memory), kernels }, { onFinding });
+    return { texts, lost };
+  }
+
+  /** Bits flip while the drive is off. A check of the image says whose they were. */
+  async #rot(): Promise<void> {
+    const { cells } = this.#remains.media;
+    for (let flips = 1 + this.#random.below(ROT_FLIPS_MAX); flips > 0; flips--) {
+      cells[this.#random.below(cells.length)]! ^= 1 << this.#random.below(8);
+    }
+    this.#isRotten = true;
+    const { lost } = await this.#checkImage();
+    assert.ok(!lost.isMoreUnknown, 'a check of the image knows whose cells have rotted');
+    this.#trace.explain(() => `rot of ${lost.lbaCount} LBAs, sequences ${lost.sequences.map((one) => one.sequenceId)}`);
+    for (const { start, end } of lost.lbas) for (let lba = start; lba < end; lba++) this.#blocks.rot(lba);
+    for (const { sequenceId } of lost.sequences) this.#kv.rot(sequenceId);
   }
 }
 

@@ -37,6 +37,9 @@ export class Invariants {
 
   /** Nothing may be in flight, garbage collection neither. */
   check(): void {
+    const { kv, drive, machine, nowNs } = this.#world;
+    // A disk that takes no records keeps leases from ending.
+    if (machine.refusalCount === 0 && !this.#ftl.isReadOnly) kv.checkLeases(drive.kv.list(0n, 10_000), nowNs);
     this.#checkMaps();
     this.#checkHolders();
     this.#checkIdle();
@@ -124,7 +127,7 @@ export class Invariants {
       }
       // A view names the sequence: its lease has begun anew.
       const named = this.#world.kv.live.find((sequence) => sequence.id === id);
-      if (named) named.namedAtNs = this.#world.nowNs;
+      if (named) named.namedAtNs = named.touchedAtNs = this.#world.nowNs;
     }
     for (let lpn = 0; lpn < kv.lpnCount; lpn++) {
       assert.equal(kv.referenceCount(lpn as Lpn), holders[lpn], `holders of KV page ${lpn}`);

@@ -36,6 +36,8 @@ export interface SequenceOperation {
   completed: number;
 }
 
+/** The drive looks for ended leases every second. */
+const EXPIRY_NS = 2.1e9;
 const PENDING = Number.POSITIVE_INFINITY;
 const isEnd = ({ kind }: SequenceOperation): boolean => kind === 'reclaim' || kind === 'expire';
 
@@ -55,6 +57,10 @@ export class ModelSequence {
   isChanging = false;
   /** A command's connection was lost, or it failed halfway: what holds now is known after the next start. */
   isUnsettled = false;
+  /** Cells of its pages have rotted: reads of them fail. Forks hold the same pages. */
+  isRotten = false;
+  /** Latest moment at which a command may have named it. */
+  touchedAtNs = 0;
   /** Latest submission of a command that named it and succeeded: the drive has taken it later. */
   namedAtNs = 0;
 
@@ -95,6 +101,11 @@ export class ModelSequence {
 
   length(layer: number): number {
     return this.generation(layer).length;
+  }
+
+  /** Its lease has ended by `nowNs`, and the drive has had time to see it. */
+  mustExpire(nowNs: number): boolean {
+    return this.leaseSeconds > 0 && nowNs - this.touchedAtNs >= this.leaseSeconds * 1e9 + EXPIRY_NS;
   }
 
   /** Its lease may have ended by `nowNs`. */
@@ -196,6 +207,7 @@ export class KvModel {
     const { shape } = parent;
     const sequence = new ModelSequence({ uid: this.#nextUid++, id: 0n, shape, leaseSeconds });
     sequence.begin('fork', this.#ticks.next());
+    sequence.isRotten = parent.isRotten;
     sequence.layers.forEach((generations, layer) => {
       const from = parent.generation(layer);
       const length = Math.min(tokenCount, from.length);
@@ -208,17 +220,34 @@ export class KvModel {
   }
 
   /** The drive has given a sequence its id. */
-  born(sequence: ModelSequence, id: bigint, isChosen: boolean): void {
+  born(sequence: ModelSequence, id: bigint, isChosen: boolean, nowNs: number): void {
     assert.ok(!isChosen || !this.#chosenIds.has(id), `id ${id} was given out before`);
     if (isChosen) this.#chosenIds.add(id);
     const other = this.live.find((candidate) => candidate.id === id && candidate !== sequence);
     assert.ok(other === undefined || other.isUnsettled || other.leaseSeconds > 0, `id ${id} is in use`);
     sequence.id = id;
     sequence.operations[0]!.completed = this.#ticks.next();
+    sequence.touchedAtNs = nowNs;
+  }
+
+  /** Of a moment at which nothing is in flight: ids of the sequences that are there. */
+  checkLeases(ids: readonly bigint[], nowNs: number): void {
+    for (const sequence of this.live) {
+      if (sequence.isUnsettled || !sequence.mustExpire(nowNs)) continue;
+      assert.ok(
+        !ids.includes(sequence.id),
+        `${sequence.describe()}: its lease of ${sequence.leaseSeconds} s has ended`,
+      );
+    }
   }
 
   forget(sequence: ModelSequence): void {
     this.sequences = this.sequences.filter((other) => other !== sequence);
+  }
+
+  /** Cells have rotted while the drive was off, after a shutdown. */
+  rot(id: bigint): void {
+    for (const sequence of this.sequences) if (sequence.id === id) sequence.isRotten = true;
   }
 
   // --- Flush
@@ -347,5 +376,7 @@ function adoptedOf(sequence: ModelSequence, found: FoundSequence, nowNs: number)
     generations.push({ operation: 0, tokens, length, durableLength: length });
   });
   adopted.namedAtNs = nowNs;
+  adopted.touchedAtNs = nowNs;
+  adopted.isRotten = sequence.isRotten;
   return adopted;
 }

@@ -29,6 +29,7 @@ export function checkGone(
   error: Completion['error'],
   submittedNs: number,
 ): boolean {
+  sequence.touchedAtNs = world.nowNs;
   if (error === undefined) sequence.namedAtNs = Math.max(sequence.namedAtNs, submittedNs);
   if (error !== 'unknownSequence' && error !== 'leaseExpired') return false;
   if (sequence.isEnded) return true;
@@ -37,8 +38,11 @@ export function checkGone(
   return true;
 }
 
-export const leaseErrors = (sequence: ModelSequence): readonly ErrorCode[] =>
-  sequence.leaseSeconds > 0 ? ['unknownSequence', 'leaseExpired'] : [];
+/** What any command on it may end with: because its lease has ended, or cells of its pages have rotted. */
+export const sequenceErrors = ({ leaseSeconds, isRotten }: ModelSequence): readonly ErrorCode[] => [
+  ...(leaseSeconds > 0 ? (['unknownSequence', 'leaseExpired'] as const) : []),
+  ...(isRotten ? (['unrecoveredRead'] as const) : []),
+];
 
 // --- Choosing ---
 
@@ -101,7 +105,7 @@ export async function createSequence(world: World, session: HostSession): Promis
     troubles,
     wanted !== 0n && (wasUncertain || isUncertain()) ? ['sequenceExists'] : [],
   );
-  if (error === undefined) kv.born(sequence, idOf(completion), wanted === 0n);
+  if (error === undefined) kv.born(sequence, idOf(completion), wanted === 0n, world.nowNs);
   // After a write fault it may be there; nobody knows its id.
   else if (error !== 'lost' && error !== 'writeFault') kv.forget(sequence);
   if (error === undefined && isThrough()) kv.operationsDurable(sequence);
@@ -124,8 +128,8 @@ export async function forkSequence(world: World, session: HostSession): Promise<
   const fields = { opcode: kvOpcodes.fork.opcode, ...idFields(parent.id), cdw12: tokenCount };
   const completion = await session.host.io.run(fields, descriptorOf(child, true));
   parent.isChanging = false;
-  const error = world.outcome(completion, 'KV Fork', troubles, [...FULL, ...leaseErrors(parent)]);
-  if (error === undefined) kv.born(child, idOf(completion), true);
+  const error = world.outcome(completion, 'KV Fork', troubles, [...FULL, ...sequenceErrors(parent)]);
+  if (error === undefined) kv.born(child, idOf(completion), true, world.nowNs);
   else if (error !== 'lost' && error !== 'writeFault') kv.forget(child);
   if (error === undefined && isThrough()) kv.operationsDurable(child);
   checkGone(world, parent, error, submittedNs);
@@ -155,7 +159,7 @@ export async function truncateSequence(world: World, session: HostSession): Prom
     cdw13: length,
   };
   const completion = await session.host.io.run(fields);
-  const error = world.outcome(completion, 'KV Truncate', troubles, ['bufferFull', ...leaseErrors(sequence)]);
+  const error = world.outcome(completion, 'KV Truncate', troubles, ['bufferFull', ...sequenceErrors(sequence)]);
   checkGone(world, sequence, error, submittedNs);
   const isDone = await settleChange(world, session, sequence, error, (found) =>
     layers.every((index) => found?.[index] === length),
@@ -200,7 +204,7 @@ export async function reclaimSequence(world: World, session: HostSession): Promi
   const isThrough = session.writeThrough();
   const troubles = machine.troubles();
   const completion = await session.host.io.run({ opcode: kvOpcodes.reclaim.opcode, ...idFields(sequence.id) });
-  const error = world.outcome(completion, 'KV Reclaim', troubles, leaseErrors(sequence));
+  const error = world.outcome(completion, 'KV Reclaim', troubles, sequenceErrors(sequence));
   const isDone = await settleChange(world, session, sequence, error, (lengths) => lengths === undefined);
   if (isDone === false) {
     sequence.undo();
@@ -263,7 +267,7 @@ async function append(
     },
     rowsOf(sequence.shape, layer, carried, { elementType, headMajor }),
   );
-  const error = world.outcome(completion, 'KV Append', troubles, [...FULL, ...leaseErrors(sequence)]);
+  const error = world.outcome(completion, 'KV Append', troubles, [...FULL, ...sequenceErrors(sequence)]);
   if (error === undefined) assert.equal(completion.dw0, generation.tokens.length, 'length after KV Append');
   await endAppend(world, session, { sequence, layer, generation }, error);
   checkGone(world, sequence, error, submittedNs);
@@ -347,7 +351,7 @@ export async function appendWrongly(world: World, session: HostSession): Promise
   const error = world.outcome(completion, `wrong KV Append`, troubles, [
     wanted,
     'bufferFull',
-    ...leaseErrors(sequence),
+    ...sequenceErrors(sequence),
   ]);
   assert.ok(error !== undefined, `an append of other bytes to ${sequence.describe()} succeeded`);
   if (error === wanted) assert.equal(completion.dw0, isGap ? length : position + wrong, `DW0 of ${wanted}`);
@@ -427,7 +431,11 @@ export async function readBack(world: World, session: HostSession): Promise<void
   sequence.readerCount--;
   const isRaced = sequence.isEnded || sequence.layers[layer]!.length - 1 !== since || sequence.isChanging;
   const raced: readonly ErrorCode[] = isRaced ? ['tokenRange', 'unknownSequence'] : [];
-  const error = world.outcome(completion, 'KV Read Back', troubles, [...raced, ...leaseErrors(sequence), 'bufferFull']);
+  const error = world.outcome(completion, 'KV Read Back', troubles, [
+    ...raced,
+    ...sequenceErrors(sequence),
+    'bufferFull',
+  ]);
   if (checkGone(world, sequence, error, submittedNs) || error !== undefined) return;
   const isRight = generationsSince(sequence, layer, since).some(({ tokens }) => {
     const expected = rowsOf(sequence.shape, layer, tokens.slice(start, start + count), options);

@@ -69,6 +69,8 @@ export interface HistoryOptions {
   readonly refusalsChance: number;
   readonly syncFailureChance: number;
   readonly readFailuresChance: number;
+  /** Of a shutdown: cells rot until the next start. */
+  readonly rotChance: number;
   readonly ends: Readonly<Record<EndKind, number>>;
   /** Steps of the disk to a power cut. */
   readonly stepsMax: number;
@@ -184,6 +186,7 @@ export function drawOptions(random: Prng): HistoryOptions {
     refusalsChance: random.pick([0, 0, 0, 0.3]),
     syncFailureChance: random.pick([0, 0, 0, 0.1]),
     readFailuresChance: random.pick([0, 0, 0, 0.3]),
+    rotChance: random.pick([0, 0, 0, 0.3]),
     ends: random.pick([
       { powerCut: 1, kill: 0, shutdown: 0 },
       { powerCut: 6, kill: 1, shutdown: 1 },
@@ -211,7 +214,7 @@ export function describeOptions(options: HistoryOptions): string {
     hasCellFaults(cells)
       ? `programs fail ${cells.programChance}, erases ${cells.eraseChance}, spares ${cells.spareBlocksPerUnit}`
       : 'perfect dies',
-    `refusals ${options.refusalsChance}, failing syncs ${options.syncFailureChance}, reads ${options.readFailuresChance}`,
+    `refusals ${options.refusalsChance}, failing syncs ${options.syncFailureChance}, reads ${options.readFailuresChance}, rot ${options.rotChance}`,
     `ends ${ends.powerCut}:${ends.kill}:${ends.shutdown}`,
     `cuts after ${options.stepsMax} steps, early ${options.earlyCutChance}`,
     off.length > 0 ? `without ${off.join(' ')}` : 'all work',

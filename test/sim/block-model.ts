@@ -65,8 +65,8 @@ export class BlockModel {
   /** LBAs of which something is not durable. */
   readonly #dirty = new Set<number>();
   #deallocations: Deallocation[] = [];
-  /** [LBA] -> its write, whose cells have rotted: it reads as that or not at all, until it is written over. */
-  readonly #rotten = new Map<number, BlockWrite>();
+  /** [LBA] -> writes that its rotten cells may hold: it reads as one of them or not at all, until it is written over. */
+  readonly #rotten = new Map<number, readonly BlockWrite[]>();
   #version = 0;
 
   constructor(lbaCount: number, ticks: Ticks) {
@@ -100,14 +100,12 @@ export class BlockModel {
 
   /** Cells have rotted while the drive was off, after a shutdown. */
   rot(lba: number): void {
-    assert.equal(this.#writes[lba]!.length, 1, 'all is durable after a shutdown');
-    this.#rotten.set(lba, this.#writes[lba]![0]!);
+    this.#rotten.set(lba, this.#writes[lba]!);
   }
 
   /** What is there may be what can't be read. */
   isRotten(lba: number): boolean {
-    const write = this.#rotten.get(lba);
-    return write !== undefined && this.#writes[lba]!.includes(write);
+    return this.#rotten.get(lba)?.some((write) => this.#writes[lba]!.includes(write)) ?? false;
   }
 
   succeed(lba: number, writes: readonly BlockWrite[], isDurable: boolean): void {
@@ -189,18 +187,22 @@ export class BlockModel {
    */
   adopt(versions: readonly (number | undefined)[]): RecordFate[] {
     const possible = this.#writes.map((writes, lba) => {
-      const version = versions[lba] ?? this.#rotten.get(lba)?.version;
+      const version = versions[lba];
       const isLost = (write: BlockWrite): boolean => writes.some((other) => other.isDurable && isNewer(other, write));
-      const found = writes.filter((write) => write.version === version && !isLost(write));
+      const isFound = (write: BlockWrite): boolean =>
+        version === undefined ? this.#rotten.get(lba)!.includes(write) : write.version === version;
+      const found = writes.filter((write) => isFound(write) && !isLost(write));
       assert.ok(found.length > 0, `LBA ${lba} holds version ${version} after a start; ${describe(writes)}`);
       return found;
     });
     const fates = this.#deallocations.flatMap((deallocation) => fateOf(deallocation, possible));
-    this.#writes = possible.map(([found], lba) => {
-      const kept = base(found!.version);
-      if (versions[lba] === undefined) this.#rotten.set(lba, kept);
-      else this.#rotten.delete(lba);
-      return [kept];
+    this.#writes = possible.map((found, lba) => {
+      if (versions[lba] === undefined) {
+        this.#rotten.set(lba, found);
+        return [...found];
+      }
+      this.#rotten.delete(lba);
+      return [base(versions[lba])];
     });
     this.#dirty.clear();
     this.#deallocations = [];

@@ -12,7 +12,7 @@ import { Trace } from './trace.ts';
 /** Power cuts of the smoke run; more with ATTNDRIVE_CUTS. */
 const CUTS = Number(process.env['ATTNDRIVE_CUTS'] ?? 600);
 /** A planted bug must be found within so many. */
-const CANARY_CUTS = 1500;
+const CANARY_CUTS = 4000;
 /** Histories of a canary are short: most bugs are found early in some history. */
 const CANARY_HISTORY_CUTS = 40;
 
@@ -22,15 +22,20 @@ const canaries: Readonly<Record<MutationName, bigint>> = {
   stagingSync: 2n,
   commitBeforeSync: 3n,
   commitUnseen: 3n,
-  earlyErase: 24n,
-  earlyNumber: 17n,
-  truncateUnrecorded: 22n,
+  earlyErase: 8n,
+  earlyNumber: 46n,
+  truncateUnrecorded: 25n,
   sameGeneration: 17n,
-  tagUnchecked: 8n,
+  tagUnchecked: 59n,
   fuaUnsynced: 2n,
-  flushJoins: 25n,
+  flushJoins: 27n,
   logCutEarly: 2n,
-  pinsIgnored: 23n,
+  pinsIgnored: 21n,
+  nameUnsynced: 1n,
+  openingUnwaited: 2n,
+  heldForgotten: 4n,
+  deallocateUnrecorded: 3n,
+  tailsUnstaged: 63n,
 };
 
 const failureOf = ({ seed, failure }: Outcome, bug?: string): string =>

@@ -150,7 +150,8 @@ class History {
     const random = this.#random;
     const end = random.weighted(options.ends);
     const isEarly = random.chance(options.earlyCutChance);
-    const stepsLeft = isEarly ? random.below(30) : 20 + random.below(options.stepsMax);
+    const steps = isEarly ? random.below(30) : 20 + random.below(options.stepsMax);
+    const stepsLeft = end === 'shutdown' ? Number.POSITIVE_INFINITY : steps;
     const loop = new EventLoop(this.#time);
     const trace = this.#trace;
     trace.note('start', this.tally.powerCuts);

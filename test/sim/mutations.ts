@@ -4,7 +4,10 @@
  */
 import { assert as invariant } from '../../daemon/base/assert.ts';
 import { Flash, type OobEntry, wholeEntry } from '../../daemon/ftl/flash.ts';
+import { BlockDevice } from '../../daemon/ftl/block-namespace.ts';
+import { Checkpointer } from '../../daemon/ftl/checkpoint.ts';
 import { StagingFile } from '../../daemon/ftl/staging-log.ts';
+import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { KvRoom } from '../../daemon/kv/room.ts';
 import { decodeStaged } from '../../daemon/kv/staged-records.ts';
 import { stagingOwners } from '../../daemon/ftl/contract.ts';
@@ -150,6 +153,56 @@ export const mutations = {
           function (this: StagingFile) {
             original.call(this);
             this.removeBefore(this.segmentNumber);
+          },
+      ),
+  },
+  nameUnsynced: {
+    what: 'a new file of the log whose folder is not synced',
+    stores: ({ staging }) => {
+      staging.namesSynced = () => undefined;
+    },
+  },
+  openingUnwaited: {
+    what: 'a drive that works before the checkpoint that ends its recovery is durable',
+    install: () =>
+      replaced(
+        Checkpointer.prototype,
+        'special',
+        (original) =>
+          async function (this: Checkpointer, kind) {
+            const made = original.call(this, kind);
+            if (kind === 'closing') await made;
+            else made.catch(() => undefined);
+          },
+      ),
+  },
+  heldForgotten: {
+    what: 'a checkpoint after recovery that forgets what is only in the log',
+    install: () => replaced(BlockDevice.prototype, 'holdStaged', () => () => undefined),
+  },
+  deallocateUnrecorded: {
+    what: 'a deallocation without a record in the log',
+    install: () =>
+      replaced(
+        StagingFile.prototype,
+        'append',
+        (original) =>
+          function (this: StagingFile, kind, payload, operation) {
+            return kind === 'deallocate'
+              ? original.call(this, kind, payload.fill(0), operation)
+              : original.call(this, kind, payload, operation);
+          },
+      ),
+  },
+  tailsUnstaged: {
+    what: 'a new segment of the log that tails which were staged before are missing in',
+    install: () =>
+      replaced(
+        SequenceStore.prototype,
+        'checkpoint',
+        (original) =>
+          function (this: SequenceStore, sink) {
+            original.call(this, { ...sink, restage: false });
           },
       ),
   },

@@ -214,7 +214,8 @@ export function describeOptions(options: HistoryOptions): string {
     hasCellFaults(cells)
       ? `programs fail ${cells.programChance}, erases ${cells.eraseChance}, spares ${cells.spareBlocksPerUnit}`
       : 'perfect dies',
-    `refusals ${options.refusalsChance}, failing syncs ${options.syncFailureChance}, reads ${options.readFailuresChance}, rot ${options.rotChance}`,
+    `refusals ${options.refusalsChance}, failing syncs ${options.syncFailureChance}, reads ${options.readFailuresChance}`,
+    `rot ${options.rotChance}`,
     `ends ${ends.powerCut}:${ends.kill}:${ends.shutdown}`,
     `cuts after ${options.stepsMax} steps, early ${options.earlyCutChance}`,
     off.length > 0 ? `without ${off.join(' ')}` : 'all work',

@@ -32,6 +32,8 @@ export interface AttendOptions {
   readonly queryType?: ElementType | undefined;
   /** Type of the outputs; default f32. */
   readonly outputType?: ElementType | undefined;
+  /** Return the command's device latency, and no number of buffered tokens. */
+  readonly deviceTime?: boolean | undefined;
   /** Type of carried keys and values; default as the sequence stores them. */
   readonly appendType?: ElementType | undefined;
 }
@@ -253,7 +255,9 @@ export function encodeAttend(
       version: DESCRIPTOR_VERSION,
       mode: attendModes.dense,
       flags:
-        (options.causal === true ? attendFlags.causal : 0) | (options.statistics === true ? attendFlags.statistics : 0),
+        (options.causal === true ? attendFlags.causal : 0) |
+        (options.statistics === true ? attendFlags.statistics : 0) |
+        (options.deviceTime === true ? attendFlags.deviceTime : 0),
       entryCount: entries.length,
       queryType: elementTypes[options.queryType ?? 'f32'].code,
       outputType: elementTypes[options.outputType ?? 'f32'].code,

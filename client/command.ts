@@ -22,6 +22,8 @@ export interface Command {
   /** The drive may give less data than `receive` has room for. */
   readonly receiveMayBeShort?: boolean;
   readonly fabrics?: boolean;
+  /** DW1 of its completion is its device latency. */
+  readonly deviceLatency?: boolean;
 }
 
 export interface CommandFields {
@@ -48,6 +50,11 @@ export interface CommandOptions {
   readonly signal?: AbortSignal | undefined;
   /** Gives up waiting after this long, in milliseconds, with DriveTimeoutError. Default: never. */
   readonly timeoutMs?: number | undefined;
+  /**
+   * Told the device latency of each command that the call sends, in ns: what the drive's profile says that it took, not
+   * this machine. 0 unless the drive was started with --timing; at most 4294967295.
+   */
+  readonly onDeviceLatency?: ((deviceLatencyNs: number, command: string) => void) | undefined;
 }
 
 export const byteLengthOf = (parts: readonly Uint8Array[]): number =>

@@ -50,7 +50,10 @@ export interface PreparedAttendModules {
 /** Tokens attended to, over all entries (a token counts once for each entry), by where their K and V lay. */
 export interface AttendCounts {
   readonly flashTokenCount: number;
-  readonly bufferedTokenCount: number;
+  /** Undefined with `deviceTime`. */
+  readonly bufferedTokenCount: number | undefined;
+  /** With `deviceTime`: what the drive's profile says that the command took, in ns; 0 if the drive does not model it. */
+  readonly deviceLatencyNs: number | undefined;
 }
 
 /**
@@ -71,6 +74,7 @@ export class PreparedAttend {
   readonly #command: Command;
   readonly #slice: RegionSlice | undefined;
   readonly #slot: number | undefined;
+  readonly #returnsDeviceTime: boolean;
   /** Of the post under way: the command in the drive, and the caller that takes the outputs. */
   #pendingCount = 0;
   #released = false;
@@ -111,6 +115,7 @@ export class PreparedAttend {
     slice: RegionSlice | undefined,
   ) {
     this.path = path;
+    this.#returnsDeviceTime = options.deviceTime === true;
     this.#modules = modules;
     this.#slice = slice;
     this.#slot = path === 'slot' ? modules.slots.take() : undefined;
@@ -148,7 +153,13 @@ export class PreparedAttend {
       const { dw0, dw1 } = await this.#modules.execute(this.#command, options, this.#onCommandEnd);
       if (slice !== undefined) slice.region.readInto(slice.offset + this.#data.byteLength, this.#output);
       else if (this.#slot !== undefined) await this.#readSlot(this.#slot, options);
-      return { flashTokenCount: dw0, bufferedTokenCount: dw1 };
+      const isDeviceTime = this.#returnsDeviceTime;
+      if (isDeviceTime) options?.onDeviceLatency?.(dw1, this.#command.opcodeName);
+      return {
+        flashTokenCount: dw0,
+        bufferedTokenCount: isDeviceTime ? undefined : dw1,
+        deviceLatencyNs: isDeviceTime ? dw1 : undefined,
+      };
     } finally {
       this.#finish();
     }

@@ -79,6 +79,16 @@ export class QueueGroup {
    * (after an abort that is later than the promise's rejection): only then may its buffers be used again.
    */
   execute(command: Command, options: CommandOptions = {}, onSettled?: () => void): Promise<Completion> {
+    const completed = this.#execute(command, options, onSettled);
+    const { onDeviceLatency } = options;
+    if (onDeviceLatency === undefined || command.deviceLatency !== true) return completed;
+    return completed.then((completion) => {
+      onDeviceLatency(completion.dw1, command.opcodeName);
+      return completion;
+    });
+  }
+
+  #execute(command: Command, options: CommandOptions, onSettled: (() => void) | undefined): Promise<Completion> {
     return new Promise((resolve, reject) => {
       const run = new Run(resolve, reject, onSettled, this);
       if (this.#end !== undefined) run.fail(this.#end);

@@ -150,4 +150,8 @@ export class Transfers {
   }
 }
 
-const named = ({ opcode, subject }: Request) => ({ opcodeName: opcode.name, subject });
+const named = ({ opcode, subject }: Request) => ({
+  opcodeName: opcode.name,
+  subject,
+  deviceLatency: opcode.deviceLatency === true,
+});

@@ -49,6 +49,10 @@ export interface DaemonOptions {
   readonly gcStart?: number | undefined;
   /** Superblocks with room up to which it goes on while no host writes. Default 4, or as many as `gcStart`. */
   readonly gcStop?: number | undefined;
+  /** Device time: off (default), report, or enforce: completions leave when the device would have had them. */
+  readonly timing?: string | undefined;
+  /** File to record arrivals and device jobs in; a new one. */
+  readonly record?: string | undefined;
   readonly logLevel?: string | undefined;
 }
 
@@ -72,10 +76,14 @@ export interface DaemonConfig {
   readonly gcWindow: number;
   readonly gcStart: number;
   readonly gcStop: number;
+  readonly timing: TimingMode;
+  readonly record: string | undefined;
   readonly logLevel: string;
 }
 
 const MIB = 2 ** 20;
+export const timingModes = ['off', 'report', 'enforce'] as const;
+export type TimingMode = (typeof timingModes)[number];
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 
 /** Checks every option; the first wrong one is an invalidField error that names it, its value and what is allowed. */
@@ -101,8 +109,15 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
     checkpointIntervalMs: within('checkpoint interval (ms)', options.checkpointIntervalMs ?? 1000, 10, 3_600_000),
     verify: verify as VerifyPolicy,
     ...garbageCollection(options),
+    ...deviceTime(options),
     logLevel,
   });
+}
+
+function deviceTime({ timing = 'off', record }: DaemonOptions): Pick<DaemonConfig, 'timing' | 'record'> {
+  if (!(timingModes as readonly string[]).includes(timing)) refuse('timing', timing, timingModes.join(', '));
+  if (record !== undefined && timing === 'off') refuse('record', record, 'with timing report or enforce only, not off');
+  return { timing: timing as TimingMode, record };
 }
 
 type GcConfig = Pick<DaemonConfig, 'placement' | 'gcPolicy' | 'gcChoices' | 'gcWindow' | 'gcStart' | 'gcStop'>;

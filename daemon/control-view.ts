@@ -62,6 +62,7 @@ export class ControlView implements DriveView {
         rawBytes: geometry.pageCount * geometry.pageSizeBytes,
       },
       kernels: { name: kernels.name, isa: kernels.isa, workerCount: options.config.workers },
+      deviceTime: { mode: this.#drive.room('deviceTime').mode, profile: this.#drive.room('deviceTime').profile },
       listeners: [...listeners],
       configuration: Object.fromEntries(configuration) as Record<string, string>,
     };

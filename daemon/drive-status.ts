@@ -116,6 +116,31 @@ export class RoomStatus implements DriveStatus {
       eraseCountMax: endurance.eraseCountMax,
       eraseCountMeanThousandths: Math.round(1000 * endurance.eraseCountMean),
       readOnly: endurance.isReadOnly ? 1 : 0,
+      ...this.#deviceTime(),
+    };
+  }
+
+  #deviceTime(): ReturnType<DriveStatus['statistics']> {
+    const { mode, profile, device } = this.#drive.room('deviceTime');
+    const names = { timingMode: mode, profile };
+    if (device === undefined) return names;
+    const { deviceLatencies, latencies, hold } = this.#drive.room('subsystem').snapshot();
+    const { dies, channels, compute, linkIn, linkOut } = device.usage();
+    const wall = latencies.filter(({ queue }) => queue === 'nvm' || queue === 'kv');
+    return {
+      ...names,
+      timedCommands: sum(deviceLatencies.map(({ counts }) => sum(counts))),
+      deviceLatencySumNs: sum(deviceLatencies.map(({ sumSeconds }) => Math.round(sumSeconds * 1e9))),
+      wallLatencySumNs: sum(wall.map(({ sumSeconds }) => Math.round(sumSeconds * 1e9))),
+      dieBusyNs: dies.busyNs,
+      channelBusyNs: channels.busyNs,
+      computeBusyNs: compute.busyNs,
+      linkInBusyNs: linkIn.busyNs,
+      linkOutBusyNs: linkOut.busyNs,
+      completionsHeld: hold?.heldCount ?? 0,
+      completionsLate: hold?.lateCount ?? 0,
+      holdErrorP50Ns: Math.round(hold?.errorNsP50 ?? 0),
+      holdErrorP99Ns: Math.round(hold?.errorNsP99 ?? 0),
     };
   }
 
@@ -153,3 +178,5 @@ export class RoomStatus implements DriveStatus {
     return Math.floor((this.#drive.modules.clock.nowNs() - this.#drive.readyAtNs) / 1e9);
   }
 }
+
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);

@@ -10,6 +10,7 @@ import { ControlView } from './control-view.ts';
 import { createSubsystem, type Subsystem } from './controller/subsystem.ts';
 import { DiscoveryRegistrar } from './discovery-registrar.ts';
 import { OwnRecords } from './discovery/own-records.ts';
+import { DriveDeviceTime } from './drive-device-time.ts';
 import { type DriveState, driveTransition } from './drive-state.ts';
 import { RoomStatus } from './drive-status.ts';
 import { Ftl, openFolder } from './ftl/ftl.ts';
@@ -18,6 +19,7 @@ import { loadKernels, resolveKernels } from './kernels/loader.ts';
 import { SequenceStore } from './kv/kv-store.ts';
 import { type DriveModules, type DriveOptions, MODEL_NUMBER, type Rooms, type RunningDrive } from './rooms.ts';
 import { type RunningFile, RuntimeFolder } from './runtime-folder.ts';
+import type { DeviceTime } from './timing/device-job.ts';
 import { Transport } from './transport/listener.ts';
 import { subsystemNqn } from '../spec/fabrics.ts';
 import { BLOCK_NSID, KV_CACHE_NSID } from '../spec/kv-commands.ts';
@@ -77,12 +79,25 @@ export class Drive implements RunningDrive {
   }
 
   #plan(): Step[] {
-    return [this.#storesStep(), this.#memoryStep(), this.#flashStep(), ...this.#servingSteps()];
+    return [this.#storesStep(), this.#deviceTimeStep(), this.#memoryStep(), this.#flashStep(), ...this.#servingSteps()];
   }
 
   #storesStep(): Step {
     const rooms = this.#rooms;
     return { name: 'open files', start: () => void (rooms.stores = openFolder(this.options.folder)) };
+  }
+
+  #deviceTimeStep(): Step {
+    const rooms = this.#rooms;
+    return {
+      name: 'set up device time',
+      start: () => {
+        const { clock, logger } = this.modules;
+        const roomLogger = logger.child({ room: 'timing' });
+        rooms.deviceTime = new DriveDeviceTime(this.options.config, this.room('stores'), { clock, logger: roomLogger });
+      },
+      stop: () => this.room('deviceTime').close(),
+    };
   }
 
   #memoryStep(): Step {
@@ -123,6 +138,7 @@ export class Drive implements RunningDrive {
           kvRecovery,
           verify: this.options.config.verify,
           gc: gcOptions(this.options.config),
+          ...this.#deviceTime(),
         });
         this.#scheduleCheckpoint();
       },
@@ -239,6 +255,7 @@ export class Drive implements RunningDrive {
         },
         limits,
         regions: { folder, fileMode },
+        holdsCompletions: config.timing === 'enforce',
       },
       {
         arena: this.room('arena'),
@@ -251,6 +268,7 @@ export class Drive implements RunningDrive {
           { nqn: subsystemNqn(ftl.identity.serial), advertisedHost: config.advertise },
           { listeners: () => this.#rooms.transport?.networkAddresses ?? [] },
         ),
+        ...this.#deviceTime(),
         clock,
         random,
         logger: logger.child({ room: 'controller' }),
@@ -273,6 +291,11 @@ export class Drive implements RunningDrive {
       },
       { clock, logger: logger.child({ room: 'discovery' }) },
     );
+  }
+
+  #deviceTime(): { deviceTime?: DeviceTime } {
+    const { device } = this.room('deviceTime');
+    return device === undefined ? {} : { deviceTime: device };
   }
 
   async #listen(): Promise<void> {

@@ -1,10 +1,17 @@
+import type { HoldSnapshot } from './controller/completion-hold.ts';
 import type { MetricsSnapshot } from '../spec/metrics.ts';
 import type { RunningDrive } from './rooms.ts';
 
 /** Everything a scrape shows, from the rooms' snapshots; before the drive is ready, only that it isn't. */
 export function takeMetrics(drive: RunningDrive): MetricsSnapshot {
   if (drive.state !== 'ready') return { ready: 0 };
-  return { ...driveMetrics(drive), ...hostMetrics(drive), ...kvMetrics(drive), ...flashMetrics(drive) };
+  return {
+    ...driveMetrics(drive),
+    ...hostMetrics(drive),
+    ...deviceTimeMetrics(drive),
+    ...kvMetrics(drive),
+    ...flashMetrics(drive),
+  };
 }
 
 function driveMetrics(drive: RunningDrive): MetricsSnapshot {
@@ -73,6 +80,37 @@ function hostMetrics(drive: RunningDrive): MetricsSnapshot {
     attendEntries: counters.attendEntries,
   };
 }
+
+function deviceTimeMetrics(drive: RunningDrive): MetricsSnapshot {
+  const { mode, profile, device } = drive.room('deviceTime');
+  const timingInfo = [{ labels: { mode, profile }, value: 1 }];
+  if (device === undefined) return { timingInfo };
+  const { deviceLatencies, hold } = drive.room('subsystem').snapshot();
+  const resources = Object.entries(device.usage());
+  return {
+    timingInfo,
+    deviceLatency: deviceLatencies.map(({ queue, opcode, counts, sumSeconds }) => ({
+      labels: { queue, opcode },
+      counts,
+      sum: sumSeconds,
+    })),
+    deviceBusy: resources.map(([resource, { busyNs }]) => ({ labels: { resource }, value: busyNs / 1e9 })),
+    deviceResources: resources.map(([resource, { count }]) => ({ labels: { resource }, value: count })),
+    ...(hold && {
+      completionsHeld: hold.heldCount,
+      completionsLate: hold.lateCount,
+      completionsLateRatio: lateRatio(hold),
+      holdError: [
+        { labels: { percentile: '50' }, value: hold.errorNsP50 / 1e9 },
+        { labels: { percentile: '99' }, value: hold.errorNsP99 / 1e9 },
+      ],
+    }),
+  };
+}
+
+/** Completions that came later than their device time, among all that have one. */
+export const lateRatio = ({ heldCount, lateCount }: HoldSnapshot): number =>
+  heldCount + lateCount === 0 ? 0 : lateCount / (heldCount + lateCount);
 
 function kvMetrics(drive: RunningDrive): MetricsSnapshot {
   const kv = drive.room('sequences').snapshot();

@@ -7,6 +7,7 @@ import type { Random } from './base/random.ts';
 import type { DaemonConfig } from './config.ts';
 import type { Subsystem } from './controller/subsystem.ts';
 import type { DiscoveryRegistrar } from './discovery-registrar.ts';
+import type { DriveDeviceTime } from './drive-device-time.ts';
 import type { DriveState } from './drive-state.ts';
 import type { DriveStatus } from './commands/contract.ts';
 import type { Ftl, FtlStores } from './ftl/ftl.ts';
@@ -35,6 +36,7 @@ export interface DriveOptions {
 /** The rooms of a running drive. Set by the start-up steps in order; each may use those before it. */
 export interface Rooms {
   stores: FtlStores;
+  deviceTime: DriveDeviceTime;
   arena: Arena;
   kernels: Kernels;
   sequences: SequenceStore;

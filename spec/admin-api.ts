@@ -49,6 +49,10 @@ export const drive = object({
     isa: string('instruction set in use'),
     workerCount: count('compute workers'),
   }),
+  deviceTime: object({
+    mode: oneOf('how device time is used', ['off', 'report', 'enforce']),
+    profile: string('what the drive is made of: a name that format --profile knows'),
+  }),
   listeners: array(string('unix:PATH or tcp:HOST:PORT'), 'where NVMe hosts connect'),
   configuration: record(string('value as text'), 'options in force, by name'),
 });

@@ -23,6 +23,7 @@ export * from './bits.ts';
 export * from './completion-entry.ts';
 export * from './conformance.ts';
 export * from './crc32c.ts';
+export * from './device-trace.ts';
 export * from './discovery.ts';
 export * from './element-type.ts';
 export * from './errors.ts';

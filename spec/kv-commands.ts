@@ -85,6 +85,8 @@ export const attendFlags = {
   causal: 1,
   /** Behind each entry's output: running maximum and log-sum-exp, two f32 per query token and head. */
   statistics: 2,
+  /** DW1 of the completion is the command's device latency in ns, at most FFFFFFFFh, and not the number of buffered tokens. */
+  deviceTime: 4,
 } as const;
 
 /**

@@ -30,6 +30,9 @@ export const latencyBucketsSeconds: readonly number[] = [
   1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10,
 ];
 
+/** 1 us to 10 s, three per decade. */
+export const deviceLatencyBucketsSeconds: readonly number[] = [1e-6, 2e-6, 5e-6, ...latencyBucketsSeconds];
+
 export const metrics = {
   // The drive as a whole
   info: gauge('info', 'Always 1; the labels say what runs.', 'version', 'kernels', 'isa', 'serial'),
@@ -52,7 +55,38 @@ export const metrics = {
     latencyBucketsSeconds,
   ),
   commandsInFlight: gauge('commands_in_flight', 'Commands being worked on.', 'queue'),
+  deviceLatency: histogram(
+    'device_latency_seconds',
+    'Device time of commands, from arrival to completion (start --timing).',
+    ['queue', 'opcode'],
+    deviceLatencyBucketsSeconds,
+  ),
   queueEntries: gauge('queue_entries', 'Submission queue entries of all connections.', 'queue'),
+
+  // Device time
+  timingInfo: gauge(
+    'timing_info',
+    'Always 1; the labels say how device time is used, and which profile it has.',
+    'mode',
+    'profile',
+  ),
+  deviceBusy: counter(
+    'device_busy_seconds_total',
+    'Device time that resources were busy, summed over each kind.',
+    'resource',
+  ),
+  deviceResources: gauge('device_resources', 'Resources of each kind in the model.', 'resource'),
+  completionsHeld: counter(
+    'completions_held_total',
+    'Completions that waited for their device time (--timing enforce).',
+  ),
+  completionsLate: counter('completions_late_total', 'Completions that real work made later than their device time.'),
+  completionsLateRatio: gauge('completions_late_ratio', 'Late ones among all of these.'),
+  holdError: gauge(
+    'hold_error_seconds',
+    'How late after their device time held completions left, by percentile.',
+    'percentile',
+  ),
 
   // Hosts
   connections: gauge('connections', 'Connections of NVMe hosts.', 'transport'),

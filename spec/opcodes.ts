@@ -8,6 +8,8 @@ export type DataDirection = keyof typeof dataDirections;
 export interface OpcodeRow {
   readonly opcode: number;
   readonly name: string;
+  /** DW1 of a successful completion is the command's device latency in ns, at most FFFFFFFFh; 0 where it is not modelled. */
+  readonly deviceLatency?: true;
 }
 
 /** Commands of the admin queue. C0h and above are vendor commands. */
@@ -48,36 +50,36 @@ export const abortBits = {
 
 /** Commands of an I/O queue on a namespace of the NVM command set (CSI 00h). */
 export const nvmOpcodes = {
-  flush: { opcode: 0x00, name: 'Flush' },
-  write: { opcode: 0x01, name: 'Write' },
-  read: { opcode: 0x02, name: 'Read' },
-  compare: { opcode: 0x05, name: 'Compare' },
-  writeZeroes: { opcode: 0x08, name: 'Write Zeroes' },
-  datasetManagement: { opcode: 0x09, name: 'Dataset Management' },
-  verify: { opcode: 0x0c, name: 'Verify' },
+  flush: { opcode: 0x00, name: 'Flush', deviceLatency: true },
+  write: { opcode: 0x01, name: 'Write', deviceLatency: true },
+  read: { opcode: 0x02, name: 'Read', deviceLatency: true },
+  compare: { opcode: 0x05, name: 'Compare', deviceLatency: true },
+  writeZeroes: { opcode: 0x08, name: 'Write Zeroes', deviceLatency: true },
+  datasetManagement: { opcode: 0x09, name: 'Dataset Management', deviceLatency: true },
+  verify: { opcode: 0x0c, name: 'Verify', deviceLatency: true },
 } as const satisfies Record<string, OpcodeRow>;
 
 /** Commands of an I/O queue on a namespace of the KV-cache command set (CSI 30h). */
 export const kvOpcodes = {
-  flush: { opcode: 0x00, name: 'Flush' },
+  flush: { opcode: 0x00, name: 'Flush', deviceLatency: true },
   /** Data: createDescriptor. DW0-1: sequence id. */
   create: { opcode: 0x81, name: 'KV Create' },
   /** CDW10-11 sequence, CDW12 kvTransferBits, CDW13 position, CDW14 tokens. Data: K rows, then V rows. DW0: length. */
-  append: { opcode: 0x85, name: 'KV Append' },
+  append: { opcode: 0x85, name: 'KV Append', deviceLatency: true },
   /** CDW10-11 source, CDW12 tokens per layer to share (ALL_TOKENS: all). Data: createDescriptor. DW0-1: new id. */
   fork: { opcode: 0x89, name: 'KV Fork' },
   /** CDW10-11 sequence, CDW12 layer or ALL_LAYERS, CDW13 new length. */
-  truncate: { opcode: 0x8c, name: 'KV Truncate' },
+  truncate: { opcode: 0x8c, name: 'KV Truncate', deviceLatency: true },
   /** CDW10-11 sequence. */
-  reclaim: { opcode: 0x90, name: 'KV Reclaim' },
+  reclaim: { opcode: 0x90, name: 'KV Reclaim', deviceLatency: true },
   /** CDW10-11 sequence, CDW12 querySelectors. */
-  query: { opcode: 0x92, name: 'KV Query' },
+  query: { opcode: 0x92, name: 'KV Query', deviceLatency: true },
   /** CDW10-11 sequence, CDW12 kvTransferBits, CDW13 first token, CDW14 tokens, CDW15 first head | head count << 16 (0: all). */
-  readBack: { opcode: 0x96, name: 'KV Read Back' },
+  readBack: { opcode: 0x96, name: 'KV Read Back', deviceLatency: true },
   /** Data: attendHeader, attendEntry..., queries. Outputs go to regions or result slots. */
   attend: { opcode: 0xc1, name: 'ATTN' },
   /** CDW10 slot, CDW11 byte offset, CDW12 bit 0: keep the slot. Returns the slot's bytes and frees it. */
-  attendResult: { opcode: 0xc2, name: 'ATTN Result' },
+  attendResult: { opcode: 0xc2, name: 'ATTN Result', deviceLatency: true },
   /** As attend, data in the capsule; CDW10: bytes to return. Outputs of kind `exchange` come back as data. */
   attendExchange: { opcode: 0xc3, name: 'ATTN Exchange' },
 } as const satisfies Record<string, OpcodeRow>;

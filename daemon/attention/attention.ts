@@ -1,3 +1,4 @@
+import { type DeviceJob, untimed } from '../timing/device-job.ts';
 import type { Arena } from '../base/arena.ts';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
@@ -8,6 +9,7 @@ import type { KernelName, Kernels } from '../kernels/contract.ts';
 import type { KvStore } from '../kv/contract.ts';
 import { Command } from './command.ts';
 import type { AttendCounts, AttendOptions, AttendTarget, AttentionEngine } from './contract.ts';
+import { bookAttention } from './device-work.ts';
 import { FrameCache } from './frame-cache.ts';
 import { createMappedFrames, type FrameSource, type FrameSourceSnapshot } from './frame-source.ts';
 import { JobRunner } from './job-runner.ts';
@@ -140,10 +142,11 @@ export class Attention implements AttentionEngine {
     this.#scheduler.useQueue(this.#pool.queue);
   }
 
-  attend(options: AttendOptions, targets: readonly AttendTarget[]): Promise<AttendCounts> {
+  attend(options: AttendOptions, targets: readonly AttendTarget[], job: DeviceJob = untimed): Promise<AttendCounts> {
     return new Promise((resolve, reject) => {
       if (this.#closed) throw this.#closed;
       const plans = planTargets(options, targets, this.#modules);
+      if (job !== untimed) bookAttention(plans, job);
       const command = new Command(options, plans, this.#unitModules);
       this.#waiters.set(command, { resolve, reject });
       try {

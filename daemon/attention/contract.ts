@@ -1,4 +1,5 @@
 /** What the attention room offers: attend over stored sequences, on compute workers. */
+import type { DeviceJob } from '../timing/device-job.ts';
 import type { ElementType } from '../../spec/element-type.ts';
 
 export interface AttendOptions {
@@ -57,5 +58,5 @@ export interface AttentionEngine {
    * outputs are written. DriveError unknownSequence, layerRange, headRange, tokenRange (its `result` is the target's
    * index), unrecoveredRead (its `result` is the physical page).
    */
-  attend(options: AttendOptions, targets: readonly AttendTarget[]): Promise<AttendCounts>;
+  attend(options: AttendOptions, targets: readonly AttendTarget[], job?: DeviceJob): Promise<AttendCounts>;
 }

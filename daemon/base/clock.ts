@@ -6,6 +6,11 @@ export interface Clock {
   wallMs(): number;
   /** Calls back once, no earlier than `delayMs` from now. Does not keep the process alive. */
   setTimer(delayMs: number, callback: () => void): Timer;
+  /**
+   * Calls back once, when everything else had its turn: for who waits for less than a timer can tell. A clock whose
+   * timers are exact has none.
+   */
+  readonly poll?: (callback: () => void) => Timer;
 }
 
 export interface Timer {
@@ -19,5 +24,9 @@ export const systemClock: Clock = {
     const handle = setTimeout(callback, delayMs);
     handle.unref();
     return { cancel: () => clearTimeout(handle) };
+  },
+  poll(callback) {
+    const handle = setImmediate(callback);
+    return { cancel: () => clearImmediate(handle) };
   },
 };

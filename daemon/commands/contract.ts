@@ -8,6 +8,7 @@ import type { driveStatistics, enduranceGroupLog, smartLog } from '../../spec/lo
 import type { OpcodeRow } from '../../spec/opcodes.ts';
 import type { StructValue } from '../../spec/struct.ts';
 import type { AttentionEngine } from '../attention/contract.ts';
+import type { DeviceJob } from '../timing/device-job.ts';
 import type { Arena } from '../base/arena.ts';
 import type { BlockNamespace, Durability } from '../ftl/contract.ts';
 import type { KvStore } from '../kv/contract.ts';
@@ -279,6 +280,8 @@ export interface CommandContext {
   readonly data: CommandData;
   /** Aborted when the queue or the association ends. */
   readonly signal: AbortSignal;
+  /** What the command does in device time. It goes on with the next command when the handler has settled. */
+  readonly job: DeviceJob;
 }
 
 /** DW0 and DW1 of a successful completion. Failures are DriveError. */

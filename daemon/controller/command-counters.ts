@@ -1,5 +1,5 @@
 import { errorTable, type ErrorCode } from '../../spec/errors.ts';
-import { latencyBucketsSeconds } from '../../spec/metrics.ts';
+import { deviceLatencyBucketsSeconds, latencyBucketsSeconds } from '../../spec/metrics.ts';
 import {
   adminOpcodes,
   discoveryOpcodes,
@@ -29,7 +29,7 @@ export interface CommandSample {
 export interface LatencySample {
   readonly queue: CommandQueue;
   readonly opcode: string;
-  /** Per bucket of latencyBucketsSeconds, not cumulative, and one more above the last. */
+  /** Per bucket of the histogram's table, not cumulative, and one more above the last. */
   readonly counts: readonly number[];
   readonly sumSeconds: number;
 }
@@ -38,6 +38,12 @@ interface Row {
   readonly queue: CommandQueue;
   readonly name: string;
   readonly statuses: Float64Array;
+  readonly wall: LatencyCounts;
+  readonly device: LatencyCounts;
+}
+
+interface LatencyCounts {
+  readonly boundsNs: readonly number[];
   readonly buckets: Float64Array;
   sumNs: number;
 }
@@ -52,7 +58,8 @@ const tables: Readonly<Record<CommandQueue, Readonly<Record<string, OpcodeRow>>>
 };
 const statusNames = ['success', ...(Object.keys(errorTable) as ErrorCode[])];
 const statusIndex = new Map(statusNames.map((name, index) => [name, index]));
-const bucketBoundsNs = latencyBucketsSeconds.map((seconds) => seconds * 1e9);
+const wallBoundsNs = latencyBucketsSeconds.map((seconds) => seconds * 1e9);
+const deviceBoundsNs = deviceLatencyBucketsSeconds.map((seconds) => seconds * 1e9);
 export const UNKNOWN_OPCODE = 256;
 const ROWS_PER_QUEUE = UNKNOWN_OPCODE + 1;
 
@@ -66,8 +73,8 @@ export class CommandCounters {
     queues.forEach((queue, index) => {
       const add = (opcode: number, name: string): void => {
         const statuses = new Float64Array(statusNames.length);
-        const buckets = new Float64Array(bucketBoundsNs.length + 1);
-        this.#rows[index * ROWS_PER_QUEUE + opcode] = { queue, name, statuses, buckets, sumNs: 0 };
+        const latencies = { wall: latencyCounts(wallBoundsNs), device: latencyCounts(deviceBoundsNs) };
+        this.#rows[index * ROWS_PER_QUEUE + opcode] = { queue, name, statuses, ...latencies };
       };
       for (const row of Object.values(tables[queue])) add(row.opcode, row.name);
       add(UNKNOWN_OPCODE, 'unknown');
@@ -85,10 +92,12 @@ export class CommandCounters {
     const status = code === undefined ? 0 : (statusIndex.get(code) as number);
     row.statuses[status] = (row.statuses[status] as number) + 1;
     if (status !== 0) this.failedCount++;
-    let bucket = 0;
-    while (bucket < bucketBoundsNs.length && durationNs > (bucketBoundsNs[bucket] as number)) bucket++;
-    row.buckets[bucket] = (row.buckets[bucket] as number) + 1;
-    row.sumNs += durationNs;
+    countLatency(row.wall, durationNs);
+  }
+
+  /** Device time of a command. */
+  countDevice(index: number, latencyNs: number): void {
+    countLatency((this.#rows[index] as Row).device, latencyNs);
   }
 
   commands(): CommandSample[] {
@@ -102,13 +111,36 @@ export class CommandCounters {
     return samples;
   }
 
+  /** From arrival to completion on this machine. */
   latencies(): LatencySample[] {
+    return this.#samples('wall');
+  }
+
+  deviceLatencies(): LatencySample[] {
+    return this.#samples('device');
+  }
+
+  #samples(time: 'wall' | 'device'): LatencySample[] {
     const samples: LatencySample[] = [];
     for (const row of this.#rows) {
-      if (row === undefined || !row.buckets.some((count) => count > 0)) continue;
-      const { queue, name, buckets, sumNs } = row;
-      samples.push({ queue, opcode: name, counts: [...buckets], sumSeconds: sumNs / 1e9 });
+      if (row === undefined || !row[time].buckets.some((count) => count > 0)) continue;
+      const { buckets, sumNs } = row[time];
+      samples.push({ queue: row.queue, opcode: row.name, counts: [...buckets], sumSeconds: sumNs / 1e9 });
     }
     return samples;
   }
+}
+
+const latencyCounts = (boundsNs: readonly number[]): LatencyCounts => ({
+  boundsNs,
+  buckets: new Float64Array(boundsNs.length + 1),
+  sumNs: 0,
+});
+
+function countLatency(counts: LatencyCounts, durationNs: number): void {
+  const { boundsNs, buckets } = counts;
+  let bucket = 0;
+  while (bucket < boundsNs.length && durationNs > (boundsNs[bucket] as number)) bucket++;
+  buckets[bucket] = (buckets[bucket] as number) + 1;
+  counts.sumNs += durationNs;
 }

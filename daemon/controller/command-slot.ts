@@ -14,6 +14,8 @@ import {
 } from '../commands/contract.ts';
 import type { RegisteredCommand } from '../commands/registry.ts';
 import type { HostByteCounters } from './command-counters.ts';
+import { type DeviceJob, type ReusableJob, untimed } from '../timing/device-job.ts';
+import type { HeldCompletion } from './completion-hold.ts';
 import type { QueueLink } from './contract.ts';
 
 type DataKind = 'none' | 'inCapsule' | 'transport' | 'keyed';
@@ -29,6 +31,8 @@ const SGL_TYPE_AT = at.sgl + 15;
 export interface SlotOwner {
   finished(slot: CommandSlot, result: CommandResult): void;
   failed(slot: CommandSlot, error: unknown): void;
+  /** Its completion was held and may leave now. */
+  released(slot: CommandSlot): void;
   /** What the command has taken of the budget is given back by calling this, not when the command completes. */
   detachBudget(slot: CommandSlot): () => void;
 }
@@ -38,18 +42,29 @@ export interface SlotModules {
   readonly owner: SlotOwner;
   readonly signal: AbortSignal;
   readonly bytes: HostByteCounters;
+  /** For commands that have a device time. */
+  readonly createJob: () => ReusableJob;
+}
+
+/** How a command ended, as its completion will say it. */
+interface Outcome {
+  code: ErrorCode | undefined;
+  dw0: number;
+  dw1: number;
 }
 
 /**
  * One command in flight: its submission entry, its data, and what its handler is given. A queue has as many as its
  * depth and uses them again and again, so that a command costs no garbage before its handler runs.
  */
-export class CommandSlot implements CommandContext, CommandData, SubmissionEntry {
+export class CommandSlot implements CommandContext, CommandData, SubmissionEntry, HeldCompletion {
   readonly bytes = new Uint8Array(submissionEntry.sizeBytes);
   readonly #view = new DataView(this.bytes.buffer);
   readonly #link: QueueLink;
-  readonly #owner: SlotOwner;
+  readonly owner: SlotOwner;
   readonly #counters: HostByteCounters;
+  readonly #createJob: () => ReusableJob;
+  #timedJob: ReusableJob | undefined;
   readonly signal: AbortSignal;
   readonly entry: SubmissionEntry = this;
   readonly data: CommandData = this;
@@ -77,6 +92,9 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
   /** Whether it has taken its data's length of the budget, and whether its capsule is held while it waits. */
   hasBudget = false;
   heldBytes = 0;
+  job: DeviceJob = untimed;
+  readonly outcome: Outcome = { code: undefined, dw0: 0, dw1: 0 };
+  dueNs = 0;
   #association: Association | undefined;
   #kind: DataKind = 'none';
   #capsule: Uint8Array = NO_CAPSULE;
@@ -86,7 +104,8 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
 
   constructor(modules: SlotModules) {
     this.#link = modules.link;
-    this.#owner = modules.owner;
+    this.owner = modules.owner;
+    this.#createJob = modules.createJob;
     this.#counters = modules.bytes;
     this.signal = modules.signal;
     this.onFinished = (result) => modules.owner.finished(this, result);
@@ -120,6 +139,27 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
     this.#association = undefined;
     this.#region = undefined;
     this.#written = false;
+    this.job = untimed;
+  }
+
+  /** From here on its device time counts. */
+  beginJob(label: number): void {
+    this.#timedJob ??= this.#createJob();
+    this.#timedJob.begin(label, this.startedAtNs);
+    this.job = this.#timedJob;
+  }
+
+  /** Returns its device latency; undefined: it has none. */
+  endJob(): number | undefined {
+    const job = this.#timedJob;
+    if (job === undefined || job === untimed || this.job !== job) return undefined;
+    job.end();
+    this.job = untimed;
+    return job.latencyNs;
+  }
+
+  release(): void {
+    this.owner.released(this);
   }
 
   unload(): void {
@@ -271,7 +311,7 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
     const sent = this.#link.send(this.commandId, source);
     if (sent === undefined) return onTaken?.();
     if (onTaken === undefined) return sent;
-    const releaseBudget = this.#owner.detachBudget(this);
+    const releaseBudget = this.owner.detachBudget(this);
     const taken = (): void => {
       onTaken();
       releaseBudget();

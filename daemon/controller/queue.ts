@@ -1,11 +1,15 @@
 import { encodeStatus, statusBits } from '../../spec/completion-entry.ts';
 import { type ErrorCode, errorTable } from '../../spec/errors.ts';
+import { KV_CACHE_NSID } from '../../spec/kv-commands.ts';
 import { FABRICS_OPCODE } from '../../spec/opcodes.ts';
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import type { CommandDefinition, CommandResult, Limits } from '../commands/contract.ts';
+import { commandLabel } from '../../spec/device-trace.ts';
+import type { ReusableJob } from '../timing/device-job.ts';
+import type { CompletionHold } from './completion-hold.ts';
 import { BROADCAST_NSID } from '../commands/namespace-ids.ts';
 import type { RegisteredCommand } from '../commands/registry.ts';
 import { type CommandCounters, UNKNOWN_OPCODE } from './command-counters.ts';
@@ -20,6 +24,7 @@ const ENTRIES_BEFORE_CONNECT = 1;
 const SQ_HEAD_UNUSED = 0xffff;
 /** In the status of an error: the error log has more. */
 const MORE = 1 << statusBits.more.shift;
+const DWORD_MAX = 0xffff_ffff;
 
 const statusOf = new Map<ErrorCode, number>(
   (Object.keys(errorTable) as ErrorCode[]).map((code) => {
@@ -35,6 +40,9 @@ export interface QueueModules {
   readonly counters: CommandCounters;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly createJob: () => ReusableJob;
+  /** Undefined: completions leave when they are ready. */
+  readonly hold: CompletionHold | undefined;
 }
 
 /** What a queue needs of the subsystem it belongs to. */
@@ -176,6 +184,7 @@ export class Queue implements QueuePort, SlotOwner {
       this.#modules.budget.letGo(slot.heldBytes);
       this.#settle(slot);
     }
+    this.#modules.hold?.abandon(this);
     this.#identity?.controller.queueClosed(this.#identity.queueId);
   }
 
@@ -187,8 +196,9 @@ export class Queue implements QueuePort, SlotOwner {
   // --- from a command's arrival to its handler ---
 
   #newSlot(): CommandSlot {
-    const { link, counters } = this.#modules;
-    return new CommandSlot({ link, owner: this, signal: this.#abort.signal, bytes: counters.hostBytes });
+    const { link, counters, createJob } = this.#modules;
+    const { signal } = this.#abort;
+    return new CommandSlot({ link, owner: this, signal, bytes: counters.hostBytes, createJob });
   }
 
   #start(slot: CommandSlot, isIntact: boolean): void {
@@ -227,6 +237,10 @@ export class Queue implements QueuePort, SlotOwner {
     if (problem !== undefined) {
       this.#fail(slot, problem);
       return;
+    }
+    if (identity.queueId !== 0) {
+      const source = slot.namespaceId === KV_CACHE_NSID ? 'kv' : 'nvm';
+      slot.beginJob(commandLabel(source, slot.opcode));
     }
     if (slot.lengthBytes === 0) this.#run(slot);
     else if (this.#waiting.length === 0 && this.#modules.budget.tryAcquire(this.#share, slot.lengthBytes)) {
@@ -277,18 +291,47 @@ export class Queue implements QueuePort, SlotOwner {
   // --- SlotOwner: from the handler's result to the completion ---
 
   finished(slot: CommandSlot, result: CommandResult): void {
-    this.#complete(slot, undefined, result.dw0, result.dw1);
+    this.#leave(slot, undefined, result.dw0, result.dw1);
   }
 
   failed(slot: CommandSlot, error: unknown): void {
     if (error instanceof DriveError) {
       this.#modules.logger.debug({ opcode: slot.opcode, cid: slot.commandId, error: error.message }, 'command failed');
       const { result } = error;
-      this.#complete(slot, error.code, result % 0x1_0000_0000, Math.floor(result / 0x1_0000_0000));
+      this.#leave(slot, error.code, result % 0x1_0000_0000, Math.floor(result / 0x1_0000_0000));
       return;
     }
-    this.#complete(slot, 'internal', 0, 0);
+    this.#leave(slot, 'internal', 0, 0);
     this.#modules.subsystem.reportFatal(error);
+  }
+
+  released(slot: CommandSlot): void {
+    const { code, dw0, dw1 } = slot.outcome;
+    this.#complete(slot, code, dw0, dw1);
+  }
+
+  /** The handler is done: now, or when the device would have been. */
+  #leave(slot: CommandSlot, code: ErrorCode | undefined, dw0: number, dw1: number): void {
+    const latencyNs = slot.endJob();
+    if (latencyNs === undefined) {
+      this.#complete(slot, code, dw0, dw1);
+      return;
+    }
+    const { counters, hold } = this.#modules;
+    counters.countDevice(slot.counterIndex, latencyNs);
+    const saysLatency = code === undefined && slot.definition?.row.deviceLatency === true;
+    const outcome = slot.outcome;
+    outcome.code = code;
+    outcome.dw0 = dw0;
+    outcome.dw1 = saysLatency ? Math.min(latencyNs, DWORD_MAX) : dw1;
+    if (hold === undefined || this.#closed) {
+      this.released(slot);
+      return;
+    }
+    // What it took of the budget is free: the handler has given its buffers back.
+    this.detachBudget(slot)();
+    slot.dueNs = Math.floor(slot.startedAtNs) + latencyNs;
+    hold.hold(slot);
   }
 
   detachBudget(slot: CommandSlot): () => void {
@@ -325,6 +368,7 @@ export class Queue implements QueuePort, SlotOwner {
 
   /** The command is over; whatever it held is given back. */
   #settle(slot: CommandSlot): void {
+    slot.endJob();
     this.#inFlight.delete(slot.commandId);
     this.#modules.subsystem.commandSettled();
     slot.unload();

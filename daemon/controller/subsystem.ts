@@ -18,6 +18,8 @@ import {
 import { CommandRegistry, createDiscoveryCommands } from '../commands/registry.ts';
 import type { BlockNamespace, Durability } from '../ftl/contract.ts';
 import type { KvStore } from '../kv/contract.ts';
+import { type DeviceTime, noDeviceTime } from '../timing/device-job.ts';
+import { CompletionHold, type HoldSnapshot } from './completion-hold.ts';
 import { CommandCounters, type CommandSample, type HostByteCounters, type LatencySample } from './command-counters.ts';
 import type { CommandSlot } from './command-slot.ts';
 import type { QueueLink, QueuePort } from './contract.ts';
@@ -42,6 +44,8 @@ export interface SubsystemOptions {
   readonly identity: SubsystemIdentity;
   readonly limits: Limits;
   readonly regions: RegionFolderOptions;
+  /** Completions leave when the device would have had them, not before. */
+  readonly holdsCompletions?: boolean;
 }
 
 export interface SubsystemModules extends FrontModules {
@@ -60,6 +64,8 @@ export interface SubsystemModules extends FrontModules {
 interface FrontModules {
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Left out: device time is not modelled. */
+  readonly deviceTime?: DeviceTime;
   /**
    * Told of every error that is no answer to bad input and no known condition of the environment. The command got an
    * internal error; the composition root decides what to stop (after a broken invariant: everything).
@@ -71,6 +77,9 @@ export interface SubsystemSnapshot {
   readonly associations: readonly AssociationSnapshot[];
   readonly commands: readonly CommandSample[];
   readonly latencies: readonly LatencySample[];
+  readonly deviceLatencies: readonly LatencySample[];
+  /** Undefined: completions are not held. */
+  readonly hold: HoldSnapshot | undefined;
   readonly hostBytes: HostByteCounters;
   readonly counters: Readonly<FrontCounters>;
   /** Commands between arrival and completion. */
@@ -87,6 +96,8 @@ interface SubsystemParts {
   readonly regionFolder: RegionFolder | undefined;
   /** Of a drive, whose health controllers may want to hear of. */
   readonly status: DriveStatus | undefined;
+  /** Undefined: completions leave when they are ready. */
+  readonly hold: CompletionHold | undefined;
 }
 
 /** An NVM subsystem: every controller, and the way from a connection to one. Discovery controllers live here too. */
@@ -98,6 +109,7 @@ export class Subsystem implements QueueHost {
   readonly #commandCounters = new CommandCounters();
   readonly #counters: FrontCounters;
   readonly #regionFolder: RegionFolder | undefined;
+  readonly #hold: CompletionHold | undefined;
   readonly #controllers = new Map<number, Controller>();
   readonly #healthWatch: HealthWatch | undefined;
   #nextControllerId = 1;
@@ -111,6 +123,7 @@ export class Subsystem implements QueueHost {
     this.#modules = modules;
     this.#kinds = parts.kinds;
     this.#counters = parts.counters;
+    this.#hold = parts.hold;
     this.#budget = new TransferBudget({ limits });
     this.#regionFolder = parts.regionFolder;
     const { status } = parts;
@@ -120,9 +133,20 @@ export class Subsystem implements QueueHost {
 
   /** A new connection gets its queue, which Connect will make part of an association. */
   attach(link: QueueLink): QueuePort {
-    const { clock, logger } = this.#modules;
-    const modules = { link, subsystem: this, budget: this.#budget, clock, logger };
-    return new Queue({ limits: this.#limits }, { ...modules, counters: this.#commandCounters });
+    const { clock, logger, deviceTime = noDeviceTime } = this.#modules;
+    return new Queue(
+      { limits: this.#limits },
+      {
+        link,
+        subsystem: this,
+        budget: this.#budget,
+        counters: this.#commandCounters,
+        clock,
+        logger,
+        createJob: () => deviceTime.createJob(),
+        hold: this.#hold,
+      },
+    );
   }
 
   /** The transport counts its bytes itself. */
@@ -155,6 +179,8 @@ export class Subsystem implements QueueHost {
       associations: [...this.#controllers.values()].map((controller) => controller.snapshot()),
       commands: this.#commandCounters.commands(),
       latencies: this.#commandCounters.latencies(),
+      deviceLatencies: this.#commandCounters.deviceLatencies(),
+      hold: this.#hold?.snapshot(),
       hostBytes: { ...this.#commandCounters.hostBytes },
       counters: { ...this.frontCounters() },
       inFlightCount: this.#inFlightCount,
@@ -260,7 +286,8 @@ export class Subsystem implements QueueHost {
 }
 
 /** The subsystem of a drive: I/O controllers, and discovery controllers that tell where it is. */
-export function createSubsystem({ identity, limits, regions }: SubsystemOptions, modules: SubsystemModules): Subsystem {
+export function createSubsystem(options: SubsystemOptions, modules: SubsystemModules): Subsystem {
+  const { identity, limits, regions, holdsCompletions = false } = options;
   const { arena, kv, blocks, durability, attention, status, discovery, random } = modules;
   const counters = createFrontCounters();
   const frontCounters = (): FrontCounters => subsystem.frontCounters();
@@ -275,7 +302,8 @@ export function createSubsystem({ identity, limits, regions }: SubsystemOptions,
   };
   const kinds = [io, discoveryKind({ identity, limits }, discovery)];
   const regionFolder = new RegionFolder(regions, { random });
-  const subsystem: Subsystem = new Subsystem({ limits }, modules, { kinds, counters, regionFolder, status });
+  const hold = holdsCompletions ? new CompletionHold({ clock: modules.clock }) : undefined;
+  const subsystem: Subsystem = new Subsystem({ limits }, modules, { kinds, counters, regionFolder, status, hold });
   return subsystem;
 }
 
@@ -285,7 +313,7 @@ export function createDiscoverySubsystem(
   modules: FrontModules & { readonly discovery: DiscoverySource },
 ): Subsystem {
   const kinds = [discoveryKind(options, modules.discovery)];
-  const parts = { kinds, counters: createFrontCounters(), regionFolder: undefined, status: undefined };
+  const parts = { kinds, counters: createFrontCounters(), regionFolder: undefined, status: undefined, hold: undefined };
   return new Subsystem({ limits: options.limits }, modules, parts);
 }
 

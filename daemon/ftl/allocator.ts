@@ -1,10 +1,11 @@
+import type { DeviceJob } from '../timing/device-job.ts';
 import { SUPERBLOCK_MAGIC, superblockHeader, superblockPools } from '../../spec/media-format/oob.ts';
 import { assert } from '../base/assert.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import type { NandArray } from '../nand/array.ts';
-import { superblockOf, superblockQuotas } from '../nand/geometry.ts';
+import { ppnOf, superblockOf, superblockQuotas } from '../nand/geometry.ts';
 import type { OperationCounter } from './contract.ts';
 import { isWornOut, readOnlyError } from './endurance.ts';
 import { GC_RESERVE_SUPERBLOCKS, kvWritePointCount, type Placement } from './gc-options.ts';
@@ -24,6 +25,8 @@ export interface PageTarget {
   readonly placement: number;
   /** undefined: any. */
   readonly channel: number | undefined;
+  /** For whom, in device time. */
+  readonly job: DeviceJob;
 }
 
 /** Whose superblocks are opened: hosts', garbage collection's reserve, or what of that makes up for a host's loss. */
@@ -245,7 +248,7 @@ export class Allocator {
     while (this.#openable(target.pool, purse) > 0) {
       const superblock = this.#superblocks.findFree(this.#lastOpened);
       assert(superblock !== undefined, 'quotas add up to all good superblocks, so one is free');
-      if (!this.#open(superblock, target.pool)) continue;
+      if (!this.#open(superblock, target)) continue;
       const writers = this.#writers[target.pool];
       this.#attach(superblock, writePoint, writers);
       if (purse !== 'host') writers.gcDebt++;
@@ -264,7 +267,7 @@ export class Allocator {
   }
 
   /** False if it has turned out bad. */
-  #open(superblock: number, pool: Pool): boolean {
+  #open(superblock: number, { pool, job }: PageTarget): boolean {
     const superblocks = this.#superblocks;
     assert(superblocks.pinCount(superblock) === 0, `nobody reads superblock ${superblock} when it is erased`);
     const epoch = superblocks.epoch[superblock]! + 1;
@@ -275,6 +278,8 @@ export class Allocator {
       this.#giveUp(superblock);
       return false;
     }
+    const { geometry } = this.#array;
+    for (let unit = 0; unit < geometry.unitCount; unit++) job.erase(ppnOf(geometry, superblock, 0, unit));
     this.#lastOpened = superblock;
     superblocks.setState(superblock, 'open');
     superblocks.assign(superblock, pool);

@@ -1,3 +1,4 @@
+import type { DeviceJob } from '../timing/device-job.ts';
 import { SLOT_BYTES } from '../../spec/media-format/oob.ts';
 import type { Arena } from '../base/arena.ts';
 import { DriveError } from '../base/errors.ts';
@@ -48,16 +49,16 @@ export class BlockMover implements Mover {
     this.failure = undefined;
   }
 
-  async step(movesMax: number, isFillingOnly: boolean): Promise<MoveStep> {
+  async step(movesMax: number, isFillingOnly: boolean, job: DeviceJob): Promise<MoveStep> {
     const ppns: number[] = [];
     for (; this.#nextPpn < this.#endPpn && ppns.length < Math.min(movesMax, STEP_PAGES); this.#nextPpn++) {
       if (this.#hasValid(this.#nextPpn)) ppns.push(this.#nextPpn);
     }
-    const errors = await this.#buffer.read(ppns);
+    const errors = await this.#buffer.read(ppns, job);
     let isProgrammed = false;
     for (const [index, ppn] of ppns.entries()) {
       const error = errors[index];
-      if (error === undefined) isProgrammed = this.#gather(ppn, index) || isProgrammed;
+      if (error === undefined) isProgrammed = this.#gather(ppn, index, job) || isProgrammed;
       else this.failure ??= error;
       if (isProgrammed && isFillingOnly) break;
     }
@@ -73,7 +74,7 @@ export class BlockMover implements Mover {
   }
 
   /** Takes the valid slots of a page that was read; true if a page was programmed. */
-  #gather(ppn: number, index: number): boolean {
+  #gather(ppn: number, index: number, job: DeviceJob): boolean {
     const { superblocks, geometry } = this.#flash;
     const cells = this.#buffer.cells(index);
     let isProgrammed = false;
@@ -86,7 +87,7 @@ export class BlockMover implements Mover {
       if (entry === undefined) continue;
       this.#arena.view(this.#frame + this.#copies.length * SLOT_BYTES, SLOT_BYTES).set(bytes);
       this.#copies.push({ entry, from });
-      if (this.#copies.length === geometry.slotsPerPage) isProgrammed = this.programGathered() || isProgrammed;
+      if (this.#copies.length === geometry.slotsPerPage) isProgrammed = this.programGathered(job) || isProgrammed;
     }
     return isProgrammed;
   }
@@ -108,7 +109,7 @@ export class BlockMover implements Mover {
     }
   }
 
-  programGathered(): boolean {
+  programGathered(job: DeviceJob): boolean {
     const { superblocks, geometry } = this.#flash;
     const copies = this.#copies.splice(0);
     // A superblock may even have been opened again, and hold the same LBA in the same slot: hence the epoch.
@@ -118,7 +119,7 @@ export class BlockMover implements Mover {
     });
     if (!isCurrent.includes(true)) return false;
     const entries = copies.map(({ entry }, i) => (isCurrent[i] ? copyOf(entry) : undefined));
-    const target = { pool: 'block', role: 'gc', placement: 0, channel: undefined } as const;
+    const target = { pool: 'block', role: 'gc', placement: 0, channel: undefined, job } as const;
     const ppn = this.#writer.write(target, this.#arena.view(this.#frame, geometry.pageSizeBytes), entries);
     copies.forEach(({ entry, from }, i) => {
       if (isCurrent[i]) this.#owner.moved(entry, from, ppn * geometry.slotsPerPage + i);

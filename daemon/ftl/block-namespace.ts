@@ -1,10 +1,10 @@
+import { type DeviceJob, untimed } from '../timing/device-job.ts';
 import { blockDeallocation, blockStagedSlot } from '../../spec/media-format/staging.ts';
 import { oobKinds, SLOT_BYTES } from '../../spec/media-format/oob.ts';
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
-import type { PageTarget } from './allocator.ts';
 import type { BlockNamespace, CheckpointSink, OperationCounter } from './contract.ts';
 import type { Flash, OobEntry } from './flash.ts';
 import type { Relocatable } from './mover.ts';
@@ -38,7 +38,13 @@ export interface StagedSlot {
 /** Where LBAs of one temperature are gathered, and written. */
 interface Writer {
   readonly cache: WriteCache;
-  readonly target: PageTarget;
+  readonly placement: number;
+}
+
+/** What pages are programmed from. */
+interface Room {
+  readonly reservation: SpaceReservation;
+  readonly job: DeviceJob;
 }
 
 /**
@@ -69,30 +75,37 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     this.map = new SegmentedMap(metaNamespaces.blockMap, this.lbaCount);
     this.#writers = Array.from({ length: modules.writePointCount }, (_, placement) => ({
       cache: new WriteCache(geometry, modules.arena),
-      target: { pool: 'block', role: 'host', placement, channel: undefined },
+      placement,
     }));
     this.#batchLbas = Math.max(1, geometry.pagesPerSuperblock >> 2) * geometry.slotsPerPage;
   }
 
   // --- Commands ---
 
-  async write(lba: number, lbaCount: number, source: Uint8Array, fua: boolean): Promise<void> {
+  async write(
+    lba: number,
+    lbaCount: number,
+    source: Uint8Array,
+    fua: boolean,
+    job: DeviceJob = untimed,
+  ): Promise<void> {
     this.#check(lba, lbaCount);
     assert(source.length === lbaCount * SLOT_BYTES, 'the data is as long as the LBAs');
     for (let done = 0; done < lbaCount; done += this.#batchLbas) {
-      await this.#writeBatch(lba + done, source.subarray(done * SLOT_BYTES, (done + this.#batchLbas) * SLOT_BYTES));
+      const batch = source.subarray(done * SLOT_BYTES, (done + this.#batchLbas) * SLOT_BYTES);
+      await this.#writeBatch(lba + done, batch, job);
     }
     this.lbasWritten += lbaCount;
     if (fua) await this.#modules.syncStaging();
   }
 
-  async #writeBatch(lba: number, source: Uint8Array): Promise<void> {
+  async #writeBatch(lba: number, source: Uint8Array, job: DeviceJob): Promise<void> {
     const lbaCount = source.length / SLOT_BYTES;
     const reservation = await this.#modules.space.reserve(this.#pagesFor(lbaCount));
     try {
       for (let i = 0; i < lbaCount; i++) {
         const data = source.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
-        this.#put(lba + i, { data, operation: this.#modules.operations.next() }, false, reservation);
+        this.#put(lba + i, { data, operation: this.#modules.operations.next() }, false, { reservation, job });
       }
     } finally {
       reservation.release();
@@ -120,6 +133,25 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     }
     const results = await Promise.allSettled(reads);
     for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  bookRead(lba: number, lbaCount: number, job: DeviceJob, destination: 'controller' | 'host'): void {
+    if (job === untimed) return;
+    const { slotsPerPage } = this.#modules.flash.geometry;
+    const isToHost = destination === 'host';
+    for (let at = lba; at < lba + lbaCount; ) {
+      const slot = this.map.get(at);
+      if (slot === UNMAPPED || this.#cachedBytes(at) !== undefined) {
+        if (isToHost) job.deviceToHost(SLOT_BYTES);
+        at++;
+        continue;
+      }
+      const run = Math.min(this.#runLength(at, lba + lbaCount - at), slotsPerPage - (slot % slotsPerPage));
+      const ppn = Math.floor(slot / slotsPerPage);
+      if (isToHost) job.readToHost(ppn, run * SLOT_BYTES);
+      else job.read(ppn, run * SLOT_BYTES);
+      at += run;
+    }
   }
 
   async deallocate(lba: number, lbaCount: number): Promise<void> {
@@ -191,20 +223,21 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     return this.#writers[temperature]!;
   }
 
-  #put(lba: number, { data, operation }: StagedSlot, isStaged: boolean, reservation: SpaceReservation): void {
+  #put(lba: number, { data, operation }: StagedSlot, isStaged: boolean, room: Room): void {
     const writer = this.#cacheOf(lba) ?? this.#chooseWriter(lba);
     const { cache } = writer;
     // A program that the disk refused leaves the cache full.
-    if (!cache.has(lba) && cache.isFull) this.#program(writer, reservation);
+    if (!cache.has(lba) && cache.isFull) this.#program(writer, room);
     cache.put(lba, data, operation, isStaged);
     this.#held.delete(lba);
     this.#unmap(lba, operation);
-    if (cache.isFull) this.#program(writer, reservation);
+    if (cache.isFull) this.#program(writer, room);
   }
 
-  #program({ cache, target }: Writer, reservation: SpaceReservation): void {
+  #program({ cache, placement }: Writer, { reservation, job }: Room): void {
     const { writer, flash } = this.#modules;
     reservation.take();
+    const target = { pool: 'block', role: 'host', placement, channel: undefined, job } as const;
     const ppn = writer.write(target, cache.cells, cache.entries());
     cache.clear((lba, slot) => this.#map(lba, ppn * flash.geometry.slotsPerPage + slot));
   }
@@ -284,7 +317,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
       const batch = [...this.#held].slice(0, this.#batchLbas);
       const reservation = await this.#modules.space.reserve(this.#pagesFor(batch.length));
       try {
-        for (const [lba, slot] of batch) this.#put(lba, slot, true, reservation);
+        for (const [lba, slot] of batch) this.#put(lba, slot, true, { reservation, job: untimed });
       } finally {
         reservation.release();
       }

@@ -1,4 +1,5 @@
 /** What the FTL offers to the rooms above it. */
+import type { DeviceJob } from '../timing/device-job.ts';
 import type { MetaKey, MetaReader } from '../meta/contract.ts';
 import type { EnduranceSnapshot } from './endurance.ts';
 
@@ -49,7 +50,14 @@ export interface KvPages {
    * it should go; `placement` groups pages that will die together (one sequence) into the same erase blocks.
    * The new logical page has one reference.
    */
-  program(reservation: PageReservation, tag: KvPageTag, pageOffset: number, channel: number, placement: number): Lpn;
+  program(
+    reservation: PageReservation,
+    tag: KvPageTag,
+    pageOffset: number,
+    channel: number,
+    placement: number,
+    job?: DeviceJob,
+  ): Lpn;
   /** Another sequence holds the page too. */
   retain(lpn: Lpn): void;
   /** One holder fewer; at none the page is invalid and the number is used again once that is durable. */
@@ -60,6 +68,8 @@ export interface KvPages {
   unpin(ppn: Ppn): void;
   /** Reads and checks a page into the arena. DriveError unrecoveredRead names the page. */
   read(lpn: Lpn, targetOffset: number): Promise<void>;
+  /** Where the page lies now, for its read in device time. */
+  locate(lpn: Lpn): Ppn;
   /** Whether this page's checksum was seen right since it was programmed or the drive started. */
   isVerified(ppn: Ppn): boolean;
   markVerified(ppn: Ppn): void;
@@ -76,8 +86,10 @@ export interface BlockNamespace {
   readonly lbaCount: number;
   /** DriveError lbaRange outside the namespace; unrecoveredRead. Never-written and deallocated LBAs read as zeros. */
   read(lba: number, lbaCount: number, target: Uint8Array): Promise<void>;
+  /** A read of what is there now in device time: into the controller, or on to the host. */
+  bookRead(lba: number, lbaCount: number, job: DeviceJob, destination: 'controller' | 'host'): void;
   /** Resolves once in the write cache, or durable if `fua`. DriveError namespaceWriteProtected, as `deallocate`. */
-  write(lba: number, lbaCount: number, source: Uint8Array, fua: boolean): Promise<void>;
+  write(lba: number, lbaCount: number, source: Uint8Array, fua: boolean, job?: DeviceJob): Promise<void>;
   deallocate(lba: number, lbaCount: number): Promise<void>;
 }
 

@@ -1,3 +1,4 @@
+import type { DeviceJob } from '../timing/device-job.ts';
 import type { Arena } from '../base/arena.ts';
 import { DriveError } from '../base/errors.ts';
 import { oobBytesPerPage } from '../nand/geometry.ts';
@@ -42,9 +43,11 @@ export class CopyBuffer {
 
   /**
    * Reads at most STEP_PAGES pages, those that lie side by side at once. [page] -> why it can't be read. All reads have
-   * ended when it resolves: nothing is on its way into the buffer any more.
+   * ended when it resolves: nothing is on its way into the buffer any more. In device time what follows comes after them.
    */
-  async read(ppns: readonly number[]): Promise<(DriveError | undefined)[]> {
+  async read(ppns: readonly number[], job: DeviceJob): Promise<(DriveError | undefined)[]> {
+    for (const ppn of ppns) job.read(ppn, this.#flash.geometry.pageSizeBytes);
+    job.join();
     const errors = new Array<DriveError | undefined>(ppns.length).fill(undefined);
     const reads: Promise<void>[] = [];
     for (let first = 0; first < ppns.length; ) {

@@ -1,5 +1,6 @@
 import { limits } from '../../spec/limits.ts';
 import { SUMMED_METADATA_VERSION } from '../../spec/media-format/drive-superblock.ts';
+import { type DeviceTime, noDeviceTime } from '../timing/device-job.ts';
 import type { Arena } from '../base/arena.ts';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
@@ -80,6 +81,8 @@ export interface FtlModules {
   readonly stagingSegmentBytesMax?: number;
   /** Default `limits.unflushedFlashBytesMax`. */
   readonly unflushedFlashBytesMax?: number;
+  /** Left out: not modelled. */
+  readonly deviceTime?: DeviceTime;
 }
 
 class Operations implements OperationCounter {
@@ -213,9 +216,16 @@ export class Ftl implements FtlDrive {
 
   #createCollectors(
     { allocator, writer, flash }: { allocator: Allocator; writer: PageWriter; flash: Flash },
-    { arena, random, logger, gc = defaultGcOptions }: FtlModules,
+    { arena, random, logger, gc = defaultGcOptions, deviceTime = noDeviceTime }: FtlModules,
   ): Record<Pool, GarbageCollector> {
-    const common = { superblocks: flash.superblocks, allocator, operations: this.operations, random, logger };
+    const common = {
+      superblocks: flash.superblocks,
+      allocator,
+      operations: this.operations,
+      random,
+      logger,
+      deviceTime,
+    };
     const policy = victimPolicy(gc);
     const block = new BlockMover({ flash, writer, arena, owner: lazily(() => this.blocks) });
     const kv = new KvMover({ flash, allocator, writer, arena, owner: lazily(() => this.kv) });

@@ -1,3 +1,5 @@
+import { backgroundLabel } from '../../spec/device-trace.ts';
+import type { DeviceTime, ReusableJob } from '../timing/device-job.ts';
 import { assert } from '../base/assert.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Random } from '../base/random.ts';
@@ -16,7 +18,10 @@ export interface CollectorModules {
   readonly policy: VictimPolicy;
   readonly random: Random;
   readonly logger: Logger;
+  readonly deviceTime: DeviceTime;
 }
+
+const LABEL = backgroundLabel('garbageCollection');
 
 /** The superblock that is being emptied. */
 interface Victim {
@@ -34,6 +39,7 @@ interface Victim {
 export class GarbageCollector {
   readonly #pool: Pool;
   readonly #modules: CollectorModules;
+  readonly #job: ReusableJob;
   #victim: Victim | undefined;
   /** Victims before it of which slots wait for others to fill their page. */
   readonly #unfinished = new Set<number>();
@@ -45,20 +51,26 @@ export class GarbageCollector {
   constructor(pool: Pool, modules: CollectorModules) {
     this.#pool = pool;
     this.#modules = modules;
+    this.#job = modules.deviceTime.createJob();
   }
 
   /**
    * Reads at most `movesMax` pages (STEP_PAGES where entries are looked at first) and programs what is valid in them.
    * Resolves with what it cost, in pages: 0 if nothing can be gained, or there is no room to copy to. `staleShareMin`:
-   * a new victim has at least this share to gain. DriveError writeFault.
+   * a new victim has at least this share to gain. `isForHost`: a command waits for it. DriveError writeFault.
    */
-  async step(movesMax: number, staleShareMin = 0): Promise<number> {
+  async step(
+    movesMax: number,
+    { staleShareMin = 0, isForHost = false }: { staleShareMin?: number; isForHost?: boolean } = {},
+  ): Promise<number> {
     while (this.#running) await this.#running.catch(() => undefined);
+    this.#job.begin(LABEL, this.#modules.deviceTime.backgroundArrivalNs(isForHost));
     this.#running = this.#step(Math.min(movesMax, STEP_PAGES), staleShareMin);
     try {
       return await this.#running;
     } finally {
       this.#running = undefined;
+      this.#job.end();
     }
   }
 
@@ -99,7 +111,7 @@ export class GarbageCollector {
     }
     const victim = this.#victim!;
     try {
-      const { moves, isProgrammed, isDone } = await mover.step(movesMax, victim.isFillingOnly);
+      const { moves, isProgrammed, isDone } = await mover.step(movesMax, victim.isFillingOnly, this.#job);
       if (isDone || (victim.isFillingOnly && isProgrammed)) this.#end(victim);
       this.#forgetFinished();
       // A page that held nothing valid any more when it was reached is progress too.
@@ -112,7 +124,7 @@ export class GarbageCollector {
 
   #programGathered(): boolean {
     try {
-      const isProgrammed = this.#modules.mover.programGathered();
+      const isProgrammed = this.#modules.mover.programGathered(this.#job);
       this.#forgetFinished();
       return isProgrammed;
     } catch (error) {

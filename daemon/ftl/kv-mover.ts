@@ -1,3 +1,4 @@
+import type { DeviceJob } from '../timing/device-job.ts';
 import { oobKinds } from '../../spec/media-format/oob.ts';
 import type { Arena } from '../base/arena.ts';
 import { DriveError } from '../base/errors.ts';
@@ -55,7 +56,7 @@ export class KvMover implements Mover {
     this.failure = undefined;
   }
 
-  async step(movesMax: number, isFillingOnly: boolean): Promise<MoveStep> {
+  async step(movesMax: number, isFillingOnly: boolean, job: DeviceJob): Promise<MoveStep> {
     if (this.#nextPlanned === this.#planned.length && !this.#isScanned) {
       await this.#scan();
       return { moves: STEP_PAGES, isProgrammed: false, isDone: this.#isDone };
@@ -65,11 +66,14 @@ export class KvMover implements Mover {
       const copy = this.#planned[this.#nextPlanned++]!;
       if (this.#isValid(copy.ppn)) copies.push(copy);
     }
-    const errors = await this.#buffer.read(copies.map(({ ppn }) => ppn));
+    const errors = await this.#buffer.read(
+      copies.map(({ ppn }) => ppn),
+      job,
+    );
     let isProgrammed = false;
     for (const [index, copy] of copies.entries()) {
       const error = errors[index];
-      if (error === undefined) isProgrammed = this.#move(copy, index) || isProgrammed;
+      if (error === undefined) isProgrammed = this.#move(copy, index, job) || isProgrammed;
       else this.failure ??= error;
       if (isProgrammed && isFillingOnly) break;
     }
@@ -127,7 +131,7 @@ export class KvMover implements Mover {
     return undefined;
   }
 
-  #move({ ppn, channel }: PlannedCopy, index: number): boolean {
+  #move({ ppn, channel }: PlannedCopy, index: number, job: DeviceJob): boolean {
     const { geometry } = this.#flash;
     // Let go of while it was read.
     if (!this.#isValid(ppn)) return false;
@@ -141,7 +145,7 @@ export class KvMover implements Mover {
       this.failure ??= error;
       return false;
     }
-    const to = this.#writer.write({ pool: 'kv', role: 'gc', placement: 0, channel }, cells, [copyOf(entry)]);
+    const to = this.#writer.write({ pool: 'kv', role: 'gc', placement: 0, channel, job }, cells, [copyOf(entry)]);
     this.#owner.moved(entry, ppn * geometry.slotsPerPage, to * geometry.slotsPerPage);
     return true;
   }

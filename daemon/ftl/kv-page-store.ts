@@ -1,3 +1,4 @@
+import { type DeviceJob, untimed } from '../timing/device-job.ts';
 import { oobKinds } from '../../spec/media-format/oob.ts';
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
@@ -105,14 +106,21 @@ export class KvPageStore implements KvPages, Relocatable {
     return this.#freeCount >= this.#reservedCount && heldAtWorst + this.#reservedCount <= this.pageCount;
   }
 
-  program(reservation: PageReservation, tag: KvPageTag, pageOffset: number, channel: number, placement: number): Lpn {
+  program(
+    reservation: PageReservation,
+    tag: KvPageTag,
+    pageOffset: number,
+    channel: number,
+    placement: number,
+    job: DeviceJob = untimed,
+  ): Lpn {
     assert(reservation instanceof KvReservation, 'the reservation is of this namespace');
     const { writer, arena, flash, operations } = this.#modules;
     reservation.take();
     assert(this.#freeCount > 0, 'a page number was reserved');
     const lpn = this.#free[--this.#freeCount]!;
     const entry = { kind: oobKinds.kv, operation: operations.next(), logical: lpn, ...tag };
-    const target = { pool: 'kv', role: 'host', placement, channel } as const;
+    const target = { pool: 'kv', role: 'host', placement, channel, job } as const;
     let ppn: number;
     try {
       ppn = writer.write(target, arena.view(pageOffset, this.pageSizeBytes), [entry]);
@@ -161,9 +169,14 @@ export class KvPageStore implements KvPages, Relocatable {
   // --- Reading ---
 
   pin(lpn: Lpn): Ppn {
+    const ppn = this.locate(lpn);
+    this.#modules.flash.superblocks.pin(this.#superblockOf(ppn));
+    return ppn;
+  }
+
+  locate(lpn: Lpn): Ppn {
     const ppn = this.map.get(lpn);
     assert(ppn !== UNMAPPED, () => `page ${lpn} is mapped`);
-    this.#modules.flash.superblocks.pin(this.#superblockOf(ppn));
     return ppn as Ppn;
   }
 

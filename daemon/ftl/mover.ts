@@ -1,3 +1,4 @@
+import type { DeviceJob } from '../timing/device-job.ts';
 import type { DriveError } from '../base/errors.ts';
 import type { OobEntry } from './flash.ts';
 
@@ -28,11 +29,11 @@ export interface Mover {
   begin(superblock: number): void;
   /**
    * At most `movesMax` pages are read; with `isFillingOnly` it ends with the first page that is programmed. A page that
-   * can't be read stays where it is, and `failure` says why. DriveError writeFault.
+   * can't be read stays where it is, and `failure` says why. `job`: what it does in device time. DriveError writeFault.
    */
-  step(movesMax: number, isFillingOnly: boolean): Promise<MoveStep>;
+  step(movesMax: number, isFillingOnly: boolean, job: DeviceJob): Promise<MoveStep>;
   /** The first page that could not be read since `begin`. */
   readonly failure: DriveError | undefined;
   /** Programs what is gathered, with padding; false if there is nothing. */
-  programGathered(): boolean;
+  programGathered(job: DeviceJob): boolean;
 }

@@ -24,7 +24,11 @@ export class PageWriter {
     for (;;) {
       const page = this.#allocator.take(target);
       try {
-        if (this.#flash.program(page.ppn, data, entries, cause)) return page.ppn;
+        const isProgrammed = this.#flash.program(page.ppn, data, entries, cause);
+        // A program that fails takes its time too.
+        if (target.role === 'host' && isProgrammed) target.job.programPosted(page.ppn);
+        else target.job.program(page.ppn);
+        if (isProgrammed) return page.ppn;
       } finally {
         this.#allocator.settle(page);
         this.#programmed();

@@ -148,7 +148,7 @@ export class Space {
     const { collector } = this.#modules;
     let movesLeft = thresholds.movesPerHostPage * pageCount;
     while (movesLeft > 0 && this.roomPages - pageCount < thresholds.startPages) {
-      const moves = await collector.step(Math.min(movesLeft, STEP_PAGES));
+      const moves = await collector.step(Math.min(movesLeft, STEP_PAGES), { isForHost: true });
       if (moves === 0) return;
       this.counters.hostMoves += moves;
       movesLeft -= moves;
@@ -162,7 +162,7 @@ export class Space {
     const freeable = superblocks.freeableCount(this.#pool);
     const gain = allocator.hostShareOf(this.#pool, freeable) * superblocks.geometry.pagesPerSuperblock;
     if (this.#available() + gain < pageCount) {
-      const moves = await collector.step(STEP_PAGES);
+      const moves = await collector.step(STEP_PAGES, { isForHost: true });
       this.counters.hostMoves += moves;
       if (moves > 0) return;
     }
@@ -268,7 +268,7 @@ export class Space {
     const { collector, superblocks, checkpoint } = this.#modules;
     while (isWanted()) {
       const staleShareMin = this.roomPages < this.thresholds.startPages ? 0 : IDLE_STALE_SHARE_MIN;
-      const moves = await collector.step(STEP_PAGES, staleShareMin);
+      const moves = await collector.step(STEP_PAGES, { staleShareMin });
       if (moves === 0) break;
       this.counters.idleMoves += moves;
     }

@@ -1,3 +1,4 @@
+import type { DeviceJob } from '../timing/device-job.ts';
 import { limits } from '../../spec/limits.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
@@ -15,6 +16,7 @@ export interface AppendRequest {
   readonly position: number;
   readonly tokenCount: number;
   readonly source: AppendSource;
+  readonly job: DeviceJob;
 }
 
 /** DriveError tokenRange: counts and positions that no layer can have. */
@@ -87,6 +89,7 @@ async function addTokens(
         firstGroup,
         groupCount,
         tailCount,
+        job: request.job,
       };
       const rest = (layer.length + fresh) % groupTokens;
       const next = rest > 0 ? nextSlab(room, sequence, layer) : undefined;
@@ -166,6 +169,7 @@ async function compareOverlap(
   const { layer, layerIndex, position } = request;
   const { groupTokens, streamCount } = sequence.layout;
   const end = position + overlap;
+  bookComparison(room, sequence, request, end);
   for (let group = Math.floor(position / groupTokens); group * groupTokens < end; group++) {
     const from = Math.max(position, group * groupTokens);
     let count = Math.min(end, (group + 1) * groupTokens) - from;
@@ -180,6 +184,24 @@ async function compareOverlap(
       });
     }
   }
+}
+
+/** In device time all pages are read that hold tokens up to `end`, before anything is compared. */
+function bookComparison(
+  room: KvRoom,
+  { layout }: Sequence,
+  { layer, position, job }: AppendRequest,
+  end: number,
+): void {
+  const { groupTokens, streamCount } = layout;
+  const endGroup = Math.min(Math.ceil(end / groupTokens), layer.table.groupCount);
+  for (let group = Math.floor(position / groupTokens); group < endGroup; group++) {
+    for (let stream = 0; stream < streamCount; stream++) {
+      const bytes = layout.groupBytes[(stream & 1) as Part];
+      job.read(room.pages.locate(layer.table.page(group, stream)), bytes);
+    }
+  }
+  job.join();
 }
 
 /** How many tokens from `run.from` on are equal, in one head and part of one group. */

@@ -1,4 +1,5 @@
 /** What the KV room offers to the rooms above it: sequences, and views of a layer to plan attention from. */
+import type { DeviceJob } from '../timing/device-job.ts';
 import type { ElementType } from '../../spec/element-type.ts';
 import type { Lpn } from '../ftl/contract.ts';
 
@@ -74,11 +75,18 @@ export interface KvStore {
    * tokens already there succeeds if they are equal after conversion. DriveError appendGap, appendConflict,
    * unknownSequence, layerRange, tokenRange, capacityExceeded, bufferFull.
    */
-  append(id: bigint, layer: number, position: number, tokenCount: number, source: AppendSource): Promise<number>;
+  append(
+    id: bigint,
+    layer: number,
+    position: number,
+    tokenCount: number,
+    source: AppendSource,
+    job?: DeviceJob,
+  ): Promise<number>;
   /** A new sequence that shares the first `tokenCount` tokens of every layer (fewer where a layer is shorter). */
-  fork(sourceId: bigint, tokenCount: number, request: Omit<SequenceRequest, 'shape'>): Promise<bigint>;
+  fork(sourceId: bigint, tokenCount: number, request: Omit<SequenceRequest, 'shape'>, job?: DeviceJob): Promise<bigint>;
   /** `layer` undefined: all. DriveError tokenRange if longer than the layer. */
-  truncate(id: bigint, layer: number | undefined, length: number): Promise<void>;
+  truncate(id: bigint, layer: number | undefined, length: number, job?: DeviceJob): Promise<void>;
   reclaim(id: bigint): Promise<void>;
   /** DriveError unknownSequence, leaseExpired, layerRange. */
   view(id: bigint, layer: number): LayerView;
@@ -93,7 +101,7 @@ export interface KvStore {
    * Copies stored rows to the arena: K rows then V rows (as `part` says: 1 K, 2 V, 3 both), converted to `elementType`
    * if given.
    */
-  readBack(request: ReadBackRequest, targetOffset: number): Promise<void>;
+  readBack(request: ReadBackRequest, targetOffset: number, job?: DeviceJob): Promise<void>;
   readBackSizeBytes(request: ReadBackRequest): number;
   /** Bytes that `append` takes. */
   appendSizeBytes(id: bigint, tokenCount: number, elementType: ElementType | undefined): number;

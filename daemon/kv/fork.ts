@@ -1,3 +1,4 @@
+import type { DeviceJob } from '../timing/device-job.ts';
 import { assert } from '../base/assert.ts';
 import { readRowsIntoSlab } from './page-rows.ts';
 import type { KvRoom } from './room.ts';
@@ -8,12 +9,18 @@ import type { Layer, Sequence } from './sequence.ts';
  * groups are shared; rows of an incomplete one are copied. Runs in the parent's queue. On failure the child holds
  * nothing.
  */
-export async function shareTokens(room: KvRoom, parent: Sequence, child: Sequence, tokenCount: number): Promise<void> {
+export async function shareTokens(
+  room: KvRoom,
+  parent: Sequence,
+  child: Sequence,
+  tokenCount: number,
+  job: DeviceJob,
+): Promise<void> {
   try {
     for (const [index, layer] of parent.layers.entries()) {
       const copy = child.layers[index];
       assert(copy !== undefined, 'parent and child have the same layers');
-      await shareLayer(room, parent, layer, copy, Math.min(tokenCount, layer.length));
+      await shareLayer(room, parent, { layer, copy, length: Math.min(tokenCount, layer.length), job });
     }
   } catch (error) {
     dropTokens(room, child);
@@ -21,7 +28,18 @@ export async function shareTokens(room: KvRoom, parent: Sequence, child: Sequenc
   }
 }
 
-async function shareLayer(room: KvRoom, parent: Sequence, source: Layer, copy: Layer, length: number): Promise<void> {
+interface LayerShare {
+  readonly layer: Layer;
+  readonly copy: Layer;
+  readonly length: number;
+  readonly job: DeviceJob;
+}
+
+async function shareLayer(
+  room: KvRoom,
+  parent: Sequence,
+  { layer: source, copy, length, job }: LayerShare,
+): Promise<void> {
   const { layout } = parent;
   const groupCount = Math.floor(length / layout.groupTokens);
   const rowCount = length % layout.groupTokens;
@@ -36,7 +54,7 @@ async function shareLayer(room: KvRoom, parent: Sequence, source: Layer, copy: L
   copy.slab = room.tails.allocate(layout);
   if (groupCount < source.table.groupCount) {
     const pages = Array.from({ length: layout.streamCount }, (_, stream) => source.table.page(groupCount, stream));
-    await readRowsIntoSlab(room, layout, pages, rowCount, copy.slab);
+    await readRowsIntoSlab(room, layout, pages, rowCount, copy.slab, job);
   } else {
     assert(source.slab !== undefined, 'tokens past the last group are in a slab');
     copy.slab.copyRows(source.slab, rowCount);

@@ -1,4 +1,5 @@
 import { assert } from '../base/assert.ts';
+import type { DeviceJob } from '../timing/device-job.ts';
 import type { KvPageTag, PageReservation } from '../ftl/contract.ts';
 import type { KvRoom } from './room.ts';
 import type { RowSource } from './row-source.ts';
@@ -20,6 +21,7 @@ export interface GroupPlan {
   readonly groupCount: number;
   /** Rows of the first group that the slab holds already. */
   readonly tailCount: number;
+  readonly job: DeviceJob;
 }
 
 /**
@@ -74,7 +76,8 @@ function programGroup(
     group,
   };
   const channel = (firstGroup + sequence.streamIndex(layerIndex, 0) + index) % room.pages.channelCount;
-  return room.pages.program(reservation, tag, assemblePage(room, plan, head, part, group), channel, sequence.placement);
+  const page = assemblePage(room, plan, head, part, group);
+  return room.pages.program(reservation, tag, page, channel, sequence.placement, plan.job);
 }
 
 /** Arena offset of the page, zero-padded. The source's own rows, the slab, or the room's frame. */

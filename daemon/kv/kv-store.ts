@@ -1,6 +1,7 @@
 import type { ElementType } from '../../spec/element-type.ts';
 import { limits } from '../../spec/limits.ts';
 import type { Arena } from '../base/arena.ts';
+import { type DeviceJob, untimed } from '../timing/device-job.ts';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import type {
@@ -130,7 +131,12 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     return sequence.id;
   }
 
-  async fork(sourceId: bigint, tokenCount: number, request: Omit<SequenceRequest, 'shape'>): Promise<bigint> {
+  async fork(
+    sourceId: bigint,
+    tokenCount: number,
+    request: Omit<SequenceRequest, 'shape'>,
+    job: DeviceJob = untimed,
+  ): Promise<bigint> {
     const parent = this.#named(sourceId);
     if (!Number.isInteger(tokenCount) || tokenCount < 0) {
       throw new DriveError('tokenRange', `fork at ${tokenCount} tokens`);
@@ -140,7 +146,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     try {
       await parent.queue.run(async () => {
         this.#assertLive(parent);
-        await shareTokens(this.#room, parent, child, tokenCount);
+        await shareTokens(this.#room, parent, child, tokenCount, job);
         try {
           const shared = Math.min(tokenCount, limits.sequenceTokensMax);
           this.#enliven(child, this.#room.record(encodeFork({ ...request, id: child.id }, sourceId, shared)));
@@ -237,13 +243,14 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     position: number,
     tokenCount: number,
     source: AppendSource,
+    job: DeviceJob = untimed,
   ): Promise<number> {
     const sequence = this.#named(id);
     const layer = layerOf(sequence, layerIndex);
     checkAppendRange(position, tokenCount);
     return sequence.queue.run(async () => {
       this.#assertLive(sequence);
-      return appendTokens(this.#room, sequence, { layerIndex, layer, position, tokenCount, source });
+      return appendTokens(this.#room, sequence, { layerIndex, layer, position, tokenCount, source, job });
     });
   }
 
@@ -251,13 +258,13 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     return sourceSizeBytes(this.#named(id).shape, tokenCount, elementType);
   }
 
-  async truncate(id: bigint, layerIndex: number | undefined, length: number): Promise<void> {
+  async truncate(id: bigint, layerIndex: number | undefined, length: number, job: DeviceJob = untimed): Promise<void> {
     const sequence = this.#named(id);
     if (layerIndex !== undefined) layerOf(sequence, layerIndex);
     this.#room.pages.assertWritable();
     await sequence.queue.run(async () => {
       this.#assertLive(sequence);
-      await truncateLayers(this.#room, sequence, layerIndex, length);
+      await truncateLayers(this.#room, sequence, { layerIndex, length, job });
     });
   }
 
@@ -266,8 +273,8 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     return new TailHoldingView(sequence, layerOf(sequence, layerIndex));
   }
 
-  async readBack(request: ReadBackRequest, targetOffset: number): Promise<void> {
-    await readBackRows(this.#room, this.#named(request.id), request, targetOffset);
+  async readBack(request: ReadBackRequest, targetOffset: number, job: DeviceJob = untimed): Promise<void> {
+    await readBackRows(this.#room, this.#named(request.id), request, targetOffset, job);
   }
 
   readBackSizeBytes(request: ReadBackRequest): number {

@@ -1,3 +1,4 @@
+import { type DeviceJob, untimed } from '../timing/device-job.ts';
 import { assert } from '../base/assert.ts';
 import type { Lpn } from '../ftl/contract.ts';
 import type { KvRoom } from './room.ts';
@@ -37,7 +38,9 @@ export async function readRowsIntoSlab(
   pages: readonly Lpn[],
   rowCount: number,
   slab: TailSlab,
+  job: DeviceJob = untimed,
 ): Promise<void> {
+  pages.forEach((page, stream) => job.read(room.pages.locate(page), rowCount * layout.rowBytes[(stream & 1) as Part]));
   await readConcurrently(pages.length, async (stream) => {
     const page = pages[stream];
     assert(page !== undefined, `stream ${stream} has a page`);

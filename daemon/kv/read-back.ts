@@ -1,3 +1,4 @@
+import type { DeviceJob } from '../timing/device-job.ts';
 import { elementSizeBytes, elementTypes, type ElementType } from '../../spec/element-type.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
@@ -86,9 +87,11 @@ export async function readBackRows(
   sequence: Sequence,
   request: ReadBackRequest,
   targetOffset: number,
+  job: DeviceJob,
 ): Promise<void> {
   const layer = checkReadBack(sequence, request);
-  const { groupTokens } = sequence.layout;
+  const { layout } = sequence;
+  const { groupTokens } = layout;
   const held: { page: Lpn; run: Run }[] = [];
   const writer = new RowWriter(room, request, targetOffset);
   const end = request.tokenStart + request.tokenCount;
@@ -98,8 +101,15 @@ export async function readBackRows(
         const group = Math.floor(token / groupTokens);
         const count = Math.min(end, (group + 1) * groupTokens) - token;
         const run = { plan, head, firstToken: token - request.tokenStart, count, row: token % groupTokens };
-        if (group < layer.table.groupCount) held.push({ page: layer.table.page(group, head * 2 + plan.part), run });
-        else writer.writeFromSlab(run, layer.slab);
+        const storedBytes = count * layout.rowBytes[plan.part];
+        if (group < layer.table.groupCount) {
+          const page = layer.table.page(group, head * 2 + plan.part);
+          held.push({ page, run });
+          job.readToHost(room.pages.locate(page), storedBytes);
+        } else {
+          writer.writeFromSlab(run, layer.slab);
+          job.deviceToHost(storedBytes);
+        }
         token += count;
       }
     }

@@ -1,3 +1,4 @@
+import type { DeviceJob } from '../timing/device-job.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import { readRowsIntoSlab } from './page-rows.ts';
@@ -5,6 +6,13 @@ import type { KvRoom } from './room.ts';
 import type { Layer, Sequence } from './sequence.ts';
 import { encodeTruncate } from './staged-records.ts';
 import type { TailSlab } from './tail-slab.ts';
+
+export interface TruncateRequest {
+  /** undefined: all. */
+  readonly layerIndex: number | undefined;
+  readonly length: number;
+  readonly job: DeviceJob;
+}
 
 /** DriveError tokenRange if the layer is shorter than `length`. */
 function checkLength(layerIndex: number, layer: Layer, length: number): void {
@@ -19,8 +27,7 @@ function checkLength(layerIndex: number, layer: Layer, length: number): void {
 export async function truncateLayers(
   room: KvRoom,
   sequence: Sequence,
-  layerIndex: number | undefined,
-  length: number,
+  { layerIndex, length, job }: TruncateRequest,
 ): Promise<void> {
   const indexes = layerIndex === undefined ? sequence.layers.map((_, index) => index) : [layerIndex];
   const layers = indexes.map((index) => sequence.layers[index] as Layer);
@@ -30,7 +37,7 @@ export async function truncateLayers(
   try {
     for (const layer of layers) {
       if (!cutsPages(sequence, layer, length)) continue;
-      slabs.set(layer, await slabFromPages(room, sequence, layer, length));
+      slabs.set(layer, await slabFromPages(room, sequence, layer, { layerIndex, length, job }));
     }
     // From here on nothing waits: no view can be taken between looking at a slab and reusing it.
     for (const layer of layers) {
@@ -55,13 +62,18 @@ function cutsPages(sequence: Sequence, layer: Layer, length: number): boolean {
 }
 
 /** A new slab with the rows of the group that is cut. */
-async function slabFromPages(room: KvRoom, sequence: Sequence, layer: Layer, length: number): Promise<TailSlab> {
+async function slabFromPages(
+  room: KvRoom,
+  sequence: Sequence,
+  layer: Layer,
+  { length, job }: TruncateRequest,
+): Promise<TailSlab> {
   const { layout } = sequence;
   const group = Math.floor(length / layout.groupTokens);
   const slab = room.tails.allocate(layout);
   try {
     const pages = Array.from({ length: layout.streamCount }, (_, stream) => layer.table.page(group, stream));
-    await readRowsIntoSlab(room, layout, pages, length % layout.groupTokens, slab);
+    await readRowsIntoSlab(room, layout, pages, length % layout.groupTokens, slab, job);
     return slab;
   } catch (error) {
     slab.letGo();

@@ -1,4 +1,5 @@
-import type { DeviceModel, FirmwareWork } from './device-model.ts';
+import { firmwareWork, type FirmwareWork, type TraceKind } from '../../spec/device-trace.ts';
+import type { DeviceModel } from './device-model.ts';
 
 /**
  * One host command, or one step of background work, in device time: when it arrived, its operations in the order in which
@@ -24,7 +25,7 @@ export interface DeviceJob {
   programPosted(ppn: number): void;
   /** A page of the drive's own. */
   program(ppn: number): void;
-  /** The block of one unit that the page is in. */
+  /** The block of one unit that the page is in. Nobody waits for it but what comes to the die after it. */
   erase(ppn: number): void;
   /** What was posted so far is safe. */
   flush(): void;
@@ -34,83 +35,178 @@ export interface DeviceJob {
   finishHeads(headCount: number): void;
   /** What follows begins when everything so far has ended. */
   join(): void;
+  /** From the arrival to the end of what was booked so far, and until the host sees it. */
+  readonly latencyNs: number;
 }
 
-/** A job on a device. Used again and again, so that an operation costs no garbage. */
-export class TimedJob implements DeviceJob {
+/** A job as whoever runs it sees it: used again for the next command. */
+export interface ReusableJob extends DeviceJob {
+  /** `label` as in spec/device-trace.ts. No earlier than any job before it. */
+  begin(label: number, arrivalNs: number): void;
+  end(): void;
+}
+
+/** Where jobs come from. */
+export interface DeviceTime {
+  createJob(): ReusableJob;
+  /**
+   * When a step of background work arrives: now; or, if a host's command waits for it, with the latest command, so that it
+   * doesn't matter how long real work takes.
+   */
+  backgroundArrivalNs(isForHost: boolean): number;
+}
+
+/** Hears what jobs do, in the order in which they do it. */
+export interface JobObserver {
+  begin(job: number, label: number, arrivalNs: number): void;
+  /** Numbers that a kind of operation doesn't have are 0. */
+  operation(job: number, kind: TraceKind, operation: JobOperation): void;
+  end(job: number, latencyNs: number): void;
+}
+
+export interface JobOperation {
+  label: number;
+  ppn: number;
+  bytes: number;
+  value: number;
+  attemptCount: number;
+}
+
+/** Where device time is not modelled. */
+export const untimed: ReusableJob = Object.freeze({
+  latencyNs: 0,
+  begin: () => undefined,
+  end: () => undefined,
+  firmware: () => undefined,
+  hostToDevice: () => undefined,
+  deviceToHost: () => undefined,
+  read: () => undefined,
+  readToHost: () => undefined,
+  readToCompute: () => undefined,
+  programPosted: () => undefined,
+  program: () => undefined,
+  erase: () => undefined,
+  flush: () => undefined,
+  compute: () => undefined,
+  finishHeads: () => undefined,
+  join: () => undefined,
+});
+
+/** A drive without device time. */
+export const noDeviceTime: DeviceTime = Object.freeze({
+  createJob: () => untimed,
+  backgroundArrivalNs: () => 0,
+});
+
+/** A job on a device. An operation costs no garbage. */
+export class TimedJob implements ReusableJob {
   readonly #model: DeviceModel;
+  readonly #observer: JobObserver | undefined;
+  /** What the observer is told; the same object each time. */
+  readonly #told: JobOperation = { label: 0, ppn: 0, bytes: 0, value: 0, attemptCount: 0 };
   #number = 0;
+  #arrivalNs = 0;
   #readyNs = 0;
   #endNs = 0;
-  arrivalNs = 0;
 
-  constructor(model: DeviceModel) {
+  constructor(model: DeviceModel, observer?: JobObserver) {
     this.#model = model;
+    this.#observer = observer;
   }
 
-  /** From the arrival to the end of what was booked so far, and until the host sees it. */
   get latencyNs(): number {
-    return this.#endNs - this.arrivalNs + this.#model.profile.link.completionNs;
+    return this.#endNs - this.#arrivalNs + this.#model.profile.link.completionNs;
   }
 
-  begin(arrivalNs: number): void {
-    this.#number = this.#model.arrive(arrivalNs);
-    this.arrivalNs = arrivalNs;
-    this.#readyNs = arrivalNs;
-    this.#endNs = arrivalNs;
+  begin(label: number, arrivalNs: number): void {
+    const wholeNs = Math.floor(arrivalNs);
+    this.#number = this.#model.arrive(wholeNs);
+    this.#arrivalNs = wholeNs;
+    this.#readyNs = wholeNs;
+    this.#endNs = wholeNs;
+    this.#observer?.begin(this.#number, label, wholeNs);
+  }
+
+  end(): void {
+    this.#observer?.end(this.#number, this.latencyNs);
   }
 
   firmware(work: FirmwareWork, bytes: number): void {
+    this.#observe('firmware', 0, bytes, 0, 0, firmwareWork[work]);
     this.#then(this.#readyNs + this.#model.firmwareNs(work, bytes));
   }
 
   hostToDevice(bytes: number): void {
+    this.#observe('hostToDevice', 0, bytes);
     this.#then(this.#model.hostToDevice(this.#readyNs, bytes));
   }
 
   deviceToHost(bytes: number): void {
+    this.#observe('deviceToHost', 0, bytes);
     this.#until(this.#model.deviceToHost(this.#readyNs, bytes));
   }
 
   read(ppn: number, bytes: number, attemptCount = 1): void {
+    this.#observe('read', ppn, bytes, 0, attemptCount);
     this.#until(this.#model.read(this.#readyNs, ppn, bytes, attemptCount, this.#number));
   }
 
   readToHost(ppn: number, bytes: number, attemptCount = 1): void {
+    this.#observe('readToHost', ppn, bytes, 0, attemptCount);
     this.#until(this.#model.readToHost(this.#readyNs, ppn, bytes, attemptCount, this.#number));
   }
 
   readToCompute(ppn: number, bytes: number, flops: number, attemptCount = 1): void {
+    this.#observe('readToCompute', ppn, bytes, flops, attemptCount);
     const model = this.#model;
     this.#until(model.compute(model.read(this.#readyNs, ppn, bytes, attemptCount, this.#number), bytes, flops));
   }
 
   programPosted(ppn: number): void {
+    this.#observe('programPosted', ppn);
     this.#until(this.#model.programPosted(this.#readyNs, ppn, this.#number));
   }
 
   program(ppn: number): void {
+    this.#observe('program', ppn);
     this.#until(this.#model.program(this.#readyNs, ppn, this.#number));
   }
 
   erase(ppn: number): void {
-    this.#until(this.#model.erase(this.#readyNs, ppn, this.#number));
+    this.#observe('erase', ppn);
+    this.#model.erase(this.#readyNs, ppn, this.#number);
   }
 
   flush(): void {
+    this.#observe('flush', 0);
     this.#then(this.#model.flush(this.#readyNs));
   }
 
   compute(bytes: number, flops: number): void {
+    this.#observe('compute', 0, bytes, flops);
     this.#until(this.#model.compute(this.#readyNs, bytes, flops));
   }
 
   finishHeads(headCount: number): void {
+    this.#observe('finishHeads', 0, headCount);
     this.#until(this.#model.finishHeads(this.#readyNs, headCount));
   }
 
   join(): void {
+    this.#observe('join', 0);
     this.#readyNs = this.#endNs;
+  }
+
+  #observe(kind: TraceKind, ppn: number, bytes = 0, value = 0, attemptCount = 0, label = 0): void {
+    const observer = this.#observer;
+    if (observer === undefined) return;
+    const told = this.#told;
+    told.label = label;
+    told.ppn = ppn;
+    told.bytes = bytes;
+    told.value = value;
+    told.attemptCount = attemptCount;
+    observer.operation(this.#number, kind, told);
   }
 
   #then(atNs: number): void {

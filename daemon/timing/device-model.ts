@@ -1,3 +1,4 @@
+import type { FirmwareWork } from '../../spec/device-trace.ts';
 import type { TimingProfile } from '../profiles/timing-profile.ts';
 import type { DeviceShape } from './device-shape.ts';
 import { DieArray } from './die-array.ts';
@@ -7,10 +8,6 @@ import { WriteBuffer } from './write-buffer.ts';
 /** A page leaves its die in pieces of this size, so that the next stage needn't wait for all of it. */
 const PIECE_BYTES = 16_384;
 const BLOCK_BYTES = 4096;
-
-/** What firmware does for a command before its first operation. */
-export const firmwareWork = { other: 0, read: 1, write: 2, attend: 3 } as const;
-export type FirmwareWork = keyof typeof firmwareWork;
 
 /** Busy time of each kind of resource in nanoseconds, summed over all of that kind, and how many there are. */
 export interface DeviceUsage {
@@ -46,6 +43,7 @@ export class DeviceModel {
   /** End of the last program that was posted. */
   #programsEndNs = 0;
   #jobCount = 0;
+  latestArrivalNs = 0;
 
   constructor(profile: TimingProfile, shape: DeviceShape) {
     this.profile = profile;
@@ -60,10 +58,7 @@ export class DeviceModel {
 
   /** A job arrives, no earlier than any before it; returns its number. */
   arrive(nowNs: number): number {
-    for (const channel of this.#channels) channel.forget(nowNs);
-    for (const unit of this.#compute) unit.forget(nowNs);
-    this.#linkIn.forget(nowNs);
-    this.#linkOut.forget(nowNs);
+    this.latestArrivalNs = nowNs;
     return ++this.#jobCount;
   }
 

@@ -4,4 +4,5 @@ export interface DeviceShape {
   readonly channelCount: number;
   readonly diesPerChannel: number;
   readonly planesPerDie: number;
+  readonly pagesPerBlock: number;
 }

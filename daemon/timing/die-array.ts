@@ -21,6 +21,7 @@ export class DieArray {
   readonly #timing: FlashTiming;
   readonly #channelCount: number;
   readonly #planesPerDie: number;
+  readonly #pagesPerBlock: number;
   readonly #isIndependent: boolean;
   readonly #isJoining: boolean;
   readonly #freeNs: Float64Array;
@@ -41,6 +42,7 @@ export class DieArray {
     this.#timing = timing;
     this.#channelCount = channelCount;
     this.#planesPerDie = planesPerDie;
+    this.#pagesPerBlock = shape.pagesPerBlock;
     this.#isIndependent = timing.planes === 'independent';
     this.#isJoining = timing.planes === 'together' && planesPerDie > 1;
     this.unitCount = channelCount * diesPerChannel * planesPerDie;
@@ -92,7 +94,7 @@ export class DieArray {
   /** Programs a page that is in its register from `readyNs` on; returns the start. The end is `endOf`. */
   program(readyNs: number, ppn: number, job: number): number {
     const { programNs } = this.#timing;
-    const durationNs = programNs[this.#rowOf(ppn) % programNs.length]!;
+    const durationNs = programNs[this.#pageInBlockOf(ppn) % programNs.length]!;
     const array = this.#arrayOf(this.unitOf(ppn));
     if (this.#isJoining && this.#joins(PROGRAM, array, ppn, readyNs, job)) {
       const startNs = Math.max(readyNs, this.#lastStartNs[array]!);
@@ -170,11 +172,15 @@ export class DieArray {
   #readNs(ppn: number, bytes: number): number {
     const { readNs, shortRead } = this.#timing;
     const times = shortRead !== undefined && bytes <= shortRead.bytesMax ? shortRead.readNs : readNs;
-    return times[this.#rowOf(ppn) % times.length]!;
+    return times[this.#pageInBlockOf(ppn) % times.length]!;
   }
 
   #rowOf(ppn: number): number {
     return Math.floor(ppn / this.unitCount);
+  }
+
+  #pageInBlockOf(ppn: number): number {
+    return this.#rowOf(ppn) % this.#pagesPerBlock;
   }
 
   #planeOf(ppn: number): number {

@@ -23,7 +23,10 @@ export class Timeline {
   reserve(readyNs: number, durationNs: number): number {
     if (durationNs === 0) return readyNs;
     this.busyNs += durationNs;
-    for (let gap = 0; gap < this.#gapCount; gap++) {
+    // Most come for the last gaps: the others are passed over from the end.
+    let first = this.#gapCount;
+    while (first > 0 && this.#gapEndNs[first - 1]! > readyNs) first--;
+    for (let gap = first; gap < this.#gapCount; gap++) {
       const startNs = Math.max(readyNs, this.#gapStartNs[gap]!);
       const endNs = startNs + durationNs;
       if (endNs > this.#gapEndNs[gap]!) continue;
@@ -33,13 +36,6 @@ export class Timeline {
     if (readyNs > this.#endNs) this.#addGap(this.#gapCount, this.#endNs, readyNs);
     this.#endNs = Math.max(readyNs, this.#endNs) + durationNs;
     return this.#endNs;
-  }
-
-  /** Gaps that ended by `nowNs` are of no use any more. */
-  forget(nowNs: number): void {
-    let count = 0;
-    while (count < this.#gapCount && this.#gapEndNs[count]! <= nowNs) count++;
-    if (count > 0) this.#removeGaps(0, count);
   }
 
   #fill(gap: number, startNs: number, endNs: number): void {

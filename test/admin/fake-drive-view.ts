@@ -98,6 +98,7 @@ export class FakeDriveView implements DriveView {
         rawBytes: 7 * 64 * 16_384,
       },
       kernels: { name: 'wasm', isa: 'simd128', workerCount: 2 },
+      deviceTime: { mode: 'off', profile: 'ideal' },
       listeners: ['unix:/run/nvme.sock'],
       configuration: { logLevel: 'info' },
     } as const;

@@ -104,7 +104,7 @@ test('attention is the same through regions, exchange and result slots, and with
         values.set(randomArray(values.length, 30 + step));
       });
       if (request.entries[0]) request.entries[0].appendPosition = 20 + step;
-      const { flashTokenCount, bufferedTokenCount } = await request.post();
+      const { flashTokenCount, bufferedTokenCount = 0 } = await request.post();
       assert.equal(flashTokenCount + bufferedTokenCount, 21 + step + 7);
       outputs.push(request.entries.map(({ output, statistics }) => [output.slice(), statistics.slice()]));
     }

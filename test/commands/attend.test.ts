@@ -272,7 +272,7 @@ type Change = (bytes: Buffer) => unknown;
 const header: readonly (readonly [string, Change, Parameters<typeof statusOf>[0]])[] = [
   ['version 0', (bytes) => bytes.writeUInt16LE(0, 0), 'unsupportedVersion'],
   ['mode 1', (bytes) => bytes.writeUInt8(1, 2), 'attendMode'],
-  ['flags', (bytes) => bytes.writeUInt8(4, 3), 'invalidField'],
+  ['flags', (bytes) => bytes.writeUInt8(8, 3), 'invalidField'],
   ['no entries', (bytes) => bytes.writeUInt16LE(0, 4), 'invalidField'],
   ['more entries than allowed', (bytes) => bytes.writeUInt16LE(1025, 4), 'invalidField'],
   ['more entries than data', (bytes) => bytes.writeUInt16LE(4, 4), 'sglDataLength'],

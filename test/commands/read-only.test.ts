@@ -145,7 +145,7 @@ async function assertTold(drive: WholeDrive, admin: RawHost): Promise<void> {
 test('a drive that is read-only refuses what changes it, serves the rest, and says so, also after a restart', async (t) => {
   const folder = await formatFolder(t);
   const failures = failing();
-  let drive = await openWholeDrive(folder, failures);
+  let drive = await openWholeDrive(folder, { failures });
   t.after(() => drive.close().catch(() => undefined));
   let { admin, io } = await drive.connect();
   const whole = new Uint8Array(8 * LBA).fill(7);

@@ -1,4 +1,5 @@
 /** Rooms below the front that a test can hold back, count, and look into. */
+import type { DeviceJob } from '../../daemon/timing/device-job.ts';
 import type { Arena } from '../../daemon/base/arena.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
 import type { AttendCounts, AttendOptions, AttendTarget, AttentionEngine } from '../../daemon/attention/contract.ts';
@@ -53,6 +54,10 @@ export class FakeBlocks implements BlockNamespace {
     await this.gate.pass();
     if (fua) this.fuaCount++;
     this.bytes.set(source.subarray(0, lbaCount * LBA_BYTES), lba * LBA_BYTES);
+  }
+
+  bookRead(lba: number, lbaCount: number, job: DeviceJob): void {
+    for (let i = 0; i < lbaCount; i++) job.readToHost(lba + i, LBA_BYTES);
   }
 
   async deallocate(lba: number, lbaCount: number): Promise<void> {

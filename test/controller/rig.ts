@@ -18,6 +18,8 @@ import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { ManualClock as LeaseClock, smallDrive } from '../kv/fixture.ts';
 import { MemoryDrive, newRemains, seededRandom } from '../kv/memory-drive.ts';
 import { FakeAttention, FakeBlocks, FakeDurability } from './fake-rooms.ts';
+import type { TimingProfile } from '../../daemon/profiles/timing-profile.ts';
+import { Device } from '../../daemon/timing/device.ts';
 import { RawHost } from './raw-host.ts';
 
 const ARENA_BYTES = 64 * 2 ** 20;
@@ -60,10 +62,14 @@ export class ManualClock implements Clock {
   }
 }
 
+const FLASH_SHAPE = { pageSizeBytes: 4096, pagesPerBlock: 64, channelCount: 1, diesPerChannel: 1, planesPerDie: 1 };
+
 export interface RigOptions {
   readonly limits?: Partial<Limits>;
   readonly modules?: Partial<SubsystemModules>;
   readonly pageSizeBytes?: number;
+  /** Device time by this profile on `clock`; completions are held. */
+  readonly enforced?: TimingProfile;
 }
 
 /** A subsystem with its transport on a Unix socket and on TCP, over rooms that tests control. */
@@ -112,6 +118,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
       identity: identityOf(options.pageSizeBytes ?? 16_384),
       limits,
       regions: { folder: join(folder, 'regions'), fileMode: 0o600 },
+      holdsCompletions: options.enforced !== undefined,
     },
     {
       arena,
@@ -132,6 +139,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
       random: createSeededRandom(1),
       logger: silentLogger,
       onFatal: (error) => void fatals.push(error),
+      ...(options.enforced && { deviceTime: new Device({ timing: options.enforced, shape: FLASH_SHAPE }, { clock }) }),
       ...options.modules,
     },
   );

@@ -10,6 +10,7 @@ import type { QueueLink } from '../../daemon/controller/contract.ts';
 import { KeepAlive } from '../../daemon/controller/keep-alive.ts';
 import { AssociationSlots } from '../../daemon/controller/result-slots.ts';
 import { TransferBudget } from '../../daemon/controller/transfer-budget.ts';
+import { untimed } from '../../daemon/timing/device-job.ts';
 import { ManualClock } from './rig.ts';
 
 describe('the SGL of a command', () => {
@@ -17,9 +18,15 @@ describe('the SGL of a command', () => {
   const association = { region: () => region } as unknown as Association;
   const slot = new CommandSlot({
     link: {} as QueueLink,
-    owner: { finished: () => undefined, failed: () => undefined, detachBudget: () => () => undefined },
+    owner: {
+      finished: () => undefined,
+      failed: () => undefined,
+      released: () => undefined,
+      detachBudget: () => () => undefined,
+    },
     signal: new AbortController().signal,
     bytes: { inCapsule: 0, inPdu: 0, outPdu: 0 },
+    createJob: () => untimed,
   });
 
   test('is read as the table of spec/ says', () => {

@@ -6,21 +6,24 @@ import type { TestContext } from 'node:test';
 import { limits } from '../../spec/limits.ts';
 import { subsystemNqn } from '../../spec/fabrics.ts';
 import type { DaemonConfig } from '../../daemon/config.ts';
+import { DriveDeviceTime } from '../../daemon/drive-device-time.ts';
 import { RoomStatus } from '../../daemon/drive-status.ts';
 import type { NandFailures } from '../../daemon/nand/failures.ts';
 import type { Rooms, RunningDrive } from '../../daemon/rooms.ts';
 import { createAttention } from '../../daemon/attention/attention.ts';
 import { createArena } from '../../daemon/base/arena.ts';
-import { systemClock } from '../../daemon/base/clock.ts';
+import { type Clock, systemClock } from '../../daemon/base/clock.ts';
 import { crc32c } from '../../daemon/base/crc32c.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
 import { createSubsystem } from '../../daemon/controller/subsystem.ts';
-import { formatDrive } from '../../daemon/ftl/format.ts';
-import { Ftl, openFolder } from '../../daemon/ftl/ftl.ts';
+import { type FormatOptions, formatDrive } from '../../daemon/ftl/format.ts';
+import { Ftl, type FtlStores, openFolder } from '../../daemon/ftl/ftl.ts';
+import { defaultGcOptions, type GcOptions } from '../../daemon/ftl/gc-options.ts';
 import { OwnRecords } from '../../daemon/discovery/own-records.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
+import { type DeviceTime, noDeviceTime } from '../../daemon/timing/device-job.ts';
 import { Transport } from '../../daemon/transport/listener.ts';
 import { RawHost } from './raw-host.ts';
 import { CC_ENABLED, identityOf, PROPERTY_CC, SERIAL } from './rig.ts';
@@ -35,12 +38,14 @@ export interface WholeDrive {
   /** As the views see it that put rooms' snapshots together. */
   readonly running: RunningDrive;
   readonly lbaCount: number;
+  /** Where hosts connect. */
+  readonly address: string;
   /** An admin and an I/O queue. */
   connect(): Promise<{ admin: RawHost; io: RawHost }>;
   close(): Promise<void>;
 }
 
-export async function formatFolder(test: TestContext): Promise<string> {
+export async function formatFolder(test: TestContext, options: Partial<FormatOptions> = {}): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'whole-'));
   test.after(() => rmSync(folder, { recursive: true, force: true }));
   const request = {
@@ -51,21 +56,34 @@ export async function formatFolder(test: TestContext): Promise<string> {
     diesPerChannel: 1,
     overProvisioning: 0.25,
     force: false,
+    ...options,
   };
   await formatDrive(folder, request, createSeededRandom(1));
   return folder;
 }
 
-export async function openWholeDrive(folder: string, failures?: NandFailures): Promise<WholeDrive> {
+export interface WholeDriveOptions {
+  /** Made when the drive's geometry is known. */
+  readonly deviceTime?: (stores: FtlStores) => DeviceTime;
+  readonly clock?: Clock;
+  readonly gc?: GcOptions;
+  readonly failures?: NandFailures;
+}
+
+export async function openWholeDrive(folder: string, options: WholeDriveOptions = {}): Promise<WholeDrive> {
   const arena = createArena(96 * MIB);
   const kernels = loadKernels('reference', { memory: arena.memory });
-  const clock = systemClock;
+  const clock = options.clock ?? systemClock;
   const logger = silentLogger;
   const random = createSeededRandom(2);
   const fatals: unknown[] = [];
   const onFatal = (error: unknown): void => void fatals.push(error);
   const kv = new SequenceStore({ arena, kernels, clock });
-  const ftl = await Ftl.open(openFolder(folder), { arena, kernels, clock, random, logger, kvRecovery: kv, failures });
+  const stores = openFolder(folder);
+  const deviceTime = options.deviceTime?.(stores) ?? noDeviceTime;
+  const { gc = defaultGcOptions, failures } = options;
+  const modules = { arena, kernels, clock, random, logger, kvRecovery: kv, deviceTime, gc, failures };
+  const ftl = await Ftl.open(stores, modules);
   ftl.registerParticipant(kv);
   const { cellsDescriptor, oobDescriptor, cellsSizeBytes } = ftl.mediaFiles!;
   const cells = { fileDescriptor: cellsDescriptor, sizeBytes: cellsSizeBytes };
@@ -78,7 +96,8 @@ export async function openWholeDrive(folder: string, failures?: NandFailures): P
     { arena, kv, pages: ftl.kv, kernels, clock, logger, onFatal },
   );
   const { blocks, durability } = ftl;
-  const rooms: Partial<Rooms> = { arena, kernels, sequences: kv, ftl, attention };
+  const noTimes = new DriveDeviceTime({ timing: 'off', record: undefined }, stores, { clock, logger });
+  const rooms: Partial<Rooms> = { arena, kernels, sequences: kv, ftl, attention, deviceTime: noTimes };
   const running: RunningDrive = {
     options: { folder, version: 'test', config: { workers: 0 } as DaemonConfig },
     modules: { clock, random, logger, onFatal },
@@ -88,13 +107,18 @@ export async function openWholeDrive(folder: string, failures?: NandFailures): P
     room: (name) => rooms[name]!,
   };
   const subsystem = createSubsystem(
-    { identity: identityOf(PAGE_BYTES), limits, regions: { folder: join(folder, 'regions'), fileMode: 0o600 } },
+    {
+      identity: identityOf(stores.geometry.pageSizeBytes),
+      limits,
+      regions: { folder: join(folder, 'regions'), fileMode: 0o600 },
+    },
     {
       arena,
       kv,
       blocks,
       durability,
       attention,
+      deviceTime,
       status: new RoomStatus(running),
       discovery: new OwnRecords({ nqn: subsystemNqn(SERIAL), advertisedHost: undefined }, { listeners: () => [] }),
       clock,
@@ -117,6 +141,7 @@ export async function openWholeDrive(folder: string, failures?: NandFailures): P
     fatals,
     running,
     lbaCount: blocks.lbaCount,
+    address,
     async connect() {
       const subnqn = subsystemNqn(SERIAL);
       const admin = await open();

@@ -252,6 +252,10 @@ export class MemoryDrive implements KvPages, StagingLog {
     return lpn as unknown as Ppn;
   }
 
+  locate(lpn: Lpn): Ppn {
+    return lpn as unknown as Ppn;
+  }
+
   unpin(): void {}
 
   async read(lpn: Lpn, targetOffset: number): Promise<void> {

@@ -19,8 +19,8 @@ export interface SmallDevice {
 
 export const PAGE_BYTES = 4096;
 
-export function smallModel(options: SmallDevice = {}): DeviceModel {
-  const profile: TimingProfile = {
+export function smallProfile(options: SmallDevice = {}): TimingProfile {
+  return {
     flash: {
       cell: 'slc',
       readNs: [40_000],
@@ -40,14 +40,18 @@ export function smallModel(options: SmallDevice = {}): DeviceModel {
     estimates: [],
     published: [],
   };
-  const shape = { pageSizeBytes: PAGE_BYTES, channelCount: 1, diesPerChannel: 1, planesPerDie: 1, ...options.shape };
-  return new DeviceModel(profile, shape);
+}
+
+export function smallModel(options: SmallDevice = {}): DeviceModel {
+  const whole = { pageSizeBytes: PAGE_BYTES, pagesPerBlock: 768, channelCount: 1, diesPerChannel: 1, planesPerDie: 1 };
+  const shape = { ...whole, ...options.shape };
+  return new DeviceModel(smallProfile(options), shape);
 }
 
 /** Runs one job and returns how long it took. */
 export function latencyOf(model: DeviceModel, arrivalNs: number, work: (job: TimedJob) => void): number {
   const job = new TimedJob(model);
-  job.begin(arrivalNs);
+  job.begin(0, arrivalNs);
   work(job);
   return job.latencyNs;
 }

@@ -24,7 +24,6 @@ test('nothing overlaps, nothing begins too early, and no gap that was long enoug
   let nowNs = 0;
   for (let i = 0; i < 3000; i++) {
     nowNs += random.nextUint32() % 40;
-    timeline.forget(nowNs);
     const readyNs = nowNs + (random.nextUint32() % 400);
     const durationNs = 1 + (random.nextUint32() % 30);
     const end = timeline.reserve(readyNs, durationNs);

@@ -18,13 +18,13 @@ export class DaemonProcess {
   /** What the running daemon said on standard error. */
   said = '';
 
-  /** Formats a drive of 4 KiB pages. */
-  constructor(kvCapacity = '64MiB', blockCapacity = '16MiB') {
+  /** Formats a drive of 4 KiB pages; `more` options of format. */
+  constructor(kvCapacity = '64MiB', blockCapacity = '16MiB', more: readonly string[] = []) {
     this.#parent = mkdtempSync(join(tmpdir(), 'attndrive-test-'));
     this.folder = join(this.#parent, 'drive');
     this.runtimeFolder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'attndrive-test-'));
     const capacities = ['--block-capacity', blockCapacity, '--kv-capacity', kvCapacity, '--page-size', '4KiB'];
-    const { status, stderr } = attndrive(['format', this.folder, ...capacities]);
+    const { status, stderr } = attndrive(['format', this.folder, ...capacities, ...more]);
     assert.equal(status, 0, stderr);
   }
 

@@ -26,9 +26,9 @@ const [, printed] = /`node program\.mjs` prints `(.*?)`/.exec(readme) ?? [];
 
 /** `attndrive` on the PATH, as npx finds it: no ports that others may want, no drives that others may run. */
 const shim = `#!/bin/sh
-case "$1" in
-  start) set -- "$@" --tcp off --http off ;;
-  format) ;;
+case "$*" in
+  start*) set -- "$@" --tcp off --http off ;;
+  format*|replay*|*--drive*) ;;
   *) set -- "$@" --drive ../drive ;;
 esac
 exec "${process.execPath}" "${launcher}" "$@"
@@ -65,27 +65,34 @@ test('the commands and the program of the README run, in order, beside an empty 
   writeFileSync(join(folder, 'bin/attndrive'), shim, { mode: 0o755 });
   const { RUNTIME_DIRECTORY, ...rest } = process.env;
   const env = { ...rest, XDG_RUNTIME_DIR: runtime, PATH: `${join(folder, 'bin')}${delimiter}${process.env['PATH']}` };
-  let daemon: ReturnType<typeof spawn> | undefined;
+  const daemons: ReturnType<typeof spawn>[] = [];
+  const stopLast = async (): Promise<void> => {
+    const daemon = daemons.at(-1);
+    assert.ok(daemon !== undefined);
+    daemon.kill('SIGTERM');
+    const [status] = (await once(daemon, 'exit')) as [number | null];
+    assert.equal(status, 0);
+    daemons.pop();
+  };
   try {
     for (const command of commands) {
       if (command.startsWith('attndrive start ')) {
         const child = spawn('sh', ['-c', `exec ${command}`], { cwd: clone, env, stdio: 'ignore' });
-        daemon = child;
+        daemons.push(child);
         const drive = command.split(' ')[2] ?? '';
         await waitFor(join(clone, drive, 'running.json'), () => child.exitCode !== null);
         continue;
       }
+      // "Once the drive is stopped"
+      if (command.startsWith('attndrive replay ') && daemons.length > 1) await stopLast();
       const { status, stderr } = spawnSync('sh', ['-c', command], { cwd: clone, env, encoding: 'utf8' });
       assert.equal(status, 0, `${command}: ${stderr}`);
     }
-    assert.ok(daemon !== undefined);
+    assert.equal(daemons.length, 1);
     assert.equal(runProgram(folder, join(folder, 'drive')), `${printed}\n`);
-    daemon.kill('SIGTERM');
-    const [status] = (await once(daemon, 'exit')) as [number | null];
-    assert.equal(status, 0);
-    daemon = undefined;
+    await stopLast();
   } finally {
-    daemon?.kill('SIGKILL');
+    for (const daemon of daemons) daemon.kill('SIGKILL');
     for (const path of [folder, runtime]) rmSync(path, { recursive: true, force: true });
   }
 });

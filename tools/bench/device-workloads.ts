@@ -5,6 +5,8 @@ import { TimedJob } from '../../daemon/timing/device-job.ts';
 import type { DriveProfile } from '../../daemon/profiles/profile.ts';
 
 const BLOCK_BYTES = 4096;
+/** Sequential work must go through all page types as often: a multiple of 2, 3 and 4. */
+const PAGES_PER_BLOCK = 1152;
 /** Rows of each plane that random reads go over. */
 const ROW_COUNT = 1024;
 
@@ -26,7 +28,7 @@ export interface WorkloadResult {
 /** The device that a profile with times and a geometry describes. */
 export function modelOf({ name, timing, geometry }: DriveProfile): DeviceModel {
   if (timing === undefined || geometry === undefined) throw new RangeError(`profile ${name} has no times`);
-  return new DeviceModel(timing, geometry);
+  return new DeviceModel(timing, { ...geometry, pagesPerBlock: PAGES_PER_BLOCK });
 }
 
 /** Runs a closed loop. The first half fills queues and buffers and does not count. */
@@ -43,7 +45,7 @@ export function runWorkload(model: DeviceModel, workload: Workload): WorkloadRes
     for (let i = 1; i < queueDepth; i++) if (completedNs[i]! < completedNs[next]!) next = i;
     const arrivalNs = completedNs[next]!;
     if (command === warmUp) beginNs = arrivalNs;
-    job.begin(arrivalNs);
+    job.begin(0, arrivalNs);
     workload.plan(job, command);
     completedNs[next] = arrivalNs + job.latencyNs;
     if (command < warmUp) continue;

@@ -54,11 +54,19 @@ const kinds = {
       ['value', 'name'],
       Object.entries(table).map(([name, value]) => [value, `\`${name}\``]),
     ),
-  opcodes: (table) =>
-    markdown(
-      ['opcode', 'command', 'data'],
-      Object.values(table).map(({ opcode, name }) => [hex(opcode), name, directions[opcode & 3]]),
-    ),
+  opcodes: (table) => {
+    const rows = Object.values(table);
+    const isTimed = rows.some(({ deviceLatency }) => deviceLatency);
+    return markdown(
+      ['opcode', 'command', 'data', ...(isTimed ? ['device latency in DW1'] : [])],
+      rows.map(({ opcode, name, deviceLatency }) => [
+        hex(opcode),
+        name,
+        directions[opcode & 3],
+        ...(isTimed ? [deviceLatency ? 'yes' : ''] : []),
+      ]),
+    );
+  },
   fabricsTypes: (table) =>
     markdown(
       ['type', 'command'],

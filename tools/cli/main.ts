@@ -15,6 +15,7 @@ import { addIdentify } from './commands/identify.ts';
 import { addKv } from './commands/kv.ts';
 import { addList } from './commands/list.ts';
 import { addEnduranceLog } from './commands/endurance-log.ts';
+import { addReplay } from './commands/replay.ts';
 import { addSmartLog } from './commands/smart-log.ts';
 import { addStart } from './commands/start.ts';
 import { addStats } from './commands/stats.ts';
@@ -48,6 +49,7 @@ export function createProgram(): Command {
   addKv(program);
   addAttend(program);
   addCheck(program);
+  addReplay(program);
   addBench(program);
   return program;
 }

@@ -72,7 +72,7 @@ export class DriveAttention implements DecodeAttention {
       entry.values.set(value);
     }
     const startMs = performance.now();
-    const { flashTokenCount, bufferedTokenCount } = await request.post();
+    const { flashTokenCount, bufferedTokenCount = 0 } = await request.post();
     this.attendMs.push(performance.now() - startMs);
     this.flashTokens += flashTokenCount;
     this.bufferedTokens += bufferedTokenCount;

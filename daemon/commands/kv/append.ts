@@ -27,7 +27,7 @@ async function append(
   { limits }: CommandOptions,
   { arena, kv, durability, counters }: CommandModules,
 ): Promise<CommandResult> {
-  const { entry, data } = context;
+  const { entry, data, job } = context;
   const { cdw12, cdw13: position, cdw14: tokenCount } = entry;
   const id = sequenceIdOf(entry);
   const layerIndex = field(cdw12, layer);
@@ -46,7 +46,9 @@ async function append(
     const offset = scope.allocate(lengthBytes);
     await data.read(scope.view(offset, lengthBytes));
     const source = { offset, elementType: type, headMajor: isHeadMajor };
-    const length = await kv.append(id, layerIndex, position, tokenCount, source);
+    job.firmware('write', lengthBytes);
+    job.hostToDevice(lengthBytes);
+    const length = await kv.append(id, layerIndex, position, tokenCount, source, job);
     counters.kvAppendedBytes += lengthBytes;
     await settleDurability(context, durability, isFua);
     return { dw0: length, dw1: 0 };

@@ -51,6 +51,8 @@ export interface AttendEntryPlan {
 export interface AttendPlan {
   readonly options: AttendOptions;
   readonly appendType: ElementType | undefined;
+  /** DW1 is the device latency instead of the number of buffered tokens. */
+  readonly returnsDeviceTime: boolean;
   readonly entries: readonly AttendEntryPlan[];
 }
 
@@ -62,7 +64,7 @@ export interface AttendScope {
   readonly exchangeBytes: number | undefined;
 }
 
-const FLAG_MASK = attendFlags.causal | attendFlags.statistics;
+const FLAG_MASK = attendFlags.causal | attendFlags.statistics | attendFlags.deviceTime;
 
 /**
  * Reads header and entries from the command's data. `bytes` must be the drive's own copy: a client can change its
@@ -91,7 +93,8 @@ export function parseAttend(bytes: Uint8Array, scope: AttendScope): AttendPlan {
     const at = attendHeader.sizeBytes + index * attendEntry.sizeBytes;
     entries.push(atEntry(index, () => parseEntry(bytes, at, { options, appendType, totals, scope })));
   }
-  return { options, appendType, entries };
+  const returnsDeviceTime = (header.flags & attendFlags.deviceTime) !== 0;
+  return { options, appendType, returnsDeviceTime, entries };
 }
 
 /** Runs `work`; a DriveError gets the entry's index as its result. */

@@ -16,7 +16,7 @@ export const attendResult = (): CommandDefinition => ({
   run,
 });
 
-async function run({ entry, data, association }: CommandContext): Promise<CommandResult> {
+async function run({ entry, data, association, job }: CommandContext): Promise<CommandResult> {
   const { cdw10: slot, cdw11: offset } = entry;
   const keep = (entry.cdw12 & KEEP) !== 0;
   const { slots } = association;
@@ -29,6 +29,8 @@ async function run({ entry, data, association }: CommandContext): Promise<Comman
   }
   // Freed before the send is awaited: of two commands that read the same slot at once, one gets it.
   if (!keep) slots.free(slot);
+  job.firmware('other', data.lengthBytes);
+  job.deviceToHost(data.lengthBytes);
   await data.write(bytes.subarray(offset, offset + data.lengthBytes));
   return { dw0: bytes.length, dw1: 0 };
 }

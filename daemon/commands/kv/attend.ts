@@ -1,6 +1,7 @@
 import { attendOutputs } from '../../../spec/kv-commands.ts';
 import { kvOpcodes } from '../../../spec/opcodes.ts';
 import type { AttendCounts, AttendTarget } from '../../attention/contract.ts';
+import type { DeviceJob } from '../../timing/device-job.ts';
 import { type ArenaScope, withArena } from '../arena-scope.ts';
 import type {
   MemoryRegion,
@@ -22,7 +23,8 @@ const U32_MAX = 0xffff_ffff;
 
 /**
  * Data: attend header, entries, queries. Outputs go to regions or result slots. DW0: tokens attended to in flash, DW1:
- * in the tail buffer; both over all entries. If it fails over an entry, DW0 is the entry's index.
+ * in the tail buffer, both over all entries, or the device latency in ns, if the header's flags say so. If it fails over
+ * an entry, DW0 is the entry's index.
  *
  * Carried keys and values are appended first, entry by entry. If one fails, the command fails and those before it stay
  * appended; sending the command again is safe, since an append of what is there already succeeds.
@@ -54,7 +56,7 @@ function run(
   { limits }: CommandOptions,
   modules: CommandModules,
 ): Promise<CommandResult> {
-  const { data, association } = context;
+  const { data, association, job } = context;
   return withArena(modules.arena, async (scope) => {
     const { lengthBytes } = data;
     const dataOffset = scope.allocate(lengthBytes);
@@ -74,7 +76,7 @@ function run(
       const counts = await command.run();
       if (exchangeBytes !== undefined) await data.write(command.exchange(), scope.detach());
       for (const slot of slots) association.slots.commit(slot);
-      return count(plan, counts, modules);
+      return count(plan, counts, modules, job);
     } catch (error) {
       for (const slot of slots) association.slots.abandon(slot);
       throw error;
@@ -82,12 +84,13 @@ function run(
   });
 }
 
-function count(plan: AttendPlan, counts: AttendCounts, { counters }: CommandModules): CommandResult {
+function count(plan: AttendPlan, counts: AttendCounts, { counters }: CommandModules, job: DeviceJob): CommandResult {
   counters.attendCommands++;
   counters.attendEntries += plan.entries.length;
   counters.attendFlashTokens += counts.flashTokenCount;
   counters.attendBufferedTokens += counts.bufferedTokenCount;
-  return { dw0: Math.min(counts.flashTokenCount, U32_MAX), dw1: Math.min(counts.bufferedTokenCount, U32_MAX) };
+  const second = plan.returnsDeviceTime ? job.latencyNs : counts.bufferedTokenCount;
+  return { dw0: Math.min(counts.flashTokenCount, U32_MAX), dw1: Math.min(second, U32_MAX) };
 }
 
 /** A slot is as large as the entries that write to it reach. All are claimed before any work, or none. */
@@ -142,11 +145,38 @@ class AttendCommand {
   async run(): Promise<AttendCounts> {
     const { entries, options } = this.#plan;
     await this.#fetch();
+    this.#bookInputs();
     if (entries.some(({ append }) => append !== undefined)) await this.#append();
     const targets = entries.map((entry, index) => this.#target(entry, index));
-    const counts = await this.#work.modules.attention.attend(options, targets);
+    const attended = this.#work.modules.attention.attend(options, targets, this.#work.context.job);
+    // Before anything waits: device time does not know when the workers are done.
+    this.#bookOutputs();
+    const counts = await attended;
     await this.#deliver();
     return counts;
+  }
+
+  /** In device time: the command's data, and what of it lies in regions. */
+  #bookInputs(): void {
+    const { job, data } = this.#work.context;
+    let hostBytes = data.lengthBytes;
+    for (const { query, append } of this.#plan.entries) {
+      if (query.region !== undefined) hostBytes += query.lengthBytes;
+      if (append?.region !== undefined) hostBytes += append.lengthBytes;
+    }
+    job.firmware('attend', hostBytes);
+    job.hostToDevice(hostBytes);
+  }
+
+  /** Outputs to slots stay in the drive until *attend result*. */
+  #bookOutputs(): void {
+    const { job } = this.#work.context;
+    let hostBytes = 0;
+    for (const { output } of this.#plan.entries) {
+      if (output.kind !== attendOutputs.slot) hostBytes += output.lengthBytes;
+    }
+    job.join();
+    job.deviceToHost(hostBytes);
   }
 
   /** What *attend exchange* returns. */
@@ -234,7 +264,7 @@ class AttendCommand {
       const { append: offset } = this.#placements[index] as Placement;
       const source = { offset, elementType, headMajor: false };
       try {
-        await kv.append(sequenceId, layer, append.position, append.tokenCount, source);
+        await kv.append(sequenceId, layer, append.position, append.tokenCount, source, this.#work.context.job);
         counters.kvAppendedBytes += append.lengthBytes;
       } catch (error) {
         throw entryError(index, error);

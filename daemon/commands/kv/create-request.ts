@@ -8,10 +8,12 @@ import { checkLength, refuse } from '../fields.ts';
 export type CreateDescriptor = StructValue<(typeof createDescriptor)['fields']>;
 
 /** Copies the descriptor out of the host's data and checks what needs no knowledge of the sequence. */
-export async function readCreateDescriptor({ data }: CommandContext): Promise<CreateDescriptor> {
+export async function readCreateDescriptor({ data, job }: CommandContext): Promise<CreateDescriptor> {
   checkLength(data, createDescriptor.sizeBytes);
   const bytes = new Uint8Array(createDescriptor.sizeBytes);
   await data.read(bytes);
+  job.firmware('other', bytes.length);
+  job.hostToDevice(bytes.length);
   const descriptor = createDescriptor.decode(bytes);
   if (descriptor.version !== DESCRIPTOR_VERSION) {
     throw new DriveError('unsupportedVersion', `version ${descriptor.version}, supported: ${DESCRIPTOR_VERSION}`);

@@ -6,7 +6,9 @@ export const kvFlush = ({ durability }: CommandModules): CommandDefinition => ({
   row: kvOpcodes.flush,
   allowedBits: {},
   namespace: 'oneOrAll',
-  run: async () => {
+  run: async ({ job }) => {
+    job.firmware('other', 0);
+    job.flush();
     await durability.flush();
     return SUCCESS;
   },

@@ -30,7 +30,7 @@ async function fork(context: CommandContext, { kv, durability }: CommandModules)
   const descriptor = await readCreateDescriptor(context);
   checkInherited(descriptor);
   const tokenCount = cdw12 === ALL_TOKENS ? limits.sequenceTokensMax : cdw12;
-  const id = await kv.fork(sourceId, tokenCount, requestOf(descriptor, context.association.hostHash));
+  const id = await kv.fork(sourceId, tokenCount, requestOf(descriptor, context.association.hostHash), context.job);
   await settleDurability(context, durability);
   return idResult(id);
 }

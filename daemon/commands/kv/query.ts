@@ -26,9 +26,11 @@ export const kvQuery = (modules: CommandModules): CommandDefinition => ({
   run: (context) => query(context, modules),
 });
 
-async function query({ entry, data }: CommandContext, { kv }: CommandModules): Promise<CommandResult> {
+async function query({ entry, data, job }: CommandContext, { kv }: CommandModules): Promise<CommandResult> {
   const id = sequenceIdOf(entry);
   const { lengthBytes } = data;
+  job.firmware('other', lengthBytes);
+  job.deviceToHost(lengthBytes);
   switch (entry.cdw12) {
     case querySelectors.sequence:
       await data.write(sequenceAnswer(kv.summary(id), lengthBytes));

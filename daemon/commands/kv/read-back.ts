@@ -32,7 +32,7 @@ export const kvReadBack = (options: CommandOptions, modules: CommandModules): Co
 });
 
 async function readBack(
-  { entry, data }: CommandContext,
+  { entry, data, job }: CommandContext,
   options: CommandOptions,
   { arena, kv, counters }: CommandModules,
 ): Promise<CommandResult> {
@@ -41,7 +41,8 @@ async function readBack(
   checkLength(data, lengthBytes);
   return withArena(arena, async (scope) => {
     const offset = scope.allocate(lengthBytes);
-    await kv.readBack(request, offset);
+    job.firmware('read', lengthBytes);
+    await kv.readBack(request, offset, job);
     counters.kvReadBackBytes += lengthBytes;
     await data.write(scope.view(offset, lengthBytes), scope.detach());
     return SUCCESS;

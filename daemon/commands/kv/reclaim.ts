@@ -9,6 +9,7 @@ export const kvReclaim = ({ kv, durability }: CommandModules): CommandDefinition
   allowedBits: { cdw10: ALL_BITS, cdw11: ALL_BITS },
   namespace: 'one',
   run: async (context) => {
+    context.job.firmware('other', 0);
     await kv.reclaim(sequenceIdOf(context.entry));
     await settleDurability(context, durability);
     return SUCCESS;

@@ -10,8 +10,9 @@ export const kvTruncate = ({ kv, durability }: CommandModules): CommandDefinitio
   allowedBits: { cdw10: ALL_BITS, cdw11: ALL_BITS, cdw12: 0xffff, cdw13: ALL_BITS },
   namespace: 'one',
   run: async (context) => {
-    const { entry } = context;
-    await kv.truncate(sequenceIdOf(entry), entry.cdw12 === ALL_LAYERS ? undefined : entry.cdw12, entry.cdw13);
+    const { entry, job } = context;
+    job.firmware('other', 0);
+    await kv.truncate(sequenceIdOf(entry), entry.cdw12 === ALL_LAYERS ? undefined : entry.cdw12, entry.cdw13, job);
     await settleDurability(context, durability);
     return SUCCESS;
   },

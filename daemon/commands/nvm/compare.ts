@@ -23,7 +23,7 @@ export function nvmCompare(options: CommandOptions, modules: CommandModules): Co
 }
 
 async function compare(
-  { entry, data }: CommandContext,
+  { entry, data, job }: CommandContext,
   { limits }: CommandOptions,
   { arena, blocks, durability, counters }: CommandModules,
 ): Promise<CommandResult> {
@@ -34,6 +34,9 @@ async function compare(
     const expected = scope.view(scope.allocate(lengthBytes), lengthBytes);
     await data.read(expected);
     const stored = scope.view(scope.allocate(lengthBytes), lengthBytes);
+    job.firmware('read', lengthBytes);
+    job.hostToDevice(lengthBytes);
+    blocks.bookRead(range.lba, range.lbaCount, job, 'controller');
     await blocks.read(range.lba, range.lbaCount, stored);
     if (fua) await durability.syncStaging();
     counters.blockReadCommands++;

@@ -31,7 +31,7 @@ export const datasetManagement = (modules: CommandModules): CommandDefinition =>
 });
 
 async function manage(context: CommandContext, { blocks, durability }: CommandModules): Promise<CommandResult> {
-  const { entry, data } = context;
+  const { entry, data, job } = context;
   const rangeCount = (entry.cdw10 & 0xff) + 1;
   const lengthBytes = rangeCount * rangeStruct.sizeBytes;
   // Hosts may give a buffer for all 256 ranges, whatever the number in use.
@@ -44,6 +44,8 @@ async function manage(context: CommandContext, { blocks, durability }: CommandMo
   // All of it is taken even where less is used: a host that was asked for its data sends all of it.
   const bytes = new Uint8Array(data.lengthBytes);
   await data.read(bytes);
+  job.firmware('other', lengthBytes);
+  job.hostToDevice(lengthBytes);
   const ranges: LbaRange[] = [];
   for (let i = 0; i < rangeCount; i++) {
     const range = rangeStruct.decode(bytes, i * rangeStruct.sizeBytes);

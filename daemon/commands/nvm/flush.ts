@@ -6,7 +6,9 @@ export const nvmFlush = ({ durability }: CommandModules): CommandDefinition => (
   row: nvmOpcodes.flush,
   allowedBits: {},
   namespace: 'oneOrAll',
-  run: async () => {
+  run: async ({ job }) => {
+    job.firmware('other', 0);
+    job.flush();
     await durability.flush();
     return SUCCESS;
   },

@@ -22,15 +22,17 @@ export function nvmRead(options: CommandOptions, modules: CommandModules): Comma
 }
 
 async function read(
-  { entry, data }: CommandContext,
+  { entry, data, job }: CommandContext,
   { limits }: CommandOptions,
   { arena, blocks, durability, counters }: CommandModules,
 ): Promise<CommandResult> {
   const range = lbaRangeOf(entry, blocks);
   const lengthBytes = checkTransfer(data, range, limits.lbaSizeBytes);
   const fua = (entry.cdw12 & FUA) !== 0;
+  job.firmware('read', lengthBytes);
   return withArena(arena, async (scope) => {
     const target = scope.view(scope.allocate(lengthBytes), lengthBytes);
+    blocks.bookRead(range.lba, range.lbaCount, job, 'host');
     await blocks.read(range.lba, range.lbaCount, target);
     // Afterwards: a block that is written while the sync is on its way would be returned and not be durable.
     if (fua) await durability.syncStaging();

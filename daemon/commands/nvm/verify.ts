@@ -22,7 +22,7 @@ export function nvmVerify(options: CommandOptions, modules: CommandModules): Com
 }
 
 async function verify(
-  { entry, signal }: CommandContext,
+  { entry, signal, job }: CommandContext,
   { limits }: CommandOptions,
   { arena, blocks, durability, counters }: CommandModules,
 ): Promise<CommandResult> {
@@ -32,6 +32,8 @@ async function verify(
   const fua = (entry.cdw12 & FUA) !== 0;
   return withArena(arena, async (scope) => {
     if (fua) await durability.syncStaging();
+    job.firmware('read', range.lbaCount * limits.lbaSizeBytes);
+    blocks.bookRead(range.lba, range.lbaCount, job, 'controller');
     const target = scope.view(scope.allocate(pieceLbaCount * limits.lbaSizeBytes), pieceLbaCount * limits.lbaSizeBytes);
     for (let done = 0; done < range.lbaCount && !signal.aborted; done += pieceLbaCount) {
       const lbaCount = Math.min(pieceLbaCount, range.lbaCount - done);

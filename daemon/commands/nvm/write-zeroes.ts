@@ -22,9 +22,10 @@ export const writeZeroes = (modules: CommandModules): CommandDefinition => ({
 });
 
 async function zero(context: CommandContext, modules: CommandModules): Promise<CommandResult> {
-  const { entry } = context;
+  const { entry, job } = context;
   const { blocks, durability, counters } = modules;
   const { lba, lbaCount } = lbaRangeOf(entry, blocks);
+  job.firmware('other', 0);
   await blocks.deallocate(lba, lbaCount);
   counters.blockWriteCommands++;
   await settleDurability(context, durability, (entry.cdw12 & FUA) !== 0);

@@ -22,7 +22,7 @@ export function nvmWrite(options: CommandOptions, modules: CommandModules): Comm
 }
 
 async function write(
-  { entry, data, association }: CommandContext,
+  { entry, data, association, job }: CommandContext,
   { limits }: CommandOptions,
   { arena, blocks, counters }: CommandModules,
 ): Promise<CommandResult> {
@@ -32,7 +32,9 @@ async function write(
   return withArena(arena, async (scope) => {
     const source = scope.view(scope.allocate(lengthBytes), lengthBytes);
     await data.read(source);
-    await blocks.write(range.lba, range.lbaCount, source, fua);
+    job.firmware('write', lengthBytes);
+    job.hostToDevice(lengthBytes);
+    await blocks.write(range.lba, range.lbaCount, source, fua, job);
     counters.blockWriteCommands++;
     counters.blockWrittenBytes += lengthBytes;
     return SUCCESS;

@@ -64,7 +64,7 @@ function parseNumber(text: string): number {
 
 async function runAttend(options: AttendCommandOptions): Promise<void> {
   const { layer, queryTokens } = options;
-  const { output, statistics, times } = await withDrive(options, async (client) => {
+  const { output, statistics, wallMs, deviceMs } = await withDrive(options, async (client) => {
     const sequence = await client.kv.open(options.sequence);
     const { shape, lengths } = await sequence.info();
     const length = lengths[layer];
@@ -89,6 +89,7 @@ async function runAttend(options: AttendCommandOptions): Promise<void> {
       {
         causal: queryTokens > 1,
         statistics: true,
+        deviceTime: true,
         slidingWindow: options.slidingWindow,
         sinkCount: options.sinks,
         softCap: options.softCap,
@@ -97,29 +98,46 @@ async function runAttend(options: AttendCommandOptions): Promise<void> {
     );
     const entry = request.entries[0]!;
     entry.queries.set(queriesFor(options, entry.queries.length));
-    const times: number[] = [];
+    const wallMs: number[] = [];
+    const deviceMs: number[] = [];
     for (let i = 0; i < options.repeat; i++) {
       const startMs = performance.now();
-      await request.post();
-      times.push(performance.now() - startMs);
+      const { deviceLatencyNs = 0 } = await request.post();
+      wallMs.push(performance.now() - startMs);
+      deviceMs.push(deviceLatencyNs / 1e6);
     }
-    return { output: entry.output.slice(), statistics: entry.statistics.slice(), times };
+    return { output: entry.output.slice(), statistics: entry.statistics.slice(), wallMs, deviceMs };
   });
-  const milliseconds = { median: median(times), smallest: Math.min(...times), largest: Math.max(...times) };
+  // A device takes some time for everything; 0 means that the drive doesn't say how long.
+  const isTimed = deviceMs.some((milliseconds) => milliseconds > 0);
   if (options.json) {
-    printJson({ output: [...output], statistics: [...statistics], milliseconds, repeat: times.length });
+    printJson({
+      output: [...output],
+      statistics: [...statistics],
+      milliseconds: spreadOf(wallMs),
+      deviceMilliseconds: isTimed ? spreadOf(deviceMs) : null,
+      repeat: wallMs.length,
+    });
     return;
   }
   printFields([
     ['sequence', `${options.sequence}, layer ${layer}`],
     ['output', preview(output)],
     ['maximum, log-sum-exp', preview(statistics)],
-    [
-      'time',
-      `${durationText(milliseconds.median)} median of ${times.length}, ` +
-        `${durationText(milliseconds.smallest)} to ${durationText(milliseconds.largest)}`,
-    ],
+    ['wall time', `${spreadText(wallMs)}, on this machine, round trip included`],
+    ['device time', isTimed ? `${spreadText(deviceMs)}, by the drive's profile` : 'not modelled; see start --timing'],
   ]);
+}
+
+const spreadOf = (values: readonly number[]): { median: number; smallest: number; largest: number } => ({
+  median: median(values),
+  smallest: values.reduce((a, b) => Math.min(a, b)),
+  largest: values.reduce((a, b) => Math.max(a, b)),
+});
+
+function spreadText(values: readonly number[]): string {
+  const { median: middle, smallest, largest } = spreadOf(values);
+  return `${durationText(middle)} median of ${values.length}, ${durationText(smallest)} to ${durationText(largest)}`;
 }
 
 function queriesFor(options: AttendCommandOptions, count: number): Float32Array {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { logLevels, type DaemonOptions } from '../../../daemon/config.ts';
+import { logLevels, timingModes, type DaemonOptions } from '../../../daemon/config.ts';
 import { gcBounds, placements } from '../../../daemon/ftl/gc-options.ts';
 import { verifyPolicies } from '../../../daemon/ftl/verify-policy.ts';
 import { victimPolicyNames } from '../../../daemon/ftl/victim-policy.ts';
@@ -20,6 +20,8 @@ interface StartOptions {
   cacheSize?: number;
   checkpointInterval?: number;
   verify?: string;
+  timing?: string;
+  record?: string;
   placement?: string;
   gcPolicy?: string;
   gcChoices?: number;
@@ -37,7 +39,8 @@ Examples:
   $ attndrive start ./drive
   $ attndrive start ./drive --tcp 0.0.0.0:4420 --http off
   $ attndrive start ./drive --tcp 192.0.2.7:4420 --discovery 192.0.2.1:8009
-  $ attndrive start ./drive --tcp :0 --http :0 --kernels wasm --workers 2`;
+  $ attndrive start ./drive --tcp :0 --http :0 --kernels wasm --workers 2
+  $ attndrive start ./drive --timing enforce --record trace.bin`;
 
 export function addStart(program: Command): void {
   program
@@ -87,6 +90,12 @@ export function addStart(program: Command): void {
       integerWithin(1, gcBounds.superblocksMax),
     )
     .addOption(
+      new Option('--timing <MODE>', "device time of the drive's profile: say it, or keep to it (default: off)").choices(
+        timingModes,
+      ),
+    )
+    .option('--record <FILE>', 'record arrivals and device jobs in a new file, for replay')
+    .addOption(
       new Option('--log-level <LEVEL>', 'log lines on standard error, JSON (default: info)').choices(logLevels),
     )
     .addHelpText('after', epilogue)
@@ -110,6 +119,8 @@ function daemonOptions(options: StartOptions): DaemonOptions {
     cacheBytes: options.cacheSize,
     checkpointIntervalMs: options.checkpointInterval,
     verify: options.verify,
+    timing: options.timing,
+    record: options.record,
     placement: options.placement,
     gcPolicy: options.gcPolicy,
     gcChoices: options.gcChoices,

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { driveStatistics, logPages } from '../../../spec/log-pages.ts';
 import { type DriveOption, withDrive, withDriveOption } from '../connect.ts';
 import { printJson, printLine } from '../output.ts';
-import { bytesText, countText } from '../quantity.ts';
+import { bytesText, countText, durationText } from '../quantity.ts';
 
 interface StatsOptions extends DriveOption {
   json?: boolean;
@@ -39,5 +39,6 @@ async function runStats(options: StatsOptions): Promise<void> {
 
 function valueText(name: string, value: number | bigint | string | Uint8Array): string {
   if (typeof value !== 'number') return String(value);
+  if (name.endsWith('Ns')) return durationText(value / 1e6);
   return name.includes('Bytes') ? bytesText(value) : countText(value);
 }

@@ -6,6 +6,7 @@ import {
   ENDURANCE_GROUP_ID,
   enduranceGroupLog,
   features,
+  formatBits,
   getFeaturesBits,
   getLogPageBits,
   getLogPageHighBits,
@@ -21,6 +22,7 @@ import {
   kvNamespace,
   logPages,
   packBits,
+  secureErase,
   type CnsName,
   type FeatureName,
   setFeaturesBits,
@@ -39,6 +41,15 @@ export interface LogPageRequest {
   readonly csi?: number | undefined;
   /** Log specific identifier: the endurance group, for its log. */
   readonly identifier?: number | undefined;
+}
+
+export interface FormatRequest {
+  /** FFFFFFFFh: every namespace. */
+  readonly namespaceId: number;
+  /** secureErase: none (default) or userData. */
+  readonly ses?: number;
+  /** 0 is the only one. */
+  readonly lbaf?: number;
 }
 
 /** All namespaces, or none in particular. */
@@ -129,5 +140,11 @@ export class ControllerCommands {
   async setFeature(name: FeatureName, value: number): Promise<void> {
     const cdw10 = packBits(setFeaturesBits, { fid: features[name].fid });
     await this.#association.executeAdmin(adminOpcodes.setFeatures, { cdw10, cdw11: value });
+  }
+
+  /** Empties a namespace: what it held is lost. Resolves once that is durable, and the bytes are gone if `ses` is 1. */
+  async format({ namespaceId, ses = secureErase.none, lbaf = 0 }: FormatRequest): Promise<void> {
+    const cdw10 = packBits(formatBits, { ses, lbafl: lbaf & 0xf, lbafu: lbaf >>> 4 });
+    await this.#association.executeAdmin(adminOpcodes.formatNvm, { namespaceId, cdw10 });
   }
 }

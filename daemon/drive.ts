@@ -262,6 +262,7 @@ export class Drive implements RunningDrive {
         kv: this.room('sequences'),
         blocks: ftl.blocks,
         durability: ftl.durability,
+        userData: ftl.userData,
         attention: this.room('attention'),
         status: this.room('status'),
         discovery: new OwnRecords(

@@ -38,6 +38,7 @@ const P_P = ['P', 'P'] as const;
 
 const admin = 'commands/admin';
 const table = 'commands/conformance';
+const format = 'commands/format-nvm';
 const discovery = 'controller/discovery';
 const linux = 'linux/admin-tests';
 const linuxDiscovery = 'linux/discovery-tests';
@@ -85,6 +86,7 @@ export const adminConformance: readonly ConformanceRow[] = [
     [discovery, linuxDiscovery],
     'of a central service: O',
   ),
+  row('80h', 'Format NVM', O_P, 'I/O', [format, table, linux]),
   row('81h', 'Security Send', O_P, 'neither'),
   row('82h', 'Security Receive', O_P, 'neither'),
   row('84h', 'Sanitize', O_P, 'neither', [], 'SANICAP is 0'),
@@ -168,14 +170,15 @@ export const controllerFieldConformance: readonly ConformanceRow[] = [
     ['linux/nvmet-tests'],
     'a storage device without a management endpoint',
   ),
-  row('OACS', 'optional admin commands', M_P, 'I/O', ['linux/nvmet-tests']),
+  row('OACS', 'optional admin commands', M_P, 'I/O', [format, 'linux/nvmet-tests']),
   row('ACL, AERL', 'Aborts and event requests at once', M_M, 'both', [admin, 'controller/async-events']),
   row('FRMW, LPA, ELPE, NPSS', 'slots, logs, power states', M_P, 'I/O', [admin, linux]),
   row('WCTEMP, CCTEMP', 'temperature thresholds', M_P, 'I/O', ['linux/nvmet-tests']),
   row('KAS', 'keep alive granularity', M_M, 'both', [admin]),
   row('SQES, CQES, NN', 'entry sizes, namespaces', M_P, 'I/O', [admin]),
   row('MAXCMD', 'commands of a queue', M_M, 'both', ['linux/block-tests']),
-  row('ONCS, FUSES, FNA, VWC', 'optional NVM commands, write cache', M_P, 'I/O', [admin, 'linux/nvmet-tests']),
+  row('ONCS, FUSES, VWC', 'optional NVM commands, write cache', M_P, 'I/O', [admin, 'linux/nvmet-tests']),
+  row('FNA', 'format attributes', M_P, 'I/O', [format, 'linux/nvmet-tests'], '0: one namespace or all'),
   row('AWUN, AWUPF', 'atomic write units', M_P, 'I/O', ['linux/nvmet-tests'], '0: one block'),
   row('SGLS', 'SGLs', M_M, 'both', [admin, 'spec/sgl']),
   row('SUBNQN', 'NQN', M_M, 'both', [linux, discovery]),

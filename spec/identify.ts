@@ -55,6 +55,11 @@ export const sglSupportBits = {
   address: { shift: 20, width: 1, meaning: 'the address of a data block may be an offset: in-capsule data' },
 } as const;
 
+/** OACS of Identify Controller. */
+export const optionalAdminCommandBits = {
+  formatNvm: { shift: 1, width: 1, meaning: 'Format NVM' },
+} as const;
+
 /** ONCS of Identify Controller. */
 export const optionalNvmCommandBits = {
   compare: { shift: 0, width: 1, meaning: 'Compare' },
@@ -115,7 +120,7 @@ export const identifyController = defineStruct('Identify Controller', IDENTIFY_B
   nvmsr: u8(253, 'NVM subsystem report'),
   vwci: u8(254, 'VPD write cycles'),
   mec: u8(255, 'management endpoint capabilities'),
-  oacs: u16(256, 'optional admin commands; 0: none'),
+  oacs: u16(256, 'optionalAdminCommandBits'),
   acl: u8(258, 'concurrent Abort commands, minus 1'),
   aerl: u8(259, 'concurrent Asynchronous Event Requests, minus 1'),
   frmw: u8(260, 'firmware slots; bit 0: slot 1 read only, bits 3:1 number of slots'),
@@ -159,7 +164,7 @@ export const identifyController = defineStruct('Identify Controller', IDENTIFY_B
   nn: u32(516, 'largest namespace id'),
   oncs: u16(520, 'optionalNvmCommandBits'),
   fuses: u16(522, 'fused operations'),
-  fna: u8(524, 'format attributes'),
+  fna: u8(524, 'format attributes; 0: each namespace on its own, or all by NSID FFFFFFFFh; no cryptographic erase'),
   vwc: u8(525, 'bit 0: volatile write cache; bits 2:1 = 3: flush takes NSID FFFFFFFFh'),
   awun: u16(526, 'atomic write unit, blocks minus 1'),
   awupf: u16(528, 'atomic write unit over power fail, blocks minus 1'),

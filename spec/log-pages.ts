@@ -196,17 +196,23 @@ export const commandEffectBits = {
 /** Log 05h: 256 dwords of admin commands, then 256 of I/O commands of the CSI in CDW14, then 2048 reserved bytes. */
 export const EFFECTS_IO_OFFSET = 1024;
 
-/** Opcodes that change what a namespace holds are in `changing`. */
+/** `cse` of a command that takes a namespace for itself. */
+const NAMESPACE_IDLE = 1;
+
+/** Opcodes that change what a namespace holds are in `changing`; such an admin command has the namespace for itself. */
 export function encodeEffectsLog(
   adminOpcodes: Iterable<number>,
   ioOpcodes: Iterable<number>,
-  changing: ReadonlySet<number>,
+  changing: { readonly admin: ReadonlySet<number>; readonly io: ReadonlySet<number> },
 ): Uint8Array {
   const target = new Uint8Array(logPages.effects.sizeBytes);
   const view = new DataView(target.buffer);
-  for (const opcode of adminOpcodes) view.setUint32(4 * opcode, packBits(commandEffectBits, { csupp: 1 }), true);
+  for (const opcode of adminOpcodes) {
+    const change = changing.admin.has(opcode) ? { lbcc: 1, cse: NAMESPACE_IDLE } : {};
+    view.setUint32(4 * opcode, packBits(commandEffectBits, { csupp: 1, ...change }), true);
+  }
   for (const opcode of ioOpcodes) {
-    const effects = packBits(commandEffectBits, { csupp: 1, lbcc: changing.has(opcode) ? 1 : 0 });
+    const effects = packBits(commandEffectBits, { csupp: 1, lbcc: changing.io.has(opcode) ? 1 : 0 });
     view.setUint32(EFFECTS_IO_OFFSET + 4 * opcode, effects, true);
   }
   return target;

@@ -23,6 +23,8 @@ export const adminOpcodes = {
   /** Completes when there is an event: DW0 asyncEventBits. */
   asyncEventRequest: { opcode: 0x0c, name: 'Asynchronous Event Request' },
   keepAlive: { opcode: 0x18, name: 'Keep Alive' },
+  /** CDW10: formatBits. NSID FFFFFFFFh: every namespace. */
+  formatNvm: { opcode: 0x80, name: 'Format NVM' },
   /** CDW10-11: size in bytes. Returns a memory region descriptor. */
   regionCreate: { opcode: 0xc2, name: 'Memory Region Create' },
   /** CDW10: key. */
@@ -47,6 +49,19 @@ export const abortBits = {
   sqid: { shift: 0, width: 16, meaning: 'queue of the command' },
   cid: { shift: 16, width: 16, meaning: 'its command id' },
 } as const;
+
+/** CDW10 of Format NVM. */
+export const formatBits = {
+  lbafl: { shift: 0, width: 4, meaning: 'LBA format, low bits: 0, the only one' },
+  mset: { shift: 4, width: 1, meaning: 'metadata settings: 0' },
+  pi: { shift: 5, width: 3, meaning: 'protection information: 0' },
+  pil: { shift: 8, width: 1, meaning: 'protection information location: 0' },
+  ses: { shift: 9, width: 3, meaning: 'secureErase' },
+  lbafu: { shift: 12, width: 2, meaning: 'LBA format, high bits: 0' },
+} as const;
+
+/** Whether Format NVM also erases what it gives up. There is no cryptographic erase (2). */
+export const secureErase = { none: 0, userData: 1 } as const;
 
 /** Commands of an I/O queue on a namespace of the NVM command set (CSI 00h). */
 export const nvmOpcodes = {

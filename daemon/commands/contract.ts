@@ -10,8 +10,9 @@ import type { StructValue } from '../../spec/struct.ts';
 import type { AttentionEngine } from '../attention/contract.ts';
 import type { DeviceJob } from '../timing/device-job.ts';
 import type { Arena } from '../base/arena.ts';
-import type { BlockNamespace, Durability } from '../ftl/contract.ts';
+import type { BlockNamespace, Durability, UserDataEraser } from '../ftl/contract.ts';
 import type { KvStore } from '../kv/contract.ts';
+import type { NamespaceGate } from './namespace-gate.ts';
 
 /** Every bound of `spec/limits.ts`; tests lower single ones. */
 export type Limits = { readonly [K in keyof typeof limits]: number };
@@ -316,8 +317,13 @@ export interface CommandModules {
   readonly kv: KvStore;
   readonly blocks: BlockNamespace;
   readonly durability: Durability;
+  readonly userData: UserDataEraser;
   readonly attention: AttentionEngine;
   readonly status: DriveStatus;
+  /** By namespace id. */
+  readonly gates: ReadonlyMap<number, NamespaceGate>;
+  /** Other hosts are told that a namespace is not what it was. */
+  readonly namespaceChanged: (namespaceId: number, by: Association) => void;
   /** Handlers add to it. */
   readonly counters: FrontCounters;
   /** The same, with what the transport counts brought up to date. */

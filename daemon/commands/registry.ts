@@ -12,12 +12,15 @@ import {
 } from './contract.ts';
 import { discoveryCommands, discoveryRows } from './admin/discovery-commands.ts';
 import { kvCommands } from './kv/kv-commands.ts';
-import { BROADCAST_NSID } from './namespace-ids.ts';
+import { NamespaceGate } from './namespace-gate.ts';
+import { BROADCAST_NSID, namespaces } from './namespace-ids.ts';
 import { nvmCommands } from './nvm/nvm-commands.ts';
 
 export interface RegisteredCommand extends CommandDefinition {
   /** For each of `dwordNames`, the bits that must be zero. */
   readonly reservedBits: Uint32Array;
+  /** Of the namespaces that it works on: it runs between `enter` and `leave`. Admin commands have none. */
+  readonly gates: readonly NamespaceGate[];
 }
 
 export interface CommandSet {
@@ -35,7 +38,7 @@ export interface CommandSets {
 
 /** The commands of a discovery controller, which has no namespaces. */
 export const createDiscoveryCommands = (options: DiscoveryOptions, modules: DiscoveryModules): CommandSets => ({
-  admin: commandSet('discovery', discoveryRows(modules), discoveryCommands(options, modules)),
+  admin: commandSet('discovery', discoveryRows(modules), discoveryCommands(options, modules), []),
   ofNamespace: () => undefined,
 });
 
@@ -47,11 +50,17 @@ export class CommandRegistry implements CommandSets {
   /** Commands that may name all namespaces at once. */
   readonly #broadcast: CommandSet;
 
-  constructor(options: CommandOptions, modules: CommandModules) {
-    this.admin = commandSet('admin', adminOpcodes, adminCommands(options, modules));
-    this.nvm = commandSet('nvm', nvmOpcodes, nvmCommands(options, modules));
-    this.kv = commandSet('kv', kvOpcodes, kvCommands(options, modules));
-    const broadcast = this.nvm.definitions.map((row) => (row?.namespace === 'oneOrAll' ? row : undefined));
+  constructor(options: CommandOptions, modules: Omit<CommandModules, 'gates'>) {
+    const gates = new Map(namespaces.map(({ nsid }) => [nsid, new NamespaceGate(nsid)]));
+    const withGates = { ...modules, gates };
+    const gateOf = (nsid: number): NamespaceGate[] => [gates.get(nsid)!];
+    this.admin = commandSet('admin', adminOpcodes, adminCommands(options, withGates), []);
+    this.nvm = commandSet('nvm', nvmOpcodes, nvmCommands(options, withGates), gateOf(BLOCK_NSID));
+    this.kv = commandSet('kv', kvOpcodes, kvCommands(options, withGates), gateOf(KV_CACHE_NSID));
+    const all = [...gates.values()];
+    const broadcast = this.nvm.definitions.map((row) =>
+      row?.namespace === 'oneOrAll' ? { ...row, gates: all } : undefined,
+    );
     this.#broadcast = { name: 'nvm', definitions: broadcast };
   }
 
@@ -73,6 +82,7 @@ function commandSet(
   name: CommandSet['name'],
   table: Readonly<Record<string, OpcodeRow>>,
   commands: readonly CommandDefinition[],
+  gates: readonly NamespaceGate[],
 ): CommandSet {
   const definitions: (RegisteredCommand | undefined)[] = Array.from({ length: 256 });
   for (const command of commands) {
@@ -80,7 +90,7 @@ function commandSet(
     assert(Object.values(table).includes(command.row), `${name} command ${command.row.name} is in the opcode table`);
     assert(definitions[opcode] === undefined, `${name} opcode ${opcode} has one handler`);
     const reservedBits = Uint32Array.from(dwordNames, (dword) => ~(command.allowedBits[dword] ?? 0));
-    definitions[opcode] = { ...command, reservedBits };
+    definitions[opcode] = { ...command, reservedBits, gates };
   }
   for (const row of Object.values(table)) {
     assert(definitions[row.opcode] !== undefined, `${name} command ${row.name} has a handler`);

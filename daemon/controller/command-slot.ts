@@ -101,6 +101,7 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
   #offset = 0;
   #region: MemoryRegion | undefined;
   #written = false;
+  #enteredCount = 0;
 
   constructor(modules: SlotModules) {
     this.#link = modules.link;
@@ -167,6 +168,21 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
     this.#association = undefined;
     this.#region = undefined;
     this.definition = undefined;
+  }
+
+  /** Before its handler runs. False: one of its namespaces is being formatted. */
+  enterNamespaces(): boolean {
+    const gates = this.definition?.gates ?? [];
+    for (const gate of gates) {
+      if (gate.enter()) this.#enteredCount++;
+      else return false;
+    }
+    return true;
+  }
+
+  /** Those that it entered. */
+  leaveNamespaces(): void {
+    while (this.#enteredCount > 0) this.definition!.gates[--this.#enteredCount]!.leave();
   }
 
   get capsule(): Uint8Array {

@@ -279,6 +279,10 @@ export class Queue implements QueuePort, SlotOwner {
   }
 
   #run(slot: CommandSlot): void {
+    if (!slot.enterNamespaces()) {
+      this.#fail(slot, 'formatInProgress');
+      return;
+    }
     try {
       const result = (slot.definition as RegisteredCommand).run(slot);
       if (result instanceof Promise) result.then(slot.onFinished, slot.onFailed);
@@ -370,6 +374,7 @@ export class Queue implements QueuePort, SlotOwner {
   #settle(slot: CommandSlot): void {
     slot.endJob();
     this.#inFlight.delete(slot.commandId);
+    slot.leaveNamespaces();
     this.#modules.subsystem.commandSettled();
     slot.unload();
     if (!slot.hasBudget) return;

@@ -16,7 +16,7 @@ import {
   type SubsystemIdentity,
 } from '../commands/contract.ts';
 import { CommandRegistry, createDiscoveryCommands } from '../commands/registry.ts';
-import type { BlockNamespace, Durability } from '../ftl/contract.ts';
+import type { BlockNamespace, Durability, UserDataEraser } from '../ftl/contract.ts';
 import type { KvStore } from '../kv/contract.ts';
 import { type DeviceTime, noDeviceTime } from '../timing/device-job.ts';
 import { CompletionHold, type HoldSnapshot } from './completion-hold.ts';
@@ -53,6 +53,7 @@ export interface SubsystemModules extends FrontModules {
   readonly kv: KvStore;
   readonly blocks: BlockNamespace;
   readonly durability: Durability;
+  readonly userData: UserDataEraser;
   readonly attention: AttentionEngine;
   readonly status: DriveStatus;
   /** What the drive's own discovery controller tells. */
@@ -288,10 +289,12 @@ export class Subsystem implements QueueHost {
 /** The subsystem of a drive: I/O controllers, and discovery controllers that tell where it is. */
 export function createSubsystem(options: SubsystemOptions, modules: SubsystemModules): Subsystem {
   const { identity, limits, regions, holdsCompletions = false } = options;
-  const { arena, kv, blocks, durability, attention, status, discovery, random } = modules;
+  const { arena, kv, blocks, durability, userData, attention, status, discovery, random } = modules;
   const counters = createFrontCounters();
   const frontCounters = (): FrontCounters => subsystem.frontCounters();
-  const handlerModules = { arena, kv, blocks, durability, attention, status, counters, frontCounters };
+  const namespaceChanged = (namespaceId: number, by: Association): void => subsystem.namespaceChanged(namespaceId, by);
+  const rooms = { arena, kv, blocks, durability, userData, attention, status };
+  const handlerModules = { ...rooms, counters, frontCounters, namespaceChanged };
   const io: ControllerKind = {
     type: 'io',
     subsystemNqns: [identity.subsystemNqn, ANY_SUBSYSTEM_NQN],

@@ -162,6 +162,18 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     for (let i = 0; i < lbaCount; i++) this.#drop(lba + i, operation);
   }
 
+  clear(): void {
+    const { staging, flash, space } = this.#modules;
+    space.assertWritable();
+    // As above: the record comes first.
+    const operation = staging.append('deallocate', blockDeallocation.encode({ lba: 0, lbaCount: this.lbaCount }));
+    this.#held.clear();
+    for (const { cache } of this.#writers) cache.clear();
+    this.map.clear();
+    flash.superblocks.markAllInvalid('block', operation);
+    this.mappedCount = 0;
+  }
+
   /** Pages that so many puts can program: what they fill, and what the caches held already. */
   #pagesFor(lbaCount: number): number {
     return Math.ceil(lbaCount / this.#modules.flash.geometry.slotsPerPage) + this.#writers.length;

@@ -111,9 +111,9 @@ export class Checkpointer implements Durability {
     return this.#checkpoints.request();
   }
 
-  /** The checkpoint that ends recovery: everything is staged anew. Or the last one of a clean shutdown. */
-  special(kind: 'opening' | 'closing'): Promise<void> {
-    return this.#checkpoints.run(() => this.#checkpoint(kind === 'opening', kind === 'closing'));
+  /** The checkpoint that ends recovery, or one that leaves no old record behind: all is staged anew. Or the last one. */
+  special(kind: 'opening' | 'restaging' | 'closing'): Promise<void> {
+    return this.#checkpoints.run(() => this.#checkpoint(kind !== 'closing', kind === 'closing'));
   }
 
   async #checkpoint(forceRestage: boolean, isClean: boolean): Promise<void> {

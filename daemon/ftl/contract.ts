@@ -91,6 +91,20 @@ export interface BlockNamespace {
   /** Resolves once in the write cache, or durable if `fua`. DriveError namespaceWriteProtected, as `deallocate`. */
   write(lba: number, lbaCount: number, source: Uint8Array, fua: boolean, job?: DeviceJob): Promise<void>;
   deallocate(lba: number, lbaCount: number): Promise<void>;
+  /** Deallocates every LBA at once; after a crash all of them are as they were, or none. Durable with the next flush. */
+  clear(): void;
+}
+
+/** What a namespace is to this room. */
+export type PoolName = 'block' | 'kv';
+
+/** Makes sure that what namespaces no longer hold is gone from the media, too. */
+export interface UserDataEraser {
+  /**
+   * `pools`: those that are empty, durably, and stay so meanwhile. Overwrites every page that was ever theirs, and begins
+   * a new staging log; both are durable when it resolves. Others work on meanwhile. DriveError writeFault.
+   */
+  erase(pools: readonly PoolName[]): Promise<void>;
 }
 
 /** Next number of the one order of everything that changes the drive. */

@@ -49,6 +49,7 @@ import { StagingFile, StagingFolder, type StagingStore } from './staging-log.ts'
 import { type Pool, Superblocks } from './superblocks.ts';
 import type { VerifyPolicy } from './verify-policy.ts';
 import { TemperatureSensor, temperatures } from './temperature.ts';
+import { Overwriter } from './user-data-eraser.ts';
 import { victimPolicy } from './victim-policy.ts';
 
 /** What a drive stands on: files, or memory in tests and simulations. */
@@ -144,6 +145,7 @@ export class Ftl implements FtlDrive {
   readonly operations: Operations;
   readonly flash: Flash;
   readonly stagingFile: StagingFile;
+  readonly userData: Overwriter;
   readonly collectors: Readonly<Record<Pool, GarbageCollector>>;
   readonly spaces: Readonly<Record<Pool, Space>>;
   readonly #stores: FtlStores;
@@ -189,6 +191,8 @@ export class Ftl implements FtlDrive {
     const ofBlocks = { space: blockSpace, staging, temperature, writePointCount, syncStaging };
     this.blocks = new BlockDevice({ ...common, ...ofBlocks });
     this.kv = new KvPageStore({ ...common, space: kvSpace, checkpoint: this.#checkpointSoon });
+    const settle = (): Promise<void> => this.durability.special('restaging');
+    this.userData = new Overwriter({ flash, sync: syncStaging, settle });
     this.#allocator = allocator;
     this.#blockRecords = new BlockRecords(array, logger);
     this.#logger = logger;

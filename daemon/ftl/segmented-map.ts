@@ -27,6 +27,12 @@ export class SegmentedMap {
     this.#dirty[Math.floor(index / SEGMENT_ENTRIES)] = 1;
   }
 
+  /** Nothing is mapped any more. */
+  clear(): void {
+    this.entries.fill(UNMAPPED);
+    this.#dirty.fill(1);
+  }
+
   checkpoint(sink: CheckpointSink): void {
     for (let segment = this.#dirty.indexOf(1); segment >= 0; segment = this.#dirty.indexOf(1, segment + 1)) {
       this.#dirty[segment] = 0;

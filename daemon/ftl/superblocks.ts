@@ -2,10 +2,11 @@ import { superblockPools } from '../../spec/media-format/oob.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Geometry } from '../nand/geometry.ts';
+import type { PoolName } from './contract.ts';
 import { UNMAPPED } from './segmented-map.ts';
 import { type SuperblockState, superblockTransition } from './superblock-state.ts';
 
-export type Pool = 'block' | 'kv';
+export type Pool = PoolName;
 export const pools: readonly Pool[] = ['block', 'kv'];
 
 /** One of `superblockPools` by its code. */
@@ -172,6 +173,18 @@ export class Superblocks {
     this.#changeValid(superblock, -weight);
   }
 
+  /** Nothing in the pool is valid any more. */
+  markAllInvalid(pool: Pool, operation: number): void {
+    for (let superblock = 0; superblock < this.geometry.superblockCount; superblock++) {
+      const validCount = this.validSlotCount[superblock]!;
+      if (this.#pools[superblock] !== pool || validCount === 0) continue;
+      const first = superblock * this.slotsPerSuperblock;
+      clearBits(this.#valid, first, first + this.slotsPerSuperblock);
+      this.emptySince[superblock] = operation;
+      this.#changeValid(superblock, -validCount);
+    }
+  }
+
   #changeValid(superblock: number, change: number): void {
     const pool = this.#pools[superblock];
     assert(pool !== undefined, 'what holds something belongs to a pool');
@@ -263,6 +276,14 @@ export class Superblocks {
     this.#freeableCount[pool] += isFreeable - this.#isFreeable[superblock]!;
     this.#isFreeable[superblock] = isFreeable;
   }
+}
+
+function clearBits(bits: Uint8Array, from: number, to: number): void {
+  let bit = from;
+  for (; bit < to && (bit & 7) !== 0; bit++) bits[bit >>> 3]! &= ~(1 << (bit & 7));
+  const wholeEnd = Math.max(bit, to & ~7);
+  bits.fill(0, bit >>> 3, wholeEnd >>> 3);
+  for (bit = wholeEnd; bit < to; bit++) bits[bit >>> 3]! &= ~(1 << (bit & 7));
 }
 
 const notPossible = (pool: Pool, slot: number, why: string): DriveError =>

@@ -67,8 +67,8 @@ export class WriteCache {
     );
   }
 
-  /** Once the page is programmed. */
-  clear(each: (lba: number, slot: number) => void): void {
+  /** Once the page is programmed, or what is in it is given up. */
+  clear(each: (lba: number, slot: number) => void = () => undefined): void {
     for (const [lba, slot] of this.#slots) each(lba, slot);
     for (const block of this.#blocks) block.lba = NO_LBA;
     this.#slots.clear();

@@ -64,6 +64,10 @@ export class ImageMedia implements Media {
     throw new InvariantError('an image is not written');
   }
 
+  wipe(): never {
+    throw new InvariantError('an image is not written');
+  }
+
   writeSuperblockHeader(): never {
     throw new InvariantError('an image is not written');
   }

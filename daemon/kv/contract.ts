@@ -88,6 +88,11 @@ export interface KvStore {
   /** `layer` undefined: all. DriveError tokenRange if longer than the layer. */
   truncate(id: bigint, layer: number | undefined, length: number, job?: DeviceJob): Promise<void>;
   reclaim(id: bigint): Promise<void>;
+  /**
+   * Reclaims every sequence: after a crash all of them are as they were, or none is there. Durable with the next flush.
+   * Ids are not chosen again. No command may be in flight.
+   */
+  clear(): Promise<void>;
   /** DriveError unknownSequence, leaseExpired, layerRange. */
   view(id: bigint, layer: number): LayerView;
   /** Cheap: for sizing a command's data before any work. DriveError unknownSequence. */

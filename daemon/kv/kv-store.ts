@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { ElementType } from '../../spec/element-type.ts';
 import { limits } from '../../spec/limits.ts';
 import type { Arena } from '../base/arena.ts';
@@ -35,7 +36,7 @@ import { layerOf, KvRoom } from './room.ts';
 import { sourceSizeBytes } from './row-source.ts';
 import { Sequence } from './sequence.ts';
 import { resolveShape, rowLayoutOf } from './shape.ts';
-import { encodeCreate, encodeFork, encodeReclaim } from './staged-records.ts';
+import { encodeClear, encodeCreate, encodeFork, encodeReclaim } from './staged-records.ts';
 import { summaryOf } from './summary.ts';
 import { truncateLayers } from './truncate.ts';
 
@@ -203,10 +204,26 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     });
   }
 
+  async clear(): Promise<void> {
+    this.#room.pages.assertWritable();
+    this.#room.record(encodeClear());
+    const cleared = [...this.#live()];
+    for (const sequence of cleared) this.#forget(sequence);
+    // A checkpoint may come in between: pages that no sequence holds are free after a crash, too.
+    for (const sequence of cleared) {
+      dropTokens(this.#room, sequence);
+      await nextTurn();
+    }
+  }
+
   #remove(sequence: Sequence): void {
     this.#room.record(encodeReclaim(sequence.id));
-    if (sequence.saved) this.#removed.push(removedOf(sequence));
+    this.#forget(sequence);
     dropTokens(this.#room, sequence);
+  }
+
+  #forget(sequence: Sequence): void {
+    if (sequence.saved) this.#removed.push(removedOf(sequence));
     sequence.enter('reclaimed');
     this.#sequences.delete(sequence.id);
     this.#sortedIds = undefined;

@@ -152,18 +152,24 @@ export class Recovery {
         sequence.touched = true;
         return;
       }
-      case 'reclaim': {
-        const sequence = this.#sequences.get(record.sequenceId);
-        if (sequence === undefined) break;
-        this.#sequences.delete(record.sequenceId);
-        if (!sequence.saved) return;
-        const segmentCounts = sequence.layers.map((layer) => layer.table.savedSegmentCount);
-        this.removed.push({ id: record.sequenceId, segmentCounts });
+      case 'reclaim':
+        if (!this.#sequences.has(record.sequenceId)) break;
+        this.#remove(record.sequenceId);
         return;
-      }
+      case 'clear':
+        for (const id of this.#sequences.keys()) this.#remove(id);
+        return;
     }
     // Only a damaged log names a sequence whose own record is missing; then the drive still opens.
     this.#droppedOperationCount++;
+  }
+
+  #remove(id: bigint): void {
+    const sequence = this.#sequences.get(id);
+    this.#sequences.delete(id);
+    if (sequence?.saved !== true) return;
+    const segmentCounts = sequence.layers.map((layer) => layer.table.savedSegmentCount);
+    this.removed.push({ id, segmentCounts });
   }
 
   /** What was found, for who only looks: nothing follows. */

@@ -3,6 +3,7 @@ import { elementTypeOf, elementTypes } from '../../spec/element-type.ts';
 import {
   KV_RECORD_ALL_LAYERS,
   KV_RECORD_VERSION,
+  kvClearRecord,
   kvCreateRecord,
   kvForkRecord,
   kvReclaimRecord,
@@ -41,7 +42,8 @@ export type OperationRecord =
       readonly layer: number | undefined;
       readonly length: number;
     }
-  | { readonly kind: 'reclaim'; readonly sequenceId: bigint };
+  | { readonly kind: 'reclaim'; readonly sequenceId: bigint }
+  | { readonly kind: 'clear' };
 
 export function encodeCreate(request: SequenceRequest): Uint8Array {
   const { shape } = request;
@@ -88,6 +90,8 @@ export function encodeTruncate(sequenceId: bigint, layer: number | undefined, le
 export function encodeReclaim(sequenceId: bigint): Uint8Array {
   return kvReclaimRecord.encode({ version, kind: kvRecordKinds.reclaim, sequenceId });
 }
+
+export const encodeClear = (): Uint8Array => kvClearRecord.encode({ version, kind: kvRecordKinds.clear });
 
 /** A record's bytes, whole (`record`) and where the rows go (`rows`). */
 export function allocateTail(
@@ -142,6 +146,9 @@ export function decodeStaged(payload: Uint8Array): TailRecord | OperationRecord 
       const value = kvReclaimRecord.decode(checked(payload, kvReclaimRecord.sizeBytes));
       return { kind: 'reclaim', sequenceId: value.sequenceId };
     }
+    case kvRecordKinds.clear:
+      checked(payload, kvClearRecord.sizeBytes);
+      return { kind: 'clear' };
     default:
       throw new DriveError('internal', `KV record of kind ${payload[1]}`);
   }

@@ -102,6 +102,13 @@ export class MediaFile implements Media {
     this.#write('oob', oob, oobOffset(this.#geometry, ppn));
   }
 
+  wipe(ppn: number, pageCount: number): void {
+    const { pageSizeBytes } = this.#geometry;
+    this.#write('cells', new Uint8Array(pageCount * pageSizeBytes), cellOffset(this.#geometry, ppn));
+    const oobBytes = pageCount * oobBytesPerPage(this.#geometry);
+    this.#write('oob', new Uint8Array(oobBytes), oobOffset(this.#geometry, ppn));
+  }
+
   async readCells(byteOffset: number, target: Uint8Array): Promise<void> {
     await this.#read('cells', target, MEDIA_HEADER_BYTES + byteOffset);
   }

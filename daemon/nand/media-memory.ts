@@ -62,6 +62,14 @@ export class MediaMemory implements Media {
     this.#write('oob', ppn * oobBytesPerPage(this.geometry), oob);
   }
 
+  wipe(ppn: number, pageCount: number): void {
+    this.onStep('program');
+    const { pageSizeBytes } = this.geometry;
+    this.#write('cells', ppn * pageSizeBytes, new Uint8Array(pageCount * pageSizeBytes));
+    const oobBytes = oobBytesPerPage(this.geometry);
+    this.#write('oob', ppn * oobBytes, new Uint8Array(pageCount * oobBytes));
+  }
+
   async readCells(byteOffset: number, target: Uint8Array): Promise<void> {
     await this.settle('read');
     target.set(this.cells.subarray(byteOffset, byteOffset + target.length));

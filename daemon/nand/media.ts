@@ -9,6 +9,8 @@ export interface Media {
   readCells(byteOffset: number, target: Uint8Array): Promise<void>;
   /** Out-of-band areas of consecutive pages. */
   readOob(ppn: number, target: Uint8Array): Promise<void>;
+  /** Overwrites pages that lie side by side and their out-of-band areas with zeros. DriveError writeFault. */
+  wipe(ppn: number, pageCount: number): void;
   writeSuperblockHeader(superblock: number, header: Uint8Array): void;
   /** All of them, back to back. */
   readSuperblockHeaders(): Promise<Uint8Array>;

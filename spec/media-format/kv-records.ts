@@ -10,7 +10,7 @@ import { ALL_LAYERS } from '../kv-commands.ts';
 import { defineStruct, reserved, text, u8, u16, u32, u64 } from '../struct.ts';
 
 export const KV_RECORD_VERSION = 1;
-export const kvRecordKinds = { tail: 1, create: 2, fork: 3, truncate: 4, reclaim: 5 } as const;
+export const kvRecordKinds = { tail: 1, create: 2, fork: 3, truncate: 4, reclaim: 5, clear: 6 } as const;
 /** In a truncate record's layer: every layer. */
 export const KV_RECORD_ALL_LAYERS = ALL_LAYERS;
 
@@ -76,4 +76,11 @@ export const kvReclaimRecord = defineStruct('KV reclaim record', 16, {
   kind: u8(1, 'kvRecordKinds.reclaim'),
   reserved0: reserved(2, 6),
   sequenceId: u64(8, 'sequence'),
+});
+
+/** Every sequence is reclaimed at once: Format NVM. 8 bytes. */
+export const kvClearRecord = defineStruct('KV clear record', 8, {
+  version: u8(0, 'KV_RECORD_VERSION'),
+  kind: u8(1, 'kvRecordKinds.clear'),
+  reserved0: reserved(2, 6),
 });

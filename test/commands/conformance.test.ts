@@ -49,7 +49,7 @@ const nvm = (row: { opcode: number }, dwords: Partial<Record<DwordName, number>>
   nsid: BLOCK_NSID,
   ...dwords,
 });
-const admin = (row: { opcode: number }, dwords: Partial<Record<DwordName, number>> = {}): CommandFields => ({
+const admin = (row: { opcode: number }, dwords: Partial<CommandFields> = {}): CommandFields => ({
   opcode: row.opcode,
   ...dwords,
 });
@@ -79,6 +79,13 @@ const dsmData = Buffer.alloc(16);
 dsmData.writeUInt32LE(1, 4);
 
 const table: readonly Row[] = [
+  {
+    queue: 'admin',
+    name: 'Format NVM',
+    fields: admin(adminOpcodes.formatNvm, { nsid: BLOCK_NSID }),
+    uses: { cdw10: 0x3fff },
+    nsid: 'any',
+  },
   {
     queue: 'admin',
     name: 'Get Log Page',

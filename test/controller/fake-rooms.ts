@@ -65,6 +65,10 @@ export class FakeBlocks implements BlockNamespace {
     this.bytes.fill(0, lba * LBA_BYTES, (lba + lbaCount) * LBA_BYTES);
   }
 
+  clear(): void {
+    this.bytes.fill(0);
+  }
+
   #check(lba: number, lbaCount: number): void {
     if (lba + lbaCount > this.lbaCount) throw new DriveError('lbaRange', `${lba}+${lbaCount}`);
   }

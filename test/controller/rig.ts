@@ -125,6 +125,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
       kv,
       blocks,
       durability,
+      userData: { erase: () => Promise.resolve() },
       attention,
       status: {
         health: () => ({ temperature: 300, availSpare: 100 }),

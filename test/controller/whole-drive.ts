@@ -43,6 +43,8 @@ export interface WholeDrive {
   /** An admin and an I/O queue. */
   connect(): Promise<{ admin: RawHost; io: RawHost }>;
   close(): Promise<void>;
+  /** Without the last checkpoint, as if the process had died. */
+  abandon(): Promise<void>;
 }
 
 export async function formatFolder(test: TestContext, options: Partial<FormatOptions> = {}): Promise<string> {
@@ -95,7 +97,7 @@ export async function openWholeDrive(folder: string, options: WholeDriveOptions 
     },
     { arena, kv, pages: ftl.kv, kernels, clock, logger, onFatal },
   );
-  const { blocks, durability } = ftl;
+  const { blocks, durability, userData } = ftl;
   const noTimes = new DriveDeviceTime({ timing: 'off', record: undefined }, stores, { clock, logger });
   const rooms: Partial<Rooms> = { arena, kernels, sequences: kv, ftl, attention, deviceTime: noTimes };
   const running: RunningDrive = {
@@ -117,6 +119,7 @@ export async function openWholeDrive(folder: string, options: WholeDriveOptions 
       kv,
       blocks,
       durability,
+      userData,
       attention,
       deviceTime,
       status: new RoomStatus(running),
@@ -135,6 +138,13 @@ export async function openWholeDrive(folder: string, options: WholeDriveOptions 
     await host.initialize();
     return host;
   };
+  const end = async (closeFtl: () => Promise<void>): Promise<void> => {
+    await subsystem.close();
+    await transport.close();
+    await attention.close();
+    kv.close();
+    await closeFtl();
+  };
   return {
     ftl,
     kv,
@@ -151,12 +161,7 @@ export async function openWholeDrive(folder: string, options: WholeDriveOptions 
       await io.connect({ qid: 1, sqsize: 127 }, { subnqn, cntlid });
       return { admin, io };
     },
-    async close() {
-      await subsystem.close();
-      await transport.close();
-      await attention.close();
-      kv.close();
-      await ftl.close();
-    },
+    close: () => end(() => ftl.close()),
+    abandon: () => end(() => ftl.abandon()),
   };
 }

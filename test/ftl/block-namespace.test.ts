@@ -25,3 +25,18 @@ test('four times the capacity written over at random, with garbage collection, l
   for (let lba = 0; lba < ftl.blocks.lbaCount; lba++) assert.equal(await lbaVersion(again, lba), versions[lba]);
   await again.close();
 });
+
+test('clear gives up what is in pages, in the write cache, and only in the log', async () => {
+  const stores = new MemoryDriveStores();
+  const { ftl } = await openDrive(stores.stores(), createSeededRandom(2));
+  for (let lba = 0; lba < 9; lba++) await ftl.blocks.write(lba, 1, lbaContent(lba, 1), false);
+  ftl.blocks.holdStaged(new Map([[20, { operation: ftl.operations.next(), data: lbaContent(20, 1) }]]));
+  assert.equal(await lbaVersion(ftl, 20), 1);
+  ftl.blocks.clear();
+  for (let lba = 0; lba < 21; lba++) assert.equal(await lbaVersion(ftl, lba), 0);
+  assert.equal(ftl.blocks.mappedCount, 0);
+  await ftl.blocks.write(1, 1, lbaContent(1, 2), true);
+  const { ftl: again } = await openDrive(stores.afterKill().stores(), createSeededRandom(3));
+  for (let lba = 0; lba < 21; lba++) assert.equal(await lbaVersion(again, lba), lba === 1 ? 2 : 0);
+  await again.close();
+});

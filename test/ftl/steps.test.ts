@@ -58,6 +58,13 @@ async function script({ ftl, keeper }: OpenDrive, model: Model, random: Random, 
       model.zeros.set(lba, version);
       await ftl.blocks.deallocate(lba, 1);
       model.completed[lba] = version;
+    } else if (choice === 52) {
+      for (let all = 0; all < LBA_COUNT; all++) model.zeros.set(all, ++model.issued[all]!);
+      ftl.blocks.clear();
+      model.completed.set(model.issued.subarray(0, LBA_COUNT));
+      if (random.nextUint32() % 2 === 0) continue;
+      await model.durably(() => ftl.durability.flush());
+      await ftl.userData.erase(['block']);
     } else if (choice < 80) {
       const version = ++model.issued[LBA_COUNT + key]!;
       if (choice < 75) await keeper.put(key, version);

@@ -112,7 +112,8 @@ class History {
     if (roll < 0.57) return this.#repeat(sequence);
     if (roll < 0.65) return live.length < 7 ? this.#fork(sequence) : this.#reclaim(sequence);
     if (roll < 0.76) return this.#truncate(sequence);
-    if (roll < 0.79) return this.#reclaim(sequence);
+    if (roll < 0.785) return this.#reclaim(sequence);
+    if (roll < 0.79) return this.#clear(live);
     if (roll < 0.84) return this.#check(sequence);
     if (roll < 0.89) return this.#view(sequence);
     if (roll < 0.93) return this.#makeDurable();
@@ -202,6 +203,12 @@ class History {
     this.log.push(`reclaim ${sequence.id}`);
     await this.#world.opened.store.reclaim(sequence.id);
     sequence.diedOperation = this.#world.recordOperation;
+  }
+
+  async #clear(live: readonly ModelSequence[]): Promise<void> {
+    this.log.push('clear');
+    await this.#world.opened.store.clear();
+    for (const sequence of live) sequence.diedOperation = this.#world.recordOperation;
   }
 
   async #check(sequence: ModelSequence): Promise<void> {

@@ -59,7 +59,7 @@ export async function composeDrive(stores: FtlStores, parts: DriveParts): Promis
     },
     { arena, kv, pages: ftl.kv, kernels, clock, logger, onFatal },
   );
-  const { blocks, durability } = ftl;
+  const { blocks, durability, userData } = ftl;
   const rooms: Partial<Rooms> = { arena, kernels, sequences: kv, ftl, attention };
   const status = new RoomStatus({
     options: { folder: '', version: 'simulated', config: { workers: 0 } as DaemonConfig },
@@ -73,7 +73,7 @@ export async function composeDrive(stores: FtlStores, parts: DriveParts): Promis
   const regions = { folder: parts.regionFolder, fileMode: 0o600 };
   const subsystem = createSubsystem(
     { identity: identityOf(ftl.geometry.pageSizeBytes), limits, regions },
-    { arena, kv, blocks, durability, attention, status, discovery, clock, random, logger, onFatal },
+    { arena, kv, blocks, durability, userData, attention, status, discovery, clock, random, logger, onFatal },
   );
   rooms.subsystem = subsystem;
   return {

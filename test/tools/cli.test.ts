@@ -106,7 +106,17 @@ test('bf16 says where its text leaves that of f32', () => {
 });
 
 test('help of every command has an example', () => {
-  for (const command of ['decode', 'list', 'id-ns', 'smart-log', 'endurance-log', 'stats', 'attend', 'kv']) {
+  for (const command of [
+    'decode',
+    'list',
+    'id-ns',
+    'smart-log',
+    'endurance-log',
+    'format-nvm',
+    'stats',
+    'attend',
+    'kv',
+  ]) {
     const { status, stdout } = attndrive([command, '--help']);
     assert.equal(status, 0, command);
     assert.match(stdout, /\n {2}\$ attndrive /, command);

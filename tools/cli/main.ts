@@ -11,6 +11,7 @@ import { addDemo } from './commands/demo.ts';
 import { addDiscover } from './commands/discover.ts';
 import { addDiscovery } from './commands/discovery.ts';
 import { addFormat } from './commands/format.ts';
+import { addFormatNvm } from './commands/format-nvm.ts';
 import { addIdentify } from './commands/identify.ts';
 import { addKv } from './commands/kv.ts';
 import { addList } from './commands/list.ts';
@@ -45,6 +46,7 @@ export function createProgram(): Command {
   addIdentify(program);
   addSmartLog(program);
   addEnduranceLog(program);
+  addFormatNvm(program);
   addStats(program);
   addKv(program);
   addAttend(program);

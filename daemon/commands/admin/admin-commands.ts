@@ -4,6 +4,7 @@ import { maskOf } from '../fields.ts';
 import type { CommandDefinition, CommandModules, CommandOptions } from '../contract.ts';
 import { abort } from './abort.ts';
 import { asyncEventRequest } from './async-event-request.ts';
+import { formatNvm } from './format-nvm.ts';
 import { getFeatures } from './get-features.ts';
 import { getLogPage } from './get-log-page.ts';
 import { identify } from './identify.ts';
@@ -28,6 +29,7 @@ export const adminCommands = (options: CommandOptions, modules: CommandModules):
   abort(),
   asyncEventRequest(),
   keepAlive(),
+  formatNvm(modules),
   regionCreate(),
   regionDelete(),
 ];

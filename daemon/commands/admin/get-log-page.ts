@@ -33,6 +33,7 @@ const { create, append, fork, truncate, reclaim, attend, attendExchange } = kvOp
 const changingKv = new Set<number>(
   [create, append, fork, truncate, reclaim, attend, attendExchange].map((row) => row.opcode),
 );
+const changingAdmin = new Set<number>([adminOpcodes.formatNvm.opcode]);
 const opcodesOf = (table: Readonly<Record<string, OpcodeRow>>): number[] =>
   Object.values(table).map((row) => row.opcode);
 
@@ -78,8 +79,12 @@ function smartPage(health: ReturnType<DriveStatus['health']>, { errors, features
 
 /** Of a command set that the drive lacks: its admin commands and no others, since hosts ask for more sets than one. */
 function effectsPage(csi: number): Uint8Array {
-  if (csi === KV_CACHE_CSI) return encodeEffectsLog(opcodesOf(adminOpcodes), opcodesOf(kvOpcodes), changingKv);
-  return encodeEffectsLog(opcodesOf(adminOpcodes), csi === NVM_CSI ? opcodesOf(nvmOpcodes) : [], changingNvm);
+  const admin = opcodesOf(adminOpcodes);
+  if (csi === KV_CACHE_CSI) {
+    return encodeEffectsLog(admin, opcodesOf(kvOpcodes), { admin: changingAdmin, io: changingKv });
+  }
+  const io = csi === NVM_CSI ? opcodesOf(nvmOpcodes) : [];
+  return encodeEffectsLog(admin, io, { admin: changingAdmin, io: changingNvm });
 }
 
 function statisticsPage(identity: SubsystemIdentity, modules: CommandModules): Uint8Array {

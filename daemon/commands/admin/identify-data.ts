@@ -8,6 +8,7 @@ import {
   identifyController,
   identifyNamespace,
   lbaFormatBits,
+  optionalAdminCommandBits,
   optionalNvmCommandBits,
   powerState,
   sglSupportBits,
@@ -91,6 +92,7 @@ export function controllerData(controllerId: number, options: CommandOptions, mo
     maxcmd: limits.queueEntriesMax,
     nn: namespaces.length,
     mnan: namespaces.length,
+    oacs: packBits(optionalAdminCommandBits, { formatNvm: 1 }),
     oncs: packBits(optionalNvmCommandBits, {
       compare: 1,
       datasetManagement: 1,

@@ -19,6 +19,10 @@ export class MapMedia implements Media {
     this.#oob.set(oob, ppn * this.#oobBytes);
   }
 
+  wipe(ppn: number, pageCount: number): void {
+    this.#oob.fill(0, ppn * this.#oobBytes, (ppn + pageCount) * this.#oobBytes);
+  }
+
   readCells(): Promise<void> {
     return Promise.resolve();
   }

@@ -8,6 +8,8 @@ import {
   type ElementType,
   elementSizeBytes,
   elementTypes,
+  type FloatType,
+  isQuantised,
   limits,
 } from '../spec/index.ts';
 import type { ElementArray } from './convert.ts';
@@ -29,13 +31,16 @@ export interface AttendOptions {
   /** Return the maximum and the log-sum-exp of each row's logits. */
   readonly statistics?: boolean | undefined;
   /** Type of the queries; default f32. */
-  readonly queryType?: ElementType | undefined;
+  readonly queryType?: FloatType | undefined;
   /** Type of the outputs; default f32. */
-  readonly outputType?: ElementType | undefined;
+  readonly outputType?: FloatType | undefined;
   /** Return the command's device latency, and no number of buffered tokens. */
   readonly deviceTime?: boolean | undefined;
-  /** Type of carried keys and values; default as the sequence stores them. */
-  readonly appendType?: ElementType | undefined;
+  /**
+   * Type of carried keys and values; default as the sequences store them, or f32 if one of them quantises: the drive does
+   * that.
+   */
+  readonly appendType?: FloatType | undefined;
 }
 
 /** One sequence and layer, as given when a request is prepared. */
@@ -73,8 +78,8 @@ interface EntryPlan {
   readonly keyElements: number;
   readonly valueOffset: number;
   readonly valueElements: number;
-  readonly appendTypeK: ElementType;
-  readonly appendTypeV: ElementType;
+  readonly appendTypeK: FloatType;
+  readonly appendTypeV: FloatType;
   readonly outputOffset: number;
   readonly outputElements: number;
   readonly statisticsOffset: number;
@@ -90,12 +95,26 @@ export interface AttendLayout {
   readonly entries: readonly EntryPlan[];
 }
 
+/** Of the whole command; undefined: as stored. */
+function appendTypeOf(entries: readonly AttendEntryShape[], options: AttendOptions): FloatType | undefined {
+  const carriesToQuantised = entries.some(
+    ({ sequence: { shape }, appendTokenCount = 0 }) =>
+      appendTokenCount > 0 && (isQuantised(shape.elementTypeK) || isQuantised(shape.elementTypeV)),
+  );
+  return options.appendType ?? (carriesToQuantised ? 'f32' : undefined);
+}
+
+/** Without tokens to carry it does not matter. */
+const carriedType = (stored: ElementType, appendType: FloatType | undefined): FloatType =>
+  appendType ?? (isQuantised(stored) ? 'f32' : stored);
+
 /** Where everything of a request lies. RangeError if it can't be one command. */
 export function planAttend(entries: readonly AttendEntryShape[], options: AttendOptions): AttendLayout {
   if (entries.length === 0 || entries.length > limits.attendEntryCountMax) {
     throw new RangeError(`${entries.length} entries; allowed: 1 to ${limits.attendEntryCountMax}`);
   }
   const { queryType = 'f32', outputType = 'f32' } = options;
+  const appendType = appendTypeOf(entries, options);
   let dataBytes = align(attendHeader.sizeBytes + entries.length * attendEntry.sizeBytes);
   let outputBytes = 0;
   let rowCount = 0;
@@ -112,8 +131,8 @@ export function planAttend(entries: readonly AttendEntryShape[], options: Attend
     checkRange('query tokens', queryTokenCount, 1, limits.queryTokenCountMax);
     checkRange('query heads', heads, 1, entry.queryHeadsPerKvHead * kvHeadCount);
     checkRange('appended tokens', appendTokenCount, 0, 0xffff);
-    const appendTypeK = options.appendType ?? elementTypeK;
-    const appendTypeV = options.appendType ?? elementTypeV;
+    const appendTypeK = carriedType(elementTypeK, appendType);
+    const appendTypeV = carriedType(elementTypeV, appendType);
     const keyElements = appendTokenCount * kvHeadCount * headDimK;
     const valueElements = appendTokenCount * kvHeadCount * headDimV;
     const queryElements = rows * headDimK;
@@ -250,6 +269,7 @@ export function encodeAttend(
   place: OutputPlace,
   data: Uint8Array,
 ): void {
+  const appendType = appendTypeOf(entries, options);
   attendHeader.encode(
     {
       version: DESCRIPTOR_VERSION,
@@ -265,7 +285,7 @@ export function encodeAttend(
       softCap: options.softCap ?? 0,
       slidingWindow: options.slidingWindow ?? 0,
       sinkCount: options.sinkCount ?? 0,
-      appendType: options.appendType === undefined ? 0 : elementTypes[options.appendType].code,
+      appendType: appendType === undefined ? 0 : elementTypes[appendType].code,
     },
     data,
   );

@@ -1,8 +1,8 @@
-import type { ElementType } from '../spec/index.ts';
+import type { FloatType } from '../spec/index.ts';
 import { limits } from '../spec/index.ts';
 import { type AttendEntryShape, type AttendOptions, planAttend, queryHeadCountOf } from './attend-layout.ts';
 import type { CommandOptions } from './command.ts';
-import { type ElementArray, resolveElementType } from './convert.ts';
+import { type ElementArray, resolveFloatType } from './convert.ts';
 import type { AttendPath, PreparedAttend } from './prepared-attend.ts';
 
 /** One sequence and layer of a one-shot attend. */
@@ -76,20 +76,20 @@ function shapeOf(entry: AttendEntry): AttendEntryShape {
 
 /** Types hold for a whole command, so all entries must agree. */
 function resolveTypes(entries: readonly AttendEntry[], options: AttendOptions) {
-  let queryType: ElementType | undefined;
-  let appendType: ElementType | undefined;
+  let queryType: FloatType | undefined;
+  let appendType: FloatType | undefined;
   for (const { queries, append, sequence } of entries) {
-    queryType = agree('queries', queryType, resolveElementType('queries', queries, options.queryType, 'f16'));
+    queryType = agree('queries', queryType, resolveFloatType('queries', queries, options.queryType, 'f16'));
     if (append === undefined) continue;
     const { elementTypeK, elementTypeV } = sequence.shape;
-    const typeK = resolveElementType('keys', append.keys, options.appendType, elementTypeK);
-    const typeV = resolveElementType('values', append.values, options.appendType, elementTypeV);
+    const typeK = resolveFloatType('keys', append.keys, options.appendType, elementTypeK);
+    const typeV = resolveFloatType('values', append.values, options.appendType, elementTypeV);
     appendType = agree('carried keys and values', appendType, agree('carried keys and values', typeK, typeV));
   }
   return { queryType: queryType ?? 'f32', ...(appendType === undefined ? {} : { appendType }) };
 }
 
-function agree(what: string, first: ElementType | undefined, second: ElementType): ElementType {
+function agree(what: string, first: FloatType | undefined, second: FloatType): FloatType {
   if (first !== undefined && first !== second) throw new TypeError(`${what} of one call are ${first} and ${second}`);
   return second;
 }

@@ -2,10 +2,21 @@
  * Element types on the host: f32 arrays to and from the bits of f16 and bf16, rounding to nearest even as the drive
  * does. Node has no 16-bit float arrays; bits travel in Uint16Array.
  */
-import { type ElementType, elementSizeBytes } from '../spec/index.ts';
+import {
+  dequantiseRow,
+  type ElementType,
+  elementSizeBytes,
+  type FloatType,
+  isQuantised,
+  quantiseRow,
+  type QuantisedType,
+  rowSizeBytes,
+} from '../spec/index.ts';
 
 /** Rows of K, V, queries or outputs: f32 values, or the bits of f16 or bf16. */
 export type ElementArray = Float32Array | Uint16Array;
+/** Rows of K or V as they may be stored: the same, or quantised rows one behind the other. */
+export type RowArray = ElementArray | Uint8Array;
 
 const scratchFloat = new Float32Array(1);
 const scratchBits = new Uint32Array(scratchFloat.buffer);
@@ -89,23 +100,45 @@ export function bf16ToF32(source: Uint16Array, target = new Float32Array(source.
 }
 
 /** f32 values as elements of `type`. For f32 the array itself. */
-export function fromF32(source: Float32Array, type: ElementType): ElementArray {
+export function fromF32(source: Float32Array, type: FloatType): ElementArray {
   if (type === 'f32') return source;
   return type === 'f16' ? f32ToF16(source) : f32ToBf16(source);
 }
 
 /** Elements of `type` as f32 values. For f32 the array itself. */
-export function toF32(source: ElementArray, type: ElementType): Float32Array {
+export function toF32(source: ElementArray, type: FloatType): Float32Array {
   if (source instanceof Float32Array) return source;
   return type === 'f16' ? f16ToF32(source) : bf16ToF32(source);
 }
 
-/** A fresh array of `length` elements of `type`. */
-export const elementArray = (type: ElementType, length: number): ElementArray =>
-  type === 'f32' ? new Float32Array(length) : new Uint16Array(length);
+/** Rows of `rowElements` values each, quantised as the drive does it. */
+export function quantise(source: Float32Array, type: QuantisedType, rowElements: number): Uint8Array {
+  const rowBytes = rowSizeBytes(type, rowElements);
+  const rows = new Uint8Array((source.length / rowElements) * rowBytes);
+  for (let i = 0; i * rowElements < source.length; i++) {
+    quantiseRow(source.subarray(i * rowElements, (i + 1) * rowElements), type, rows, i * rowBytes);
+  }
+  return rows;
+}
+
+/** What quantised rows of `rowElements` stand for. */
+export function dequantise(rows: Uint8Array, type: QuantisedType, rowElements: number): Float32Array {
+  const rowBytes = rowSizeBytes(type, rowElements);
+  const values = new Float32Array((rows.length / rowBytes) * rowElements);
+  for (let i = 0; i * rowBytes < rows.length; i++) {
+    dequantiseRow(rows, i * rowBytes, type, values.subarray(i * rowElements, (i + 1) * rowElements));
+  }
+  return values;
+}
+
+/** A fresh array for `rowCount` rows of `rowElements` elements of `type`. */
+export function rowArray(type: ElementType, rowCount: number, rowElements: number): RowArray {
+  if (isQuantised(type)) return new Uint8Array(rowCount * rowSizeBytes(type, rowElements));
+  return type === 'f32' ? new Float32Array(rowCount * rowElements) : new Uint16Array(rowCount * rowElements);
+}
 
 /** `length` elements of `type` that lie in `buffer`, `offsetBytes` from its start. */
-export const elementView = (type: ElementType, buffer: ArrayBuffer, offsetBytes: number, length: number) =>
+export const elementView = (type: FloatType, buffer: ArrayBuffer, offsetBytes: number, length: number) =>
   type === 'f32' ? new Float32Array(buffer, offsetBytes, length) : new Uint16Array(buffer, offsetBytes, length);
 
 /** The bytes of an array, without copying. */
@@ -116,19 +149,33 @@ export const bytesOf = (array: ArrayBufferView): Uint8Array =>
  * Element type of an array that a caller gave: as stated, else f32 for Float32Array, else the type that the sequence
  * stores if that has 16 bits. TypeError if the array can't hold it or nothing tells f16 from bf16.
  */
-export function resolveElementType(
+export function resolveFloatType(
   what: string,
   array: ElementArray,
+  stated: FloatType | undefined,
+  stored: ElementType,
+): FloatType {
+  const type = resolveElementType(what, array, stated, stored);
+  if (!isQuantised(type)) return type;
+  throw new TypeError(`${what} must be a Float32Array (f32) or a Uint16Array (bits of f16 or bf16)`);
+}
+
+/** The same of rows, which may be quantised ones: a Uint8Array. */
+export function resolveElementType(
+  what: string,
+  array: RowArray,
   stated: ElementType | undefined,
   stored: ElementType,
 ): ElementType {
   const isFloat = array instanceof Float32Array;
-  if (!isFloat && !(array instanceof Uint16Array)) {
-    throw new TypeError(`${what} must be a Float32Array (f32) or a Uint16Array (bits of f16 or bf16)`);
+  if (!isFloat && !(array instanceof Uint16Array) && !(array instanceof Uint8Array)) {
+    throw new TypeError(
+      `${what} must be a Float32Array (f32), a Uint16Array (bits of f16 or bf16), or a Uint8Array (quantised rows)`,
+    );
   }
   const type = stated ?? (isFloat ? 'f32' : stored);
-  if (elementSizeBytes(type) !== array.BYTES_PER_ELEMENT) {
-    const given = isFloat ? 'a Float32Array' : 'a Uint16Array';
+  if ((isQuantised(type) ? 1 : elementSizeBytes(type)) !== array.BYTES_PER_ELEMENT) {
+    const given = isFloat ? 'a Float32Array' : array instanceof Uint16Array ? 'a Uint16Array' : 'a Uint8Array';
     throw new TypeError(`${what} is ${given} but its element type is ${type}; state elementType`);
   }
   return type;

@@ -1,5 +1,5 @@
 /** The attndrive SDK: everything a host program needs. See README.md beside this file. */
-export { ALL_TOKENS, type ElementType } from '../spec/index.ts';
+export { ALL_TOKENS, type ElementType, type FloatType, type QuantisedType } from '../spec/index.ts';
 export { type DriveAddress, formatAddress, parseAddress } from './address.ts';
 export { AdminClient } from './admin-client.ts';
 export type { ControllerIdentity } from './association.ts';
@@ -10,12 +10,15 @@ export type { CommandFields, CommandOptions, Completion } from './command.ts';
 export type { ControllerCommands, LogPageRequest } from './controller-commands.ts';
 export {
   bf16ToF32,
+  dequantise,
   type ElementArray,
-  elementArray,
   f16ToF32,
   f32ToBf16,
   f32ToF16,
   fromF32,
+  quantise,
+  type RowArray,
+  rowArray,
   toF32,
 } from './convert.ts';
 export {

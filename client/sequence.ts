@@ -4,7 +4,6 @@ import {
   createDescriptor,
   DESCRIPTOR_VERSION,
   type ElementType,
-  elementSizeBytes,
   elementTypeOf,
   elementTypes,
   KV_CACHE_NSID,
@@ -13,10 +12,11 @@ import {
   limits,
   packBits,
   querySelectors,
+  rowSizeBytes,
   sequenceInfo,
 } from '../spec/index.ts';
 import type { CommandOptions } from './command.ts';
-import { bytesOf, type ElementArray, elementArray, resolveElementType } from './convert.ts';
+import { bytesOf, resolveElementType, type RowArray, rowArray } from './convert.ts';
 import { DriveProtocolError } from './errors.ts';
 import type { Request, Transfers } from './transfers.ts';
 
@@ -64,7 +64,7 @@ export interface SequenceOptions extends CommandOptions {
 }
 
 export interface AppendOptions extends CommandOptions {
-  /** Type of `keys` and `values`: needed for Uint16Array unless the sequence stores that type. */
+  /** Type of `keys` and `values`: needed for Uint16Array and Uint8Array unless the sequence stores that type. */
   readonly elementType?: ElementType | undefined;
   /** Rows lie as [head][token] instead of [token][head]. */
   readonly headMajor?: boolean | undefined;
@@ -82,7 +82,7 @@ export interface ReadBackOptions extends CommandOptions {
   /** KV heads [firstHead, firstHead + headCount); default all. */
   readonly firstHead?: number | undefined;
   readonly headCount?: number | undefined;
-  /** Type to return; default as stored. */
+  /** Type to return; default as stored (of int8 and int4 the quantised rows, see `dequantise`). */
   readonly elementType?: ElementType | undefined;
   /** Rows as [head][token] instead of [token][head]. */
   readonly headMajor?: boolean | undefined;
@@ -91,8 +91,8 @@ export interface ReadBackOptions extends CommandOptions {
 }
 
 export interface ReadBackResult {
-  readonly keys?: ElementArray;
-  readonly values?: ElementArray;
+  readonly keys?: RowArray;
+  readonly values?: RowArray;
 }
 
 const PIECES_IN_FLIGHT = 4;
@@ -123,8 +123,8 @@ export class Sequence {
   async append(
     layer: number,
     position: number,
-    keys: ElementArray,
-    values: ElementArray,
+    keys: RowArray,
+    values: RowArray,
     options: AppendOptions = {},
   ): Promise<number> {
     const plan = this.#planAppend(keys, values, options);
@@ -216,21 +216,24 @@ export class Sequence {
     return sequenceTarget(this.id);
   }
 
-  #planAppend(keys: ElementArray, values: ElementArray, { elementType, headMajor = false }: AppendOptions) {
+  #planAppend(keys: RowArray, values: RowArray, { elementType, headMajor = false }: AppendOptions) {
     const { kvHeadCount, headDimK, headDimV, elementTypeK, elementTypeV } = this.shape;
     const typeK = resolveElementType('keys', keys, elementType, elementTypeK);
     const typeV = resolveElementType('values', values, elementType, elementTypeV);
-    const tokenCount = keys.length / (kvHeadCount * headDimK);
-    if (!Number.isInteger(tokenCount) || values.length !== tokenCount * kvHeadCount * headDimV) {
+    const rowBytesK = rowSizeBytes(typeK, headDimK);
+    const rowBytesV = rowSizeBytes(typeV, headDimV);
+    const tokenCount = keys.byteLength / (kvHeadCount * rowBytesK);
+    if (!Number.isInteger(tokenCount) || values.byteLength !== tokenCount * kvHeadCount * rowBytesV) {
       const rows = `rows of ${headDimK} and ${headDimV} for ${kvHeadCount} heads`;
-      throw new RangeError(`${keys.length} key and ${values.length} value elements are not whole tokens with ${rows}`);
+      const unit = keys instanceof Uint8Array ? 'bytes' : 'elements';
+      throw new RangeError(`${keys.length} key and ${values.length} value ${unit} are not whole tokens with ${rows}`);
     }
     const asStored = typeK === elementTypeK && typeV === elementTypeV;
     if (!asStored && typeK !== typeV)
       throw new TypeError(`keys are ${typeK} and values ${typeV}; both must be one type`);
     const rows = [
-      { bytes: bytesOf(keys), rowBytes: headDimK * elementSizeBytes(typeK) },
-      { bytes: bytesOf(values), rowBytes: headDimV * elementSizeBytes(typeV) },
+      { bytes: bytesOf(keys), rowBytes: rowBytesK },
+      { bytes: bytesOf(values), rowBytes: rowBytesV },
     ];
     return {
       tokenCount,
@@ -256,18 +259,17 @@ export class Sequence {
     return aligned > position ? aligned : end;
   }
 
-  async #readRows(rows: 'keys' | 'values', window: ReadWindow, options: ReadBackOptions): Promise<ElementArray> {
+  async #readRows(rows: 'keys' | 'values', window: ReadWindow, options: ReadBackOptions): Promise<RowArray> {
     const { shape } = this;
     const isKeys = rows === 'keys';
     const type = options.elementType ?? (isKeys ? shape.elementTypeK : shape.elementTypeV);
     const rowElements = isKeys ? shape.headDimK : shape.headDimV;
-    const rowBytes = rowElements * elementSizeBytes(type);
-    const length = window.tokenCount * window.headCount * rowElements;
-    const result = options.into?.[rows] ?? elementArray(type, length);
-    if (result.length !== length || result.BYTES_PER_ELEMENT !== elementSizeBytes(type)) {
-      throw new RangeError(
-        `into.${rows} has ${result.byteLength} bytes; ${length * elementSizeBytes(type)} of ${type} are read`,
-      );
+    const rowBytes = rowSizeBytes(type, rowElements);
+    const fresh = (rowCount: number): RowArray => rowArray(type, rowCount, rowElements);
+    const rowCount = window.tokenCount * window.headCount;
+    const result = options.into?.[rows] ?? fresh(rowCount);
+    if (result.byteLength !== rowCount * rowBytes || result.BYTES_PER_ELEMENT !== fresh(0).BYTES_PER_ELEMENT) {
+      throw new RangeError(`into.${rows} has ${result.byteLength} bytes; ${rowCount * rowBytes} of ${type} are read`);
     }
     const target = bytesOf(result);
     const pieces = cutWindow(window, rowBytes, this.#transfers.pieceBytesMax);

@@ -41,6 +41,7 @@ export * from './media-format/staging.ts';
 export * from './metrics.ts';
 export * from './opcodes.ts';
 export * from './pdu.ts';
+export * from './quantised-row.ts';
 export * from './sgl.ts';
 export * from './status.ts';
 export * from './struct.ts';

@@ -1,12 +1,12 @@
 /** What the attention room offers: attend over stored sequences, on compute workers. */
 import type { DeviceJob } from '../timing/device-job.ts';
-import type { ElementType } from '../../spec/element-type.ts';
+import type { FloatType } from '../../spec/element-type.ts';
 
 export interface AttendOptions {
   readonly causal: boolean;
   readonly statistics: boolean;
-  readonly queryType: ElementType;
-  readonly outputType: ElementType;
+  readonly queryType: FloatType;
+  readonly outputType: FloatType;
   /** 0: 1 / sqrt(headDimK). */
   readonly scale: number;
   readonly softCap: number;

@@ -1,5 +1,5 @@
-import { elementSizeBytes } from '../../spec/element-type.ts';
 import { limits } from '../../spec/limits.ts';
+import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import type { KvPages, Lpn, Ppn } from '../ftl/contract.ts';
@@ -183,8 +183,8 @@ function checkTarget(target: AttendTarget, view: LayerView, index: number): void
 
 /** Works out how a sequence's rows lie. */
 export function layoutOf(shape: SequenceShape): GroupLayout {
-  const rowBytesK = shape.headDimK * elementSizeBytes(shape.elementTypeK);
-  const rowBytesV = shape.headDimV * elementSizeBytes(shape.elementTypeV);
+  const rowBytesK = rowSizeBytes(shape.elementTypeK, shape.headDimK);
+  const rowBytesV = rowSizeBytes(shape.elementTypeV, shape.headDimV);
   const groupBytes = shape.groupTokens * (rowBytesK + rowBytesV);
   const chunkGroups = Math.min(CHUNK_GROUPS_MAX, Math.max(1, Math.round(CHUNK_BYTES / groupBytes)));
   return {

@@ -237,11 +237,13 @@ export class Unit {
       target.queryOffset + (token * target.queryHeadCount + this.#firstHead - target.firstQueryHead) * rowBytes;
     if (this.#queriesInPlace) return sourceOf(this.#firstToken);
     const offset = this.#base + this.#scratch.queries;
-    const count = this.#headCount * layout.shape.headDimK;
+    const { headDimK } = layout.shape;
+    const tokenBytes = this.#headCount * headDimK * 4;
     for (let i = 0; i < this.#tokenCount; i++) {
       const source = sourceOf(this.#firstToken + i);
       const { code } = elementTypes[queryType];
-      this.#modules.kernels.convert(source, code, offset + i * count * 4, elementTypes.f32.code, count);
+      const row = offset + i * tokenBytes;
+      this.#modules.kernels.convert(source, code, row, elementTypes.f32.code, this.#headCount, headDimK);
     }
     return offset;
   }

@@ -1,6 +1,13 @@
 /** Checks and readings that several commands share. */
 import type { BitField, BitFields } from '../../spec/bits.ts';
-import { type ElementType, elementTypeNames, elementTypeOf } from '../../spec/element-type.ts';
+import {
+  type ElementType,
+  elementTypeNames,
+  elementTypeOf,
+  type FloatType,
+  floatTypeNames,
+  isQuantised,
+} from '../../spec/element-type.ts';
 import { DriveError } from '../base/errors.ts';
 import type { CommandData, CommandResult, SubmissionEntry } from './contract.ts';
 
@@ -32,6 +39,14 @@ export function requiredElementType(code: number, what: string): ElementType {
   const type = elementTypeOf(code);
   if (type === undefined)
     throw new DriveError('invalidField', `${what} ${code}, allowed: codes of ${elementTypeNames.join(', ')}`);
+  return type;
+}
+
+/** Of queries and outputs, which are not quantised. */
+export function requiredFloatType(code: number, what: string): FloatType {
+  const type = elementTypeOf(code);
+  if (type === undefined || isQuantised(type))
+    throw new DriveError('invalidField', `${what} ${code}, allowed: codes of ${floatTypeNames.join(', ')}`);
   return type;
 }
 

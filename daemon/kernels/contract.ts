@@ -18,8 +18,8 @@ export const frameArenas = { memory: 0, media: 1 } as const;
 
 /** A run of consecutive tokens of one KV head whose K rows lie together and whose V rows lie together. 32 bytes. */
 export const frameStruct = defineStruct('frame', 32, {
-  kOffset: uint64(0, 'byte offset of the first K row in its arena; rows are headDimK elements apart'),
-  vOffset: uint64(8, 'byte offset of the first V row in its arena; rows are headDimV elements apart'),
+  kOffset: uint64(0, 'byte offset of the first K row in its arena; rows follow one another'),
+  vOffset: uint64(8, 'byte offset of the first V row in its arena; rows follow one another'),
   firstToken: u32(16, 'position of the first token'),
   tokenCount: u32(20, 'tokens; at least 1'),
   kArena: u32(24, 'frameArenas'),
@@ -91,10 +91,19 @@ export interface Kernels {
   /** CRC32C of bytes of the media mapping; only if canMapMedia. */
   crc32cMedia(offset: number, sizeBytes: number): number;
   /**
-   * Converts `count` elements; source and target don't overlap. To f16 and bf16 it rounds to nearest even, overflow to
-   * infinity, NaN to a quiet NaN; subnormals are kept. Codes as in spec/element-type.ts.
+   * Converts `rowCount` rows of `rowElements` each; source and target don't overlap. To f16 and bf16 it rounds to nearest
+   * even, overflow to infinity, NaN to a quiet NaN; subnormals are kept. To quantised rows as spec/quantised-row.ts says.
+   * Between other types than f32 it goes through f32. Codes as in spec/element-type.ts; rowElements is 1 to 256 for
+   * quantised types.
    */
-  convert(source: number, sourceType: number, target: number, targetType: number, count: number): void;
+  convert(
+    source: number,
+    sourceType: number,
+    target: number,
+    targetType: number,
+    rowCount: number,
+    rowElements: number,
+  ): void;
   /** Runs the attendJob at `job`. */
   attend(job: number): void;
   /** Runs the mergeJob at `job`. */

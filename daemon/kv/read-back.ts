@@ -1,5 +1,6 @@
 import type { DeviceJob } from '../timing/device-job.ts';
-import { elementSizeBytes, elementTypes, type ElementType } from '../../spec/element-type.ts';
+import { elementTypes, type ElementType } from '../../spec/element-type.ts';
+import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Lpn } from '../ftl/contract.ts';
@@ -63,7 +64,7 @@ function planParts(sequence: Sequence, request: ReadBackRequest): PartPlan[] {
     const dim = part === 0 ? shape.headDimK : shape.headDimV;
     const storedType = part === 0 ? shape.elementTypeK : shape.elementTypeV;
     const targetType = request.elementType ?? storedType;
-    const targetRowBytes = dim * elementSizeBytes(targetType);
+    const targetRowBytes = rowSizeBytes(targetType, dim);
     plans.push({ part, dim, storedType, targetType, targetRowBytes, targetOffset });
     targetOffset += request.tokenCount * request.headCount * targetRowBytes;
   }
@@ -164,7 +165,7 @@ class RowWriter {
       return;
     }
     const convert = (target: number): void =>
-      kernels.convert(stored, elementTypes[storedType].code, target, elementTypes[targetType].code, count * dim);
+      kernels.convert(stored, elementTypes[storedType].code, target, elementTypes[targetType].code, count, dim);
     if (this.#isTogether) {
       convert(this.#rowOffset(run, 0));
       return;

@@ -1,4 +1,4 @@
-import { elementSizeBytes } from '../../spec/element-type.ts';
+import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import { assert } from '../base/assert.ts';
 import type { RecoveredEvent } from '../ftl/contract.ts';
 import type { MetaReader } from '../meta/contract.ts';
@@ -253,8 +253,8 @@ export class Recovery {
 }
 
 const rowBytesOf = (shape: SequenceShape): [number, number] => [
-  shape.headDimK * elementSizeBytes(shape.elementTypeK),
-  shape.headDimV * elementSizeBytes(shape.elementTypeV),
+  rowSizeBytes(shape.elementTypeK, shape.headDimK),
+  rowSizeBytes(shape.elementTypeV, shape.headDimV),
 ];
 
 /** Copies the rows of a staged record that belong to the layer's incomplete group. */

@@ -1,4 +1,5 @@
-import { elementSizeBytes, elementTypes, type ElementType } from '../../spec/element-type.ts';
+import { elementTypes, type ElementType } from '../../spec/element-type.ts';
+import { rowAlignmentBytes, rowSizeBytes } from '../../spec/quantised-row.ts';
 import { assert } from '../base/assert.ts';
 import type { AppendSource, SequenceShape } from './contract.ts';
 import type { KvRoom } from './room.ts';
@@ -12,8 +13,8 @@ export function sourceSizeBytes(
 ): number {
   const rows = tokenCount * shape.kvHeadCount;
   return (
-    rows * shape.headDimK * elementSizeBytes(elementType ?? shape.elementTypeK) +
-    rows * shape.headDimV * elementSizeBytes(elementType ?? shape.elementTypeV)
+    rows * rowSizeBytes(elementType ?? shape.elementTypeK, shape.headDimK) +
+    rows * rowSizeBytes(elementType ?? shape.elementTypeV, shape.headDimV)
   );
 }
 
@@ -38,9 +39,9 @@ export class RowSource {
     try {
       for (const part of [0, 1] as const) {
         const sourceType = source.elementType ?? types[part];
-        const count = tokenCount * shape.kvHeadCount * dims[part];
-        this.#base[part] = this.#stored(offset, sourceType, types[part], count);
-        offset += count * elementSizeBytes(sourceType);
+        const rowCount = tokenCount * shape.kvHeadCount;
+        this.#base[part] = this.#stored(offset, sourceType, types[part], rowCount, dims[part]);
+        offset += rowCount * rowSizeBytes(sourceType, dims[part]);
       }
     } catch (error) {
       this.free();
@@ -48,20 +49,26 @@ export class RowSource {
     }
   }
 
-  #stored(offset: number, sourceType: ElementType, storedType: ElementType, count: number): number {
+  #stored(
+    offset: number,
+    sourceType: ElementType,
+    storedType: ElementType,
+    rowCount: number,
+    rowElements: number,
+  ): number {
     if (sourceType === storedType) return offset;
-    const aligned = this.#aligned(offset, count, elementSizeBytes(sourceType));
-    const stored = this.#allocate(count * elementSizeBytes(storedType));
-    const { code: sourceCode } = elementTypes[sourceType];
-    this.#room.kernels.convert(aligned, sourceCode, stored, elementTypes[storedType].code, count);
+    const sizeBytes = rowCount * rowSizeBytes(sourceType, rowElements);
+    const aligned = offset % rowAlignmentBytes(sourceType) === 0 ? offset : this.#copy(offset, sizeBytes);
+    const stored = this.#allocate(rowCount * rowSizeBytes(storedType, rowElements));
+    const [from, to] = [elementTypes[sourceType].code, elementTypes[storedType].code];
+    this.#room.kernels.convert(aligned, from, stored, to, rowCount, rowElements);
     return stored;
   }
 
-  /** Kernels take elements at multiples of their size; a command's data may start anywhere. */
-  #aligned(offset: number, count: number, elementBytes: number): number {
-    if (offset % elementBytes === 0) return offset;
-    const copy = this.#allocate(count * elementBytes);
-    this.#room.copy(copy, offset, count * elementBytes);
+  /** Kernels take rows at multiples of rowAlignmentBytes; a command's data may start anywhere. */
+  #copy(offset: number, sizeBytes: number): number {
+    const copy = this.#allocate(sizeBytes);
+    this.#room.copy(copy, offset, sizeBytes);
     return copy;
   }
 

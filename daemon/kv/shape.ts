@@ -1,6 +1,7 @@
 /** A sequence's shape: what is allowed, and what follows from it about rows, pages and tail slabs. */
-import { elementSizeBytes, elementTypes } from '../../spec/element-type.ts';
+import { elementTypes } from '../../spec/element-type.ts';
 import { limits } from '../../spec/limits.ts';
+import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import { DriveError } from '../base/errors.ts';
 import type { SequenceShape } from './contract.ts';
 
@@ -53,8 +54,8 @@ export function resolveShape(request: SequenceShape, pageSizeBytes: number): Seq
     }
   }
   const widest = Math.max(
-    request.headDimK * elementSizeBytes(request.elementTypeK),
-    request.headDimV * elementSizeBytes(request.elementTypeV),
+    rowSizeBytes(request.elementTypeK, request.headDimK),
+    rowSizeBytes(request.elementTypeV, request.headDimV),
   );
   const groupTokensMax = Math.floor(pageSizeBytes / widest);
   const { groupTokens } = request;
@@ -79,8 +80,8 @@ export function resolveShape(request: SequenceShape, pageSizeBytes: number): Seq
 /** `shape` is resolved. */
 export function rowLayoutOf(shape: SequenceShape, pageSizeBytes: number): RowLayout {
   const { groupTokens, kvHeadCount } = shape;
-  const rowBytesK = shape.headDimK * elementSizeBytes(shape.elementTypeK);
-  const rowBytesV = shape.headDimV * elementSizeBytes(shape.elementTypeV);
+  const rowBytesK = rowSizeBytes(shape.elementTypeK, shape.headDimK);
+  const rowBytesV = rowSizeBytes(shape.elementTypeV, shape.headDimV);
   const slabIsPage = (rowBytes: number): boolean => groupTokens * rowBytes >= SLAB_PAGE_FILL_MIN * pageSizeBytes;
   const strideOf = (rowBytes: number): number =>
     slabIsPage(rowBytes)

@@ -1,6 +1,6 @@
 /** Attend commands on known rows, with the outputs that they should have. */
 import assert from 'node:assert/strict';
-import { elementSizeBytes, type ElementType, elementTypes } from '../../spec/element-type.ts';
+import { elementSizeBytes, elementTypes, type FloatType } from '../../spec/element-type.ts';
 import {
   type AttendCounts,
   type AttendOptions,
@@ -13,7 +13,7 @@ import type { Kernels } from '../../daemon/kernels/contract.ts';
 import type { SequenceShape } from '../../daemon/kv/contract.ts';
 import { attendOracle, type OracleRow } from './oracle.ts';
 import type { Random } from './random.ts';
-import { quantise, type StoredRows } from './stored-rows.ts';
+import { asStored, type StoredRows } from './stored-rows.ts';
 
 export interface KnownSequence {
   readonly id: bigint;
@@ -61,7 +61,7 @@ export function prepare(
   const length = sequence.lengths[layer] ?? 0;
   const rowCount = queryTokenCount * queryHeadCount;
   const source = Float32Array.from({ length: rowCount * shape.headDimK }, () => random.normal());
-  const { bytes, values } = quantise(source, options.queryType, modules);
+  const { bytes, values } = asStored(source, options.queryType, 1, modules);
   const queryOffset = arena.allocate(bytes.length);
   arena.bytes.set(bytes, queryOffset);
   const sizeBytes = outputBytes(rowCount, shape.headDimV, options);
@@ -109,7 +109,7 @@ export function outputOf(prepared: Prepared, arena: Arena): Uint8Array {
   return arena.view(target.outputOffset, outputBytes(rowCount, headDimV, options)).slice();
 }
 
-const tolerances: Record<ElementType, number> = { f32: 2e-5, f16: 2e-3, bf16: 1.6e-2 };
+const tolerances: Record<FloatType, number> = { f32: 2e-5, f16: 2e-3, bf16: 1.6e-2 };
 
 /** Fails if the output differs from the definition by more than float32 arithmetic and the output type explain. */
 export function assertOutput(prepared: Prepared, modules: { arena: Arena; kernels: Kernels }, label = ''): void {
@@ -117,7 +117,7 @@ export function assertOutput(prepared: Prepared, modules: { arena: Arena; kernel
   const { arena, kernels } = modules;
   const count = rowCount * headDimV;
   const wide = arena.allocate(count * 4);
-  kernels.convert(target.outputOffset, elementTypes[options.outputType].code, wide, elementTypes.f32.code, count);
+  kernels.convert(target.outputOffset, elementTypes[options.outputType].code, wide, elementTypes.f32.code, count, 1);
   const output = new Float32Array(arena.buffer, wide, count).slice();
   arena.free(wide);
   const rowsBytes = Math.ceil((count * elementSizeBytes(options.outputType)) / 4) * 4;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Attention } from '../../daemon/attention/attention.ts';
 import type { AttendOptions } from '../../daemon/attention/contract.ts';
-import { elementTypeNames } from '../../spec/element-type.ts';
+import { floatTypeNames } from '../../spec/element-type.ts';
 import type { SequenceShape } from '../../daemon/kv/contract.ts';
 import { assertOutput, attendAndCheck, outputOf, plainOptions, prepare, type TargetRequest } from './attend-case.ts';
 import { DoubleDrive, type DoubleSequence, openAttention } from './double-drive.ts';
@@ -39,8 +39,17 @@ const shapes: SequenceShape[] = [
     elementTypeV: 'f32',
     groupTokens: 16,
   },
+  {
+    layerCount: 1,
+    kvHeadCount: 2,
+    headDimK: 128,
+    headDimV: 72,
+    elementTypeK: 'int8',
+    elementTypeV: 'int4',
+    groupTokens: 7,
+  },
 ];
-const lengths = [301, 263, 200];
+const lengths = [301, 263, 200, 240];
 
 function randomCase(random: Random, sequence: DoubleSequence): { options: AttendOptions; request: TargetRequest } {
   const length = sequence.lengths[0]!;
@@ -55,8 +64,8 @@ function randomCase(random: Random, sequence: DoubleSequence): { options: Attend
     options: {
       causal: random.below(2) === 0,
       statistics: random.below(2) === 0,
-      queryType: random.pick(elementTypeNames),
-      outputType: random.pick(elementTypeNames),
+      queryType: random.pick(floatTypeNames),
+      outputType: random.pick(floatTypeNames),
       scale: random.pick([0, 0.05, 1]),
       softCap: random.pick([0, 0, 8]),
       slidingWindow,

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { elementSizeBytes } from '../../spec/element-type.ts';
+import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import { type Arena, createArena } from '../../daemon/base/arena.ts';
 import { systemClock } from '../../daemon/base/clock.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
@@ -121,8 +121,8 @@ export class DoubleDrive {
     for (const [layer, length] of lengths.entries()) {
       const groupCount = Math.floor(length / groupTokens);
       const parts = [
-        { rows: sequence.k[layer]!, rowBytes: headDimK * elementSizeBytes(elementTypeK) },
-        { rows: sequence.v[layer]!, rowBytes: headDimV * elementSizeBytes(elementTypeV) },
+        { rows: sequence.k[layer]!, rowBytes: rowSizeBytes(elementTypeK, headDimK) },
+        { rows: sequence.v[layer]!, rowBytes: rowSizeBytes(elementTypeV, headDimV) },
       ];
       const gather = (part: (typeof parts)[number], head: number, from: number, to: number): Uint8Array => {
         const gathered = new Uint8Array((to - from) * part.rowBytes);

@@ -9,9 +9,10 @@ import {
   attendOutputs,
   BLOCK_NSID,
   createDescriptor,
-  type ElementType,
   elementSizeBytes,
   elementTypeOf,
+  type FloatType,
+  isQuantised,
   kvOpcodes,
   kvTransferBits,
   nvmOpcodes,
@@ -31,9 +32,14 @@ interface FakeSequence {
   readonly values: Float32Array[][];
 }
 
-const typeOf = (code: number): ElementType => elementTypeOf(code) ?? 'f32';
+/** This fake keeps floats only. */
+function typeOf(code: number): FloatType {
+  const type = elementTypeOf(code) ?? 'f32';
+  if (isQuantised(type)) throw new TypeError(`the fake stores no ${type}`);
+  return type;
+}
 
-function toF32(bytes: Uint8Array, type: ElementType): Float32Array {
+function toF32(bytes: Uint8Array, type: FloatType): Float32Array {
   const buffer = bytes.slice().buffer;
   if (type === 'f32') return new Float32Array(buffer);
   return type === 'f16' ? f16ToF32(new Uint16Array(buffer)) : bf16ToF32(new Uint16Array(buffer));
@@ -185,7 +191,7 @@ export class FakeKv {
     const typeK = typeOf(elementType || shape.elementTypeK);
     const typeV = typeOf(elementType || shape.elementTypeV);
     const split = count * kvHeadCount * headDimK * elementSizeBytes(typeK);
-    const put = (rows: Float32Array[], flat: Float32Array, dimension: number, stored: ElementType): void => {
+    const put = (rows: Float32Array[], flat: Float32Array, dimension: number, stored: FloatType): void => {
       for (let token = 0; token < count; token++) {
         const row = new Float32Array(kvHeadCount * dimension);
         for (let head = 0; head < kvHeadCount; head++) {

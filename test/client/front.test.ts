@@ -1,7 +1,15 @@
 /** The SDK against the drive's own transport, controller and command handlers. */
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
-import { type AttendPath, DriveClient, DriveDisconnectedError, fromF32, toF32 } from '../../client/index.ts';
+import {
+  type AttendPath,
+  dequantise,
+  DriveClient,
+  DriveDisconnectedError,
+  fromF32,
+  quantise,
+  toF32,
+} from '../../client/index.ts';
 import { createRig, type Rig } from '../controller/rig.ts';
 import { randomArray, randomBytes } from './random.ts';
 
@@ -50,6 +58,38 @@ test('blocks go and come whole, and out-of-range ones are named', async (t) => {
     await assert.rejects(client.block.read(4090, 7), { code: 'lbaRange', message: /blocks 4090 to 4097/ });
   }
   assert.ok(rig.durability.flushCount > 0);
+});
+
+test('a quantised sequence is given floats, in appends and by attends, and gives back floats or its rows', async (t) => {
+  const rig = await createRig(t);
+  for (const address of addresses(rig)) {
+    const client = await connect(t, address);
+    for (const type of ['int8', 'int4'] as const) {
+      const sequence = await client.kv.create({ layerCount: 1, kvHeadCount: 2, headDimK: 40, elementTypeK: type });
+      const keys = randomArray(200 * 80, 6);
+      const values = randomArray(200 * 80, 7);
+      await sequence.append(0, 0, keys.subarray(80), values.subarray(80));
+      await sequence.truncate(0);
+      const append = { position: 0, keys, values };
+      const queries = randomArray(4 * 40, 8);
+      const entry = { sequence, layer: 0, queryHeadsPerKvHead: 2, queries, append };
+      const [result] = await client.attend([entry], { statistics: true });
+      const back = await sequence.readBack({ layer: 0 });
+      assert.deepEqual(back.keys, quantise(keys, type, 40));
+      const floats = await sequence.readBack({ layer: 0, part: 'values', elementType: 'f32' });
+      assert.deepEqual(floats.values, dequantise(quantise(values, type, 40), type, 40));
+      const exact = await client.kv.create({ layerCount: 1, kvHeadCount: 2, headDimK: 40, elementTypeK: 'f32' });
+      // Rows of one sequence can be appended to another, of its type or not.
+      const rows = [back.keys ?? keys, back.values ?? values] as const;
+      await exact.append(0, 0, ...rows, { elementType: type });
+      await sequence.append(0, 0, ...rows);
+      await assert.rejects(exact.append(0, 0, ...rows), TypeError);
+      const [same] = await client.attend([{ ...entry, sequence: exact, append: undefined }], { statistics: true });
+      result?.output.forEach((x, i) => assert.ok(Math.abs(x - (same?.output[i] ?? 0)) < 1e-5, `output ${i}`));
+      result?.statistics.forEach((x, i) => assert.ok(Math.abs(x - (same?.statistics[i] ?? 0)) < 1e-5));
+    }
+    await client.close();
+  }
 });
 
 test('sequences live in the drive: append, read back, fork, truncate, list, reclaim', async (t) => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DriveCommandError, type ElementType, fromF32, toF32 } from '../../client/index.ts';
+import { DriveCommandError, type ElementArray, type ElementType, fromF32, toF32 } from '../../client/index.ts';
 import { adminOpcodes, keyedSglDescriptor, kvOpcodes } from '../../spec/index.ts';
 import type { FakeCommand, FakeDriveOptions } from './fake-drive.ts';
 import { randomArray } from './random.ts';
@@ -31,7 +31,10 @@ for (const way of ways) {
         assert.equal(part.keys, undefined);
         assert.deepEqual(part.values, pickHeadMajor(round(values), 16, window));
         const asStored = await sequence.readBack({ ...window, part: 'keys' });
-        assert.deepEqual(toF32(asStored.keys ?? new Float32Array(), stored), pickHeadMajor(round(keys), 24, window));
+        assert.deepEqual(
+          toF32((asStored.keys ?? new Float32Array()) as ElementArray, stored),
+          pickHeadMajor(round(keys), 24, window),
+        );
       }
     });
   });

@@ -115,7 +115,7 @@ describe('Identify', () => {
     const { host } = await open(t);
     const namespace = kvNamespace.decode((await identify(host, 5, 2, KV_CACHE_CSI)).data);
     assert.deepEqual([namespace.pageCount, namespace.pageSizeBytes, namespace.headDimMax], [100, 16_384, 256]);
-    assert.equal(namespace.elementTypeMask, 0b1110);
+    assert.equal(namespace.elementTypeMask, 0b11_1110);
     const controller = kvController.decode((await identify(host, 6, 0, KV_CACHE_CSI)).data);
     assert.deepEqual([controller.attendModeMask, controller.attendFlagMask], [1, 7]);
     assert.equal((await identify(host, 5, 1, KV_CACHE_CSI)).status, statusOf('invalidCommandSet'));

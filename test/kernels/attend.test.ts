@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { elementTypeNames } from '../../spec/element-type.ts';
 import { randomCase, type AttentionCase, type CaseOptions } from './cases.ts';
 import { kernelsUnderTest, runCase, type KernelUnderTest } from './harness.ts';
 import { oracle } from './oracle.ts';
@@ -53,7 +54,7 @@ for (const set of sets) {
 
   test(`${set.label}: head dimensions 8 to 256, each element type`, () => {
     for (let dim = 8; dim <= 256; dim += dim < 40 ? 1 : 13) {
-      for (const type of ['f32', 'f16', 'bf16'] as const) {
+      for (const type of elementTypeNames) {
         const options = { headDimK: dim, headDimV: 264 - dim, typeK: type, typeV: type, tokenCount: 21, rowCount: 7 };
         checkCase(set, randomCase(dim, { ...options, queryTokenCount: 1 }));
       }
@@ -67,7 +68,7 @@ for (const set of sets) {
   });
 
   test(`${set.label}: one query row or more than a pass takes, blocks of every length, K and V of one type`, () => {
-    for (const type of ['f32', 'f16', 'bf16'] as const) {
+    for (const type of elementTypeNames) {
       for (const dim of [64, 128]) {
         const options = { headDimK: dim, headDimV: dim, typeK: type, typeV: type, queryTokenCount: 1 };
         for (const tokenCount of [1, 2, 15, 16, 17, 31, 33, 48, 63, 64, 65, 79, 97]) {

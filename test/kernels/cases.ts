@@ -1,6 +1,7 @@
 /** Attention problems for the kernel tests, drawn from a seed. */
-import { elementTypeNames, type ElementType } from '../../spec/element-type.ts';
+import { elementTypeNames, type ElementType, floatTypeNames, type FloatType } from '../../spec/element-type.ts';
 import type { QueryBounds } from './oracle.ts';
+import { patternTypeOf } from './stored-rows.ts';
 
 export interface AttentionCase {
   readonly label: string;
@@ -8,7 +9,7 @@ export interface AttentionCase {
   readonly headDimV: number;
   readonly typeK: ElementType;
   readonly typeV: ElementType;
-  readonly outputType: ElementType;
+  readonly outputType: FloatType;
   readonly scale: number;
   readonly softCap: number;
   readonly sinkCount: number;
@@ -17,7 +18,7 @@ export interface AttentionCase {
   /** Query rows. */
   readonly queries: Float32Array;
   readonly bounds: readonly QueryBounds[];
-  /** Bit patterns of K and V, [token][element]. */
+  /** Bit patterns (patternTypeOf their types) of K and V, [token][element]. */
   readonly keys: Uint32Array;
   readonly values: Uint32Array;
   /** Token counts of the frames, in order. */
@@ -53,7 +54,7 @@ const bitsScratch = new Uint32Array(1);
 const floatScratch = new Float32Array(bitsScratch.buffer);
 
 /** A bit pattern of `type` near `x`: truncated, since any pattern will do for a test. */
-export function patternOf(type: ElementType, x: number): number {
+export function patternOf(type: FloatType, x: number): number {
   floatScratch[0] = x;
   const bits = bitsScratch[0]!;
   if (type === 'f32') return bits;
@@ -70,7 +71,7 @@ export interface CaseOptions {
   readonly headDimV?: number;
   readonly typeK?: ElementType;
   readonly typeV?: ElementType;
-  readonly outputType?: ElementType;
+  readonly outputType?: FloatType;
   readonly rowCount?: number;
   readonly queryTokenCount?: number;
   readonly tokenCount?: number;
@@ -112,7 +113,7 @@ function drawCase(seed: number, options: CaseOptions): AttentionCase {
     return { start: window > 0 ? Math.max(0, end - window) : 0, end };
   });
   const draw = (type: ElementType, count: number, factor: number): Uint32Array =>
-    Uint32Array.from({ length: count }, () => patternOf(type, random.normal() * factor));
+    Uint32Array.from({ length: count }, () => patternOf(patternTypeOf(type), random.normal() * factor));
   const queries = Float32Array.from({ length: bounds.length * headDimK }, () => random.normal() * magnitude);
   const frames: number[] = [];
   for (let left = tokenCount; left > 0; left -= frames.at(-1)!) {
@@ -127,7 +128,7 @@ function drawCase(seed: number, options: CaseOptions): AttentionCase {
     headDimV,
     typeK,
     typeV,
-    outputType: options.outputType ?? random.pick(elementTypeNames),
+    outputType: options.outputType ?? random.pick(floatTypeNames),
     scale: 1 / Math.sqrt(headDimK),
     softCap,
     sinkCount,

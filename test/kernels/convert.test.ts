@@ -1,22 +1,22 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { elementTypes, type ElementType } from '../../spec/element-type.ts';
+import { elementTypes, type FloatType } from '../../spec/element-type.ts';
 import { randomFrom } from './cases.ts';
 import { kernelsUnderTest, readPatterns, writePatterns, type KernelUnderTest } from './harness.ts';
-import { valueOf } from './oracle.ts';
+import { valueOf } from './stored-rows.ts';
 
 const { sets, missing } = kernelsUnderTest();
 for (const what of missing) test(`conversion by ${what}`, { skip: `NOT TESTED: ${what}` });
 
 const everyHalf = Uint32Array.from({ length: 65_536 }, (_, pattern) => pattern);
 
-function convertAll(set: KernelUnderTest, from: ElementType, to: ElementType, patterns: Uint32Array): Uint32Array {
+function convertAll(set: KernelUnderTest, from: FloatType, to: FloatType, patterns: Uint32Array): Uint32Array {
   const { arena, kernels } = set;
   const source = arena.allocate(patterns.length * 4 + 8);
   const target = arena.allocate(patterns.length * 4 + 8);
   writePatterns(arena, from, source, patterns);
   arena.view(target, patterns.length * 4 + 8).fill(0xee);
-  kernels.convert(source, elementTypes[from].code, target, elementTypes[to].code, patterns.length);
+  kernels.convert(source, elementTypes[from].code, target, elementTypes[to].code, patterns.length, 1);
   const converted = readPatterns(arena, to, target, patterns.length);
   const end = target + patterns.length * (to === 'f32' ? 4 : 2);
   assert.ok(

@@ -10,9 +10,10 @@ import {
 } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { nativeIsas, nativeUnavailable } from '../../daemon/kernels/native/native-kernels.ts';
-import { elementSizeBytes, elementTypes, type ElementType } from '../../spec/element-type.ts';
+import { elementSizeBytes, elementTypes, type FloatType } from '../../spec/element-type.ts';
+import { rowAlignmentBytes } from '../../spec/quantised-row.ts';
 import type { AttentionCase } from './cases.ts';
-import { valueOf } from './oracle.ts';
+import { storedRows, valueOf } from './stored-rows.ts';
 
 export interface KernelUnderTest {
   readonly label: string;
@@ -47,7 +48,7 @@ export function kernelsUnderTest(): { readonly sets: KernelUnderTest[]; readonly
   return { sets, missing };
 }
 
-export function writePatterns(arena: Arena, type: ElementType, offset: number, patterns: ArrayLike<number>): void {
+export function writePatterns(arena: Arena, type: FloatType, offset: number, patterns: ArrayLike<number>): void {
   const size = elementSizeBytes(type);
   const view = new DataView(arena.buffer, offset, patterns.length * size);
   for (let i = 0; i < patterns.length; i++) {
@@ -56,7 +57,7 @@ export function writePatterns(arena: Arena, type: ElementType, offset: number, p
   }
 }
 
-export function readPatterns(arena: Arena, type: ElementType, offset: number, count: number): Uint32Array {
+export function readPatterns(arena: Arena, type: FloatType, offset: number, count: number): Uint32Array {
   const size = elementSizeBytes(type);
   const view = new DataView(arena.buffer, offset, count * size);
   return Uint32Array.from({ length: count }, (_, i) =>
@@ -157,16 +158,18 @@ function placeFrames(
   allocations: Allocations,
   problem: AttentionCase,
 ): ReturnType<typeof frameStruct.decode>[] {
-  const kBytes = elementSizeBytes(problem.typeK);
-  const vBytes = elementSizeBytes(problem.typeV);
+  const place = (type: AttentionCase['typeK'], patterns: Uint32Array, dim: number): number => {
+    const { bytes } = storedRows(type, patterns, dim);
+    const offset = allocations.take(bytes.length, rowAlignmentBytes(type));
+    arena.bytes.set(bytes, offset);
+    return offset;
+  };
   let token = 0;
   return problem.frames.map((tokenCount) => {
     const keys = problem.keys.subarray(token * problem.headDimK, (token + tokenCount) * problem.headDimK);
     const values = problem.values.subarray(token * problem.headDimV, (token + tokenCount) * problem.headDimV);
-    const kOffset = allocations.take(keys.length * kBytes, kBytes);
-    const vOffset = allocations.take(values.length * vBytes, vBytes);
-    writePatterns(arena, problem.typeK, kOffset, keys);
-    writePatterns(arena, problem.typeV, vOffset, values);
+    const kOffset = place(problem.typeK, keys, problem.headDimK);
+    const vOffset = place(problem.typeV, values, problem.headDimV);
     const firstToken = problem.firstToken + token;
     token += tokenCount;
     return { kOffset, vOffset, firstToken, tokenCount, kArena: 0, vArena: 0 };

@@ -129,8 +129,8 @@ test('native: nothing outside arena and mapping is read', { skip }, () => {
   assert.throws(() => mapped.crc32c(Number.NaN, 4), /out of range/);
   assert.throws(() => mapped.attend(arena.sizeBytes - 32), /outside/);
   assert.throws(() => mapped.merge(arena.sizeBytes - 32), /outside/);
-  assert.throws(() => mapped.convert(arena.sizeBytes - 8, 1, 4096, 2, 3), /outside/);
-  assert.throws(() => mapped.convert(300_000, 9, 400_000, 2, 3), /unknown element type/);
+  assert.throws(() => mapped.convert(arena.sizeBytes - 8, 1, 4096, 2, 3, 1), /outside/);
+  assert.throws(() => mapped.convert(300_000, 9, 400_000, 2, 3, 1), /unknown element type/);
   const frameBytes = TOKENS * DIM * 4;
   for (const [kernels, frame] of [
     [bare, { kOffset: 0, vOffset: 0, arenaCode: 1 }],

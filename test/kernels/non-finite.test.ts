@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { elementTypeNames, type ElementType } from '../../spec/element-type.ts';
+import { floatTypeNames, type FloatType } from '../../spec/element-type.ts';
 import { patternOf, randomCase, type AttentionCase } from './cases.ts';
 import { kernelsUnderTest, runCase } from './harness.ts';
 
 const { sets, missing } = kernelsUnderTest();
 for (const what of missing) test(`NaN and infinity by ${what}`, { skip: `NOT TESTED: ${what}` });
 
-const infinityOf = (type: ElementType): number => ({ f32: 0x7f80_0000, f16: 0x7c00, bf16: 0x7f80 })[type];
-const nanOf = (type: ElementType): number => ({ f32: 0x7fc0_0001, f16: 0x7e01, bf16: 0x7fc1 })[type];
-const signOf = (type: ElementType): number => ({ f32: 0x8000_0000, f16: 0x8000, bf16: 0x8000 })[type];
+const infinityOf = (type: FloatType): number => ({ f32: 0x7f80_0000, f16: 0x7c00, bf16: 0x7f80 })[type];
+const nanOf = (type: FloatType): number => ({ f32: 0x7fc0_0001, f16: 0x7e01, bf16: 0x7fc1 })[type];
+const signOf = (type: FloatType): number => ({ f32: 0x8000_0000, f16: 0x8000, bf16: 0x8000 })[type];
 
 const TOKENS = 100;
 const DIM = 37;
@@ -29,7 +29,7 @@ const everyRows: readonly Rows[] = [
   { headCount: 1, queryTokenCount: 1, dim: 128 },
 ];
 
-function plainCase(type: ElementType, rows: Rows, seed = 11): AttentionCase {
+function plainCase(type: FloatType, rows: Rows, seed = 11): AttentionCase {
   return randomCase(seed, {
     headDimK: rows.dim,
     headDimV: rows.dim,
@@ -68,7 +68,7 @@ const seesToken = (problem: AttentionCase, row: number, token: number): boolean 
   problem.firstToken + token < problem.bounds[row]!.end;
 
 for (const set of sets) {
-  for (const type of elementTypeNames) {
+  for (const type of floatTypeNames) {
     for (const rows of everyRows) {
       const problem = plainCase(type, rows);
       const { dim } = rows;

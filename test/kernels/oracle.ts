@@ -1,7 +1,7 @@
 /** Attention in float64, straight from its definition; shares no code with the kernels. */
 import { errorBudget, outputRounding } from '../../daemon/kernels/error-budget.ts';
-import type { ElementType } from '../../spec/element-type.ts';
 import type { AttentionCase } from './cases.ts';
+import { storedRows } from './stored-rows.ts';
 
 export interface QueryBounds {
   readonly start: number;
@@ -18,26 +18,14 @@ export interface OracleRow {
   readonly logSumExpError: number;
 }
 
-/** The number that a bit pattern stands for. */
-export function valueOf(type: ElementType, pattern: number): number {
-  const [exponentBits, mantissaBits] = type === 'f32' ? [8, 23] : type === 'f16' ? [5, 10] : [8, 7];
-  const bias = 2 ** (exponentBits - 1) - 1;
-  const sign = Math.floor(pattern / 2 ** (exponentBits + mantissaBits)) % 2 === 1 ? -1 : 1;
-  const exponent = Math.floor(pattern / 2 ** mantissaBits) % 2 ** exponentBits;
-  const mantissa = pattern % 2 ** mantissaBits;
-  if (exponent === 2 ** exponentBits - 1) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  if (exponent === 0) return sign * mantissa * 2 ** (1 - bias - mantissaBits);
-  return sign * (1 + mantissa / 2 ** mantissaBits) * 2 ** (exponent - bias);
-}
-
 const known = new WeakMap<AttentionCase, OracleRow[]>();
 
 /** Computed once for each problem. */
 export function oracle(problem: AttentionCase): OracleRow[] {
   let rows = known.get(problem);
   if (rows === undefined) {
-    const keys = Float64Array.from(problem.keys, (pattern) => valueOf(problem.typeK, pattern));
-    const values = Float64Array.from(problem.values, (pattern) => valueOf(problem.typeV, pattern));
+    const keys = storedRows(problem.typeK, problem.keys, problem.headDimK).values;
+    const values = storedRows(problem.typeV, problem.values, problem.headDimV).values;
     rows = problem.bounds.map((bounds, row) => oracleRow(problem, { keys, values }, bounds, row));
     known.set(problem, rows);
   }

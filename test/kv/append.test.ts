@@ -71,6 +71,43 @@ test('rows of other types are converted on the way in and out', async () => {
   }
 });
 
+test('rows are quantised on the way in, compared as quantised, and read back as what they stand for', async () => {
+  const opened = await openDrive();
+  const types = { elementTypeK: 'int8', elementTypeV: 'int4' } as const;
+  const id = createSequence(opened, { ...types, headDimK: 80, headDimV: 24 });
+  const shape = opened.store.shape(id);
+  let length = 0;
+  for (const elementType of ['f32', 'f16', 'bf16', undefined] as const) {
+    for (const headMajor of [false, true]) {
+      await appendRows(opened, id, 0, length, tokenRange(length, 11), { elementType, headMajor });
+      length += 11;
+    }
+  }
+  await assertTokens(opened, id, 0, tokenRange(0, length));
+  assert.equal(await appendRows(opened, id, 0, 4, tokenRange(4, 30), { elementType: 'f32' }), length);
+  await assert.rejects(
+    appendRows(opened, id, 0, 4, [4, 5, 99], { elementType: 'f32' }),
+    failsWith('appendConflict', /token 6 of layer 0/, 6),
+  );
+
+  const tokens = tokenRange(3, length - 3);
+  const floats = (bytes: Uint8Array): Float32Array => new Float32Array(bytes.slice().buffer);
+  for (const part of [1, 2] as const) {
+    const found = floats(await readRows(opened, id, 0, 3, tokens.length, { part, elementType: 'f32' }));
+    const exact = floats(rowsOf(shape, 0, tokens, { part, elementType: 'f32' }));
+    // Elements are 0 to 250, so a step is hardly more than 250 / 255, or 250 / 15.
+    const halfStep = part === 1 ? 0.5 : 8.4;
+    found.forEach((x, i) => assert.ok(Math.abs(x - exact[i]!) <= halfStep, `element ${i}: ${x}, was ${exact[i]!}`));
+    assert.ok(found.some((x, i) => x !== exact[i]));
+    // Quantised rows can be appended to a sequence of another type.
+    const other = createSequence(opened, { elementTypeK: 'f32', elementTypeV: 'f32', headDimK: 80, headDimV: 24 });
+    const type = part === 1 ? 'int8' : 'int4';
+    await appendRows(opened, other, 0, 0, tokens, { elementType: type });
+    const again = await readRows(opened, other, 0, 0, tokens.length, { part });
+    assertEqualBytes(again, new Uint8Array(found.buffer), `${type} to f32`);
+  }
+});
+
 test('pages of an append go to one channel after the other, and groups of a stream to all of them', async () => {
   const opened = await openDrive(newRemains({ pageSizeBytes: 4096, channelCount: 4, pageCount: 512 }));
   const id = createSequence(opened);

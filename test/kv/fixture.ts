@@ -6,7 +6,8 @@ import type { Lpn, RecoveredEvent } from '../../daemon/ftl/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
-import { elementSizeBytes, type ElementType } from '../../spec/element-type.ts';
+import { elementSizeBytes, type ElementType, type FloatType, isQuantised } from '../../spec/element-type.ts';
+import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import {
   MemoryDrive,
   newRemains,
@@ -15,6 +16,7 @@ import {
   type MemoryDriveOptions,
   type Random,
 } from './memory-drive.ts';
+import { quantisedRow } from '../kernels/stored-rows.ts';
 
 export class ManualClock implements Clock {
   #nowNs = 0;
@@ -81,7 +83,7 @@ export async function openDrive(
   return { arena, drive, store, clock, readPage: async (lpn) => drive.pages.get(lpn)!.bytes };
 }
 
-/** Small numbers, which every element type holds exactly. */
+/** Small numbers, which every type of floats holds exactly. */
 export function element(token: number, layer: number, head: number, part: number, index: number): number {
   let hash = Math.imul(token + 1, 0x9e3779b1) ^ Math.imul(layer * 977 + head * 31 + part * 7 + index + 1, 0x85ebca6b);
   hash ^= hash >>> 15;
@@ -89,7 +91,7 @@ export function element(token: number, layer: number, head: number, part: number
   return ((hash ^ (hash >>> 13)) >>> 0) % 251;
 }
 
-export function encodeElement(value: number, type: ElementType, target: DataView, at: number): void {
+export function encodeElement(value: number, type: FloatType, target: DataView, at: number): void {
   if (type === 'f32') {
     target.setFloat32(at, value, true);
     return;
@@ -105,6 +107,14 @@ export function encodeElement(value: number, type: ElementType, target: DataView
         ? 0
         : ((exponent + 127) << 7) | (fraction * 128);
   target.setUint16(at, bits, true);
+}
+
+function encodeRow(elements: Float64Array, type: ElementType): Uint8Array {
+  if (isQuantised(type)) return quantisedRow(type, elements).bytes;
+  const size = elementSizeBytes(type);
+  const bytes = new Uint8Array(elements.length * size);
+  elements.forEach((value, d) => encodeElement(value, type, new DataView(bytes.buffer), d * size));
+  return bytes;
 }
 
 export interface RowsOptions {
@@ -129,15 +139,13 @@ export function rowsOf(
     if ((parts & (1 << part)) === 0) continue;
     const type = options.elementType ?? (part === 0 ? shape.elementTypeK : shape.elementTypeV);
     const dim = part === 0 ? shape.headDimK : shape.headDimV;
-    const size = elementSizeBytes(type);
-    const bytes = new Uint8Array(tokens.length * headCount * dim * size);
-    const view = new DataView(bytes.buffer);
+    const rowBytes = rowSizeBytes(type, dim);
+    const bytes = new Uint8Array(tokens.length * headCount * rowBytes);
     for (const [t, token] of tokens.entries()) {
       for (let h = 0; h < headCount; h++) {
         const row = headMajor ? h * tokens.length + t : t * headCount + h;
-        for (let d = 0; d < dim; d++) {
-          encodeElement(element(token, layer, firstHead + h, part, d), type, view, (row * dim + d) * size);
-        }
+        const elements = Float64Array.from({ length: dim }, (_, d) => element(token, layer, firstHead + h, part, d));
+        bytes.set(encodeRow(elements, type), row * rowBytes);
       }
     }
     chunks.push(bytes);
@@ -213,9 +221,7 @@ export async function rowsOfView(
 ): Promise<Uint8Array> {
   const { shape } = view;
   const rowBytes =
-    part === 0
-      ? shape.headDimK * elementSizeBytes(shape.elementTypeK)
-      : shape.headDimV * elementSizeBytes(shape.elementTypeV);
+    part === 0 ? rowSizeBytes(shape.elementTypeK, shape.headDimK) : rowSizeBytes(shape.elementTypeV, shape.headDimV);
   const chunks: Uint8Array[] = [];
   for (let group = 0; group * shape.groupTokens < view.flashTokenCount; group++) {
     const bytes = await readPage(view.page(group, head, part));

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { DriveError } from '../../daemon/base/errors.ts';
 import type { LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
-import { elementSizeBytes, elementTypeNames } from '../../spec/element-type.ts';
+import { elementTypeNames, floatTypeNames, isQuantised } from '../../spec/element-type.ts';
+import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import { failsWith } from './assertions.ts';
 import {
   appendRows,
@@ -96,8 +97,8 @@ class History {
       groupTokens: 0,
     };
     const widest = Math.max(
-      shape.headDimK * elementSizeBytes(shape.elementTypeK),
-      shape.headDimV * elementSizeBytes(shape.elementTypeV),
+      rowSizeBytes(shape.elementTypeK, shape.headDimK),
+      rowSizeBytes(shape.elementTypeV, shape.headDimV),
     );
     const groupTokensMax = Math.floor(PAGE_SIZE_BYTES / widest);
     return { ...shape, groupTokens: this.#random() < 0.3 ? 0 : 1 + this.#below(Math.min(groupTokensMax, 9)) };
@@ -138,7 +139,7 @@ class History {
     const fresh = Array.from({ length: count - repeated }, () => this.#nextToken++);
     const position = tokens.length - repeated;
     const carried = [...tokens.slice(position), ...fresh];
-    const options = { elementType: this.#pick([undefined, ...elementTypeNames]), headMajor: this.#random() < 0.5 };
+    const options = { elementType: this.#pick([undefined, ...floatTypeNames]), headMajor: this.#random() < 0.5 };
     this.log.push(`append ${sequence.id}.${layer} at ${position}: ${carried.length}`);
     if (this.#random() < 0.05) this.#world.failAfterPrograms(this.#below(8));
     try {
@@ -219,8 +220,11 @@ class History {
     const start = this.#below(tokens.length);
     const some = tokens.slice(start, start + 1 + this.#below(tokens.length - start));
     const firstHead = this.#below(sequence.shape.kvHeadCount);
+    const { elementTypeK, elementTypeV } = sequence.shape;
+    const isExact = !isQuantised(elementTypeK) && !isQuantised(elementTypeV);
     const options = {
-      elementType: this.#pick([undefined, ...elementTypeNames]),
+      // What was quantised is no more what it was made of.
+      elementType: this.#pick([undefined, ...(isExact ? floatTypeNames : [])]),
       headMajor: this.#random() < 0.5,
       firstHead,
       headCount: 1 + this.#below(sequence.shape.kvHeadCount - firstHead),

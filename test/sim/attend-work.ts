@@ -1,6 +1,6 @@
 /** ATTN over one sequence or several, with and without tokens to append, against attention in binary64. */
 import assert from 'node:assert/strict';
-import { elementTypeNames, elementTypes } from '../../spec/element-type.ts';
+import { floatTypeNames, elementTypes } from '../../spec/element-type.ts';
 import type { ErrorCode } from '../../spec/errors.ts';
 import { ALL_TOKENS, attendFlags, attendOutputs, KV_CACHE_NSID } from '../../spec/kv-commands.ts';
 import { kvOpcodes } from '../../spec/opcodes.ts';
@@ -142,7 +142,7 @@ async function run(
 }
 
 function commandBytes({ random }: World, targets: readonly Target[], rule: Rule, slot: number | undefined): Uint8Array {
-  const appendType = random.pick([undefined, ...elementTypeNames]);
+  const appendType = random.pick([undefined, ...floatTypeNames]);
   const parts: Uint8Array[] = [];
   let at = payloadAt(targets.length);
   const place = (bytes: Uint8Array): number => {

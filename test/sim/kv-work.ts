@@ -1,6 +1,6 @@
 /** Commands on sequences, but ATTN, and what they must answer. */
 import assert from 'node:assert/strict';
-import { elementTypeNames, elementTypes } from '../../spec/element-type.ts';
+import { floatTypeNames, elementTypes } from '../../spec/element-type.ts';
 import type { ErrorCode } from '../../spec/errors.ts';
 import { ALL_LAYERS, createDescriptor, KV_CACHE_NSID, querySelectors, sequenceInfo } from '../../spec/kv-commands.ts';
 import { kvOpcodes } from '../../spec/opcodes.ts';
@@ -62,8 +62,8 @@ function randomShape({ random, drive }: World): SequenceShape {
     kvHeadCount: random.pick([1, 1, 2, 3]),
     headDimK: random.pick([8, 9, 16, 24, 64]),
     headDimV: random.pick([8, 9, 16, 24, 64]),
-    elementTypeK: random.pick(elementTypeNames),
-    elementTypeV: random.pick(elementTypeNames),
+    elementTypeK: random.pick(floatTypeNames),
+    elementTypeV: random.pick(floatTypeNames),
     groupTokens: 0,
   };
   const groupTokensMax = Math.floor(drive.ftl.geometry.pageSizeBytes / widestRowBytes(shape));
@@ -250,7 +250,7 @@ async function append(
   const carried = generation.tokens.slice(position);
   const isFua = random.chance(options.fuaChance);
   const isThrough = session.writeThrough();
-  const elementType = random.pick([undefined, undefined, ...elementTypeNames]);
+  const elementType = random.pick([undefined, undefined, ...floatTypeNames]);
   const headMajor = random.chance(0.5);
   const submittedNs = world.nowNs;
   world.trace.explain(
@@ -420,7 +420,7 @@ export async function readBack(world: World, session: HostSession): Promise<void
     part: random.pick([1, 2, 3] as const),
     firstHead,
     headCount: 1 + random.below(sequence.shape.kvHeadCount - firstHead),
-    elementType: random.pick([undefined, ...elementTypeNames]),
+    elementType: random.pick([undefined, ...floatTypeNames]),
     headMajor: random.chance(0.5),
   };
   const since = sequence.layers[layer]!.length - 1;

@@ -1,5 +1,6 @@
 /** K and V rows of tokens. A token is a number; every element of its rows tells whose it is. */
-import { elementSizeBytes, type ElementType, elementTypes } from '../../spec/element-type.ts';
+import assert from 'node:assert/strict';
+import { elementSizeBytes, type FloatType, isQuantised } from '../../spec/element-type.ts';
 import type { SequenceShape } from '../../daemon/kv/contract.ts';
 
 /** Values are multiples of 1/64 from -1 to 1, which every element type holds exactly. */
@@ -7,7 +8,7 @@ const VALUE_COUNT = 129;
 const valueOf = (index: number): number => (index - 64) / 64;
 
 /** [index] -> the value's bits in a type. */
-function encodings(type: ElementType): Uint16Array | Uint32Array {
+function encodings(type: FloatType): Uint16Array | Uint32Array {
   const wide = new Uint32Array(Float32Array.from({ length: VALUE_COUNT }, (_, i) => valueOf(i)).buffer);
   if (type === 'f32') return wide;
   if (type === 'bf16') return Uint16Array.from(wide, (bits) => bits >>> 16);
@@ -18,7 +19,7 @@ function encodings(type: ElementType): Uint16Array | Uint32Array {
   });
 }
 
-const tables: Readonly<Record<ElementType, Uint16Array | Uint32Array>> = {
+const tables: Readonly<Record<FloatType, Uint16Array | Uint32Array>> = {
   f32: encodings('f32'),
   f16: encodings('f16'),
   bf16: encodings('bf16'),
@@ -38,7 +39,7 @@ export const element = (token: number, layer: number, head: number, part: number
   valueOf(indexOf(streamHash(token, layer, head, part), dim));
 
 export interface RowsOptions {
-  readonly elementType?: ElementType | undefined;
+  readonly elementType?: FloatType | undefined;
   readonly headMajor?: boolean;
   readonly firstHead?: number;
   readonly headCount?: number;
@@ -47,9 +48,15 @@ export interface RowsOptions {
 }
 
 /** Bytes of one token's rows in one head. */
-function rowBytesOf(shape: SequenceShape, part: 0 | 1, type: ElementType | undefined): number {
-  const stored = part === 0 ? shape.elementTypeK : shape.elementTypeV;
-  return (part === 0 ? shape.headDimK : shape.headDimV) * elementSizeBytes(type ?? stored);
+function rowBytesOf(shape: SequenceShape, part: 0 | 1, type: FloatType | undefined): number {
+  return (part === 0 ? shape.headDimK : shape.headDimV) * elementSizeBytes(type ?? storedType(shape, part));
+}
+
+/** The simulation stores floats only: it tells tokens by their exact elements. */
+function storedType(shape: SequenceShape, part: 0 | 1): FloatType {
+  const type = part === 0 ? shape.elementTypeK : shape.elementTypeV;
+  assert.ok(!isQuantised(type), `${type} rows are not simulated`);
+  return type;
 }
 
 /** Bytes of the widest row: what decides how many tokens a page holds. */
@@ -72,11 +79,9 @@ export function rowsOf(
   let at = 0;
   for (const part of [0, 1] as const) {
     if ((parts & (1 << part)) === 0) continue;
-    const type = elementType ?? (part === 0 ? shape.elementTypeK : shape.elementTypeV);
+    const type = elementType ?? storedType(shape, part);
     const dim = part === 0 ? shape.headDimK : shape.headDimV;
-    const target = new (elementTypes[type].sizeBytes === 4 ? Uint32Array : Uint16Array)(
-      tokens.length * headCount * dim,
-    );
+    const target = new (elementSizeBytes(type) === 4 ? Uint32Array : Uint16Array)(tokens.length * headCount * dim);
     for (let t = 0; t < tokens.length; t++) {
       for (let h = 0; h < headCount; h++) {
         const row = options.headMajor === true ? h * tokens.length + t : t * headCount + h;

@@ -84,7 +84,7 @@ function checkFlash(summary: Summary, shape: { readonly layerCount: number; read
   assert.ok(share >= 0.75, `${share} of the tokens came from flash`);
 }
 
-for (const elementType of ['f16', 'bf16']) {
+for (const elementType of ['f16', 'bf16', 'int8', 'int4']) {
   test(`${elementType} in the drive is ${elementType} in memory; where f32 leaves it is told`, async () => {
     await withDaemon(async (daemon) => {
       await daemon.start();
@@ -94,7 +94,8 @@ for (const elementType of ['f16', 'bf16']) {
         ['attention in memory, f32', `attention in memory, ${elementType}`],
       );
       assert.equal(summary.comparisons[1]?.firstDifference, null);
-      if (elementType === 'bf16') assert.notEqual(summary.comparisons[0]?.firstDifference, null);
+      if (elementType === 'bf16' || elementType === 'int4')
+        assert.notEqual(summary.comparisons[0]?.firstDifference, null);
     });
   });
 }

@@ -146,8 +146,8 @@ const kinds = {
     ),
   elementTypes: (table) =>
     markdown(
-      ['code', 'type', 'bytes', 'meaning'],
-      Object.entries(table).map(([name, { code, sizeBytes, meaning }]) => [code, name, sizeBytes, meaning]),
+      ['code', 'type', 'bits', 'meaning'],
+      Object.entries(table).map(([name, { code, bits, meaning }]) => [code, name, bits, meaning]),
     ),
 };
 

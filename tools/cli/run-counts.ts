@@ -1,6 +1,6 @@
 /** What a decoding run took: from its own ATTN results, its own connection and its own sequence. */
 import type { DriveClient } from '../../client/index.ts';
-import { elementSizeBytes } from '../../spec/element-type.ts';
+import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import type { DriveDecoding } from '../model/drive-decoding.ts';
 
 export interface RunCounts {
@@ -28,7 +28,7 @@ export async function countRun(client: DriveClient, decoding: DriveDecoding): Pr
     const { socketBytes, regionBytes } = client.linkCounts;
     const { flashTokens, bufferedTokens } = attention;
     const { kvHeadCount, headDimK, headDimV, elementTypeK, elementTypeV, groupTokens } = sequence.shape;
-    const rowBytes = headDimK * elementSizeBytes(elementTypeK) + headDimV * elementSizeBytes(elementTypeV);
+    const rowBytes = rowSizeBytes(elementTypeK, headDimK) + rowSizeBytes(elementTypeV, headDimV);
     return {
       pagesProgrammed: (await sequence.info()).pageCount - pageCount,
       // Whole groups only lie in flash, a page of K and a page of V for each head.

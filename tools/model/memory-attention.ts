@@ -1,6 +1,6 @@
 /** Attention over a cache in this process's memory, in float32 and in the reference program's order of operations. */
-import { fromF32, toF32 } from '../../client/convert.ts';
-import type { ElementType } from '../../spec/element-type.ts';
+import { dequantise, fromF32, quantise, toF32 } from '../../client/convert.ts';
+import { type ElementType, isQuantised } from '../../spec/element-type.ts';
 import type { DecodeAttention } from './attention.ts';
 import type { ModelShape } from './checkpoint.ts';
 
@@ -43,8 +43,8 @@ class MemoryAttention implements DecodeAttention {
     const cache = this.#layers[layer]!;
     const rowSize = kvHeadCount * headDim;
     this.#reserve(cache, position, rowSize);
-    cache.keys.set(toF32(fromF32(key, this.#elementType), this.#elementType), position * rowSize);
-    cache.values.set(toF32(fromF32(value, this.#elementType), this.#elementType), position * rowSize);
+    cache.keys.set(this.#asStored(key), position * rowSize);
+    cache.values.set(this.#asStored(value), position * rowSize);
     const groupSize = headCount / kvHeadCount;
     for (let head = 0; head < headCount; head++) {
       const kvOffset = Math.floor(head / groupSize) * headDim;
@@ -52,6 +52,15 @@ class MemoryAttention implements DecodeAttention {
       this.#gather(head * headDim, cache.values, kvOffset, position + 1);
     }
     return this.#out;
+  }
+
+  /** One token's rows of all KV heads. */
+  #asStored(rows: Float32Array): Float32Array {
+    const type = this.#elementType;
+    const { headDim } = this.#shape;
+    return isQuantised(type)
+      ? dequantise(quantise(rows, type, headDim), type, headDim)
+      : toF32(fromF32(rows, type), type);
   }
 
   #reserve(cache: LayerCache, position: number, rowSize: number): void {

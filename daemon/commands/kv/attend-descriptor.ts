@@ -12,7 +12,7 @@ import {
 import { outputSizeBytes, type AttendOptions } from '../../attention/contract.ts';
 import { DriveError } from '../../base/errors.ts';
 import type { Association, Limits, MemoryRegion } from '../contract.ts';
-import { elementTypeIn, requiredElementType } from '../fields.ts';
+import { elementTypeIn, requiredFloatType } from '../fields.ts';
 import type { KvStore } from '../../kv/contract.ts';
 
 /** Where bytes of an entry lie: in the command's own data, or in a region. */
@@ -79,8 +79,8 @@ export function parseAttend(bytes: Uint8Array, scope: AttendScope): AttendPlan {
   const options: AttendOptions = {
     causal: (header.flags & attendFlags.causal) !== 0,
     statistics: (header.flags & attendFlags.statistics) !== 0,
-    queryType: requiredElementType(header.queryType, 'query type'),
-    outputType: requiredElementType(header.outputType, 'output type'),
+    queryType: requiredFloatType(header.queryType, 'query type'),
+    outputType: requiredFloatType(header.outputType, 'output type'),
     scale: header.scale,
     softCap: header.softCap,
     slidingWindow: header.slidingWindow,

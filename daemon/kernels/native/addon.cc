@@ -40,7 +40,7 @@ napi_value fail(napi_env env, const char* message) {
   return nullptr;
 }
 
-constexpr size_t kArgumentsMax = 5;
+constexpr size_t kArgumentsMax = 6;
 
 // Reads up to `count` non-negative integers; missing ones are 0. Null, with an error thrown, if one isn't.
 Context* arguments(napi_env env, napi_callback_info info, size_t count, uint64_t* values) {
@@ -82,11 +82,11 @@ napi_value merge(napi_env env, napi_callback_info info) {
 }
 
 napi_value convert(napi_env env, napi_callback_info info) {
-  uint64_t a[5];
-  Context* context = arguments(env, info, 5, a);
+  uint64_t a[6];
+  Context* context = arguments(env, info, 6, a);
   if (context == nullptr) return nullptr;
   const char* problem = context->kernels->convert(context->memory, a[0], static_cast<uint32_t>(a[1]), a[2],
-                                                  static_cast<uint32_t>(a[3]), a[4]);
+                                                  static_cast<uint32_t>(a[3]), a[4], a[5]);
   return problem != nullptr ? fail(env, problem) : nullptr;
 }
 

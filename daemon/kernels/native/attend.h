@@ -6,6 +6,7 @@
 #pragma once
 #include "dot-products.h"
 #include "one-row.h"
+#include "quantise.h"
 #include "weighted-sums.h"
 
 namespace attndrive {
@@ -25,7 +26,13 @@ constexpr uint32_t kManyRows = 9;
 // Blocks that are being worked on and read ahead, at most.
 constexpr int kRing = 4;
 
+// Quantised rows become rows of floats first, which stay in the first-level cache for a few tokens at a time.
+constexpr int kUnpackedBytes = 16384;
+
+inline bool isUnpacked(const AttendJob& job) { return isQuantised(job.elementTypeK) || isQuantised(job.elementTypeV); }
+
 inline int blockTokensOf(const AttendJob& job) {
+  if (isUnpacked(job)) return job.headDimK > 128 || job.headDimV > 128 ? 16 : 32;
   const int bytes = job.queryCount >= kManyRows ? kBlockBytesOfMany : kBlockBytes;
   const int bytesOfRow = rowBytes(job.elementTypeK, job.headDimK);
   const int tokens = (bytes / bytesOfRow + 8) / 16 * 16;
@@ -64,7 +71,7 @@ template <class E>
 constexpr ElementKernels kernelsOf = {keyPhaseOf<E>, valuePhaseOf<E>, oneRowOf<E>};
 
 inline const ElementKernels& elementKernels(uint32_t type) {
-  return type == kF32 ? kernelsOf<F32> : type == kF16 ? kernelsOf<F16> : kernelsOf<Bf16>;
+  return type == kF16 ? kernelsOf<F16> : type == kBf16 ? kernelsOf<Bf16> : kernelsOf<F32>;
 }
 
 // Index of a tile's functions.
@@ -111,6 +118,7 @@ class AttendPass {
 
  private:
   bool walk() {
+    if (isUnpacked(job_)) return walkUnpacked();
     if (rowCount_ == 1 && job_.headDimK == job_.headDimV && job_.elementTypeK == job_.elementTypeV) {
       const OneRow attendRows = elementKernels(job_.elementTypeK).oneRow(job_.headDimK);
       if (attendRows != nullptr) return walkOneRow(attendRows);
@@ -134,6 +142,38 @@ class AttendPass {
       step(block, next.count >= block.count ? next : block);
     }
     return true;
+  }
+
+  bool walkUnpacked() {
+    BlockStream stream(memory_, job_, minStart_, maxEnd_, blockTokensOf(job_));
+    Block packed[2];
+    Block block;
+    if (!stream.next(packed[0])) return false;
+    for (int i = 0; packed[i % 2].count > 0; i++) {
+      Block& next = packed[(i + 1) % 2];
+      if (!stream.next(next)) return false;
+      block = packed[i % 2];
+      if (isQuantised(job_.elementTypeK)) unpackRows(job_.elementTypeK, job_.headDimK, block, next, &Block::k, unpackedK_);
+      if (isQuantised(job_.elementTypeV)) unpackRows(job_.elementTypeV, job_.headDimV, block, next, &Block::v, unpackedV_);
+      step(block, block);
+    }
+    return true;
+  }
+
+  // Puts rows of floats in the place of quantised ones, and reads the next block's into the cache.
+  void unpackRows(uint32_t type, int dim, Block& block, const Block& next,
+                  const uint8_t* (Block::*rows)[kBlockTokensMax + kBlockSlack], float* target) {
+    const int stride = (dim + W - 1) / W * W;
+    const int bytes = static_cast<int>(rowBytes(type, dim));
+    const uint8_t** list = block.*rows;
+    for (int t = 0; t < block.count; t++, target += stride) {
+      if (t < next.count) {
+        for (int i = 0; i < bytes; i += 64) prefetch((next.*rows)[t] + i);
+      }
+      dequantiseRow(type, list[t], target, dim);
+      list[t] = reinterpret_cast<const uint8_t*>(target);
+    }
+    for (int t = block.count; t % W != 0; t++) list[t] = list[block.count - 1];
   }
 
   void step(const Block& block, const Block& next) {
@@ -297,6 +337,8 @@ class AttendPass {
   bool isPoisoned_[kPassRows];
   alignas(64) float queries_[kPassRows * kHeadDimMax];
   alignas(64) float weighted_[kPassRows * kHeadDimMax];
+  alignas(64) float unpackedK_[kUnpackedBytes / sizeof(float) + W];
+  alignas(64) float unpackedV_[kUnpackedBytes / sizeof(float) + W];
 };
 
 const char* attend(const Memory& memory, uint64_t at) {

@@ -86,23 +86,52 @@ void convertFrom(uint32_t targetType, const uint8_t* source, uint8_t* target, ui
   }
 }
 
+void convertFloats(uint32_t sourceType, const uint8_t* source, uint32_t targetType, uint8_t* target, uint64_t count) {
+  if (sourceType == targetType) {
+    memmove(target, source, count * floatBytes(sourceType));
+    return;
+  }
+  switch (sourceType) {
+    case kF32: return convertFrom<F32>(targetType, source, target, count);
+    case kF16: return convertFrom<F16>(targetType, source, target, count);
+    default: return convertFrom<Bf16>(targetType, source, target, count);
+  }
+}
+
+void convertRow(uint32_t sourceType, const uint8_t* source, uint32_t targetType, uint8_t* target, int elements) {
+  alignas(64) float row[kHeadDimMax + W];
+  uint8_t* bytes = reinterpret_cast<uint8_t*>(row);
+  if (isQuantised(sourceType)) dequantiseRow(sourceType, source, row, elements);
+  else convertFloats(sourceType, source, kF32, bytes, elements);
+  if (isQuantised(targetType)) quantiseRow(targetType, row, target, elements);
+  else convertFloats(kF32, bytes, targetType, target, elements);
+}
+
 const char* convert(const Memory& memory, uint64_t source, uint32_t sourceType, uint64_t target, uint32_t targetType,
-                    uint64_t count) {
+                    uint64_t rowCount, uint64_t rowElements) {
   if (!isElementType(sourceType) || !isElementType(targetType)) return "convert: unknown element type";
-  if (count > memory.arenaBytes || !inRange(source, count * elementBytes(sourceType), memory.arenaBytes) ||
-      !inRange(target, count * elementBytes(targetType), memory.arenaBytes)) {
+  const bool isByRow = isQuantised(sourceType) || isQuantised(targetType);
+  if (isByRow && (rowElements < 1 || rowElements > kHeadDimMax)) return "convert: rows of 1 to 256 elements";
+  // Neither product overflows once both factors are below 2^32.
+  if (rowCount > memory.arenaBytes || rowElements > memory.arenaBytes) return "convert: range outside the arena";
+  const uint64_t count = rowCount * rowElements;
+  const uint64_t sourceBytes = isByRow ? rowCount * rowBytes(sourceType, rowElements) : count * floatBytes(sourceType);
+  const uint64_t targetBytes = isByRow ? rowCount * rowBytes(targetType, rowElements) : count * floatBytes(targetType);
+  if (count > memory.arenaBytes || !inRange(source, sourceBytes, memory.arenaBytes) ||
+      !inRange(target, targetBytes, memory.arenaBytes)) {
     return "convert: range outside the arena";
   }
   const uint8_t* from = memory.arena + source;
   uint8_t* to = memory.arena + target;
-  if (sourceType == targetType) {
-    memmove(to, from, count * elementBytes(sourceType));
-    return nullptr;
-  }
-  switch (sourceType) {
-    case kF32: convertFrom<F32>(targetType, from, to, count); break;
-    case kF16: convertFrom<F16>(targetType, from, to, count); break;
-    default: convertFrom<Bf16>(targetType, from, to, count); break;
+  if (!isByRow) {
+    convertFloats(sourceType, from, targetType, to, count);
+  } else if (sourceType == targetType) {
+    memmove(to, from, sourceBytes);
+  } else {
+    for (uint64_t i = 0; i < rowCount; i++) {
+      convertRow(sourceType, from + i * (sourceBytes / rowCount), targetType, to + i * (targetBytes / rowCount),
+                 static_cast<int>(rowElements));
+    }
   }
   return nullptr;
 }
@@ -137,7 +166,7 @@ const char* merge(const Memory& memory, uint64_t at) {
   MergeJob job;
   memcpy(&job, memory.arena + at, sizeof job);
   if (job.headDimV < 1 || job.headDimV > kHeadDimMax) return "merge: head dimension not 1 to 256";
-  if (!isElementType(job.outputType)) return "merge: unknown element type";
+  if (!isFloat(job.outputType)) return "merge: unknown element type";
   const uint64_t rows = job.queryCount, recordBytes = 4 * (2 + job.headDimV);
   const uint64_t chunksBytes = job.chunkCount == 0 ? 0 : uint64_t{job.chunkCount - 1} * job.chunkStrideBytes;
   if (job.chunkCount > 0 && !inRange(job.partials, chunksBytes + rows * recordBytes, limit)) {
@@ -147,7 +176,7 @@ const char* merge(const Memory& memory, uint64_t at) {
   if ((job.partials | job.chunkStrideBytes | job.outputRows | job.statistics) % 4 != 0) {
     return "merge: offsets are multiples of 4";
   }
-  const uint64_t rowBytes = job.headDimV * elementBytes(job.outputType);
+  const uint64_t rowBytes = job.headDimV * floatBytes(job.outputType);
   const uint32_t* rowNumbers = reinterpret_cast<const uint32_t*>(memory.arena + job.outputRows);
   for (uint32_t i = 0; i < job.queryCount; i++) {
     const uint64_t row = rowNumbers[i];

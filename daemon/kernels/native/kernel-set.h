@@ -37,13 +37,23 @@ struct MergeJob {
 };
 static_assert(sizeof(MergeJob) == 64, "merge job layout");
 
-enum ElementType : uint32_t { kF32 = 1, kF16 = 2, kBf16 = 3 };
-
-inline bool isElementType(uint32_t type) { return type >= kF32 && type <= kBf16; }
-inline uint32_t elementBytes(uint32_t type) { return type == kF32 ? 4 : 2; }
-inline uint32_t rowBytes(uint32_t type, uint32_t headDim) { return headDim * elementBytes(type); }
+enum ElementType : uint32_t { kF32 = 1, kF16 = 2, kBf16 = 3, kInt8 = 4, kInt4 = 5 };
 
 constexpr uint32_t kHeadDimMax = 256;
+
+inline bool isFloat(uint32_t type) { return type >= kF32 && type <= kBf16; }
+inline bool isQuantised(uint32_t type) { return type == kInt8 || type == kInt4; }
+inline bool isElementType(uint32_t type) { return type >= kF32 && type <= kInt4; }
+inline uint32_t floatBytes(uint32_t type) { return type == kF32 ? 4 : 2; }
+
+// Quantised rows are as spec/quantised-row.ts says.
+constexpr uint32_t kQuantisationGroup = 64;
+inline uint32_t integersOffset(uint32_t elements) { return (elements + kQuantisationGroup - 1) / kQuantisationGroup * 4; }
+
+inline uint64_t rowBytes(uint32_t type, uint32_t elements) {
+  if (!isQuantised(type)) return uint64_t{elements} * floatBytes(type);
+  return (integersOffset(elements) + (type == kInt8 ? elements : (elements + 1) / 2) + 3) / 4 * 4;
+}
 
 // Each returns null, or what is wrong with the job. Nothing outside the arena and the mapping is ever read or written.
 struct KernelSet {
@@ -51,7 +61,7 @@ struct KernelSet {
   const char* (*attend)(const Memory& memory, uint64_t job);
   const char* (*merge)(const Memory& memory, uint64_t job);
   const char* (*convert)(const Memory& memory, uint64_t source, uint32_t sourceType, uint64_t target,
-                         uint32_t targetType, uint64_t count);
+                         uint32_t targetType, uint64_t rowCount, uint64_t rowElements);
   // Adds up all 64-bit words: as fast as this machine reads memory.
   uint64_t (*readSum)(const uint8_t* bytes, uint64_t sizeBytes);
   // Continues `crc` over `sizeBytes` bytes.

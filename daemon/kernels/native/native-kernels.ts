@@ -10,7 +10,7 @@ interface Addon {
   readonly isa: string;
   attend(job: number): void;
   merge(job: number): void;
-  convert(source: number, sourceType: number, target: number, targetType: number, count: number): void;
+  convert: Kernels['convert'];
   crc32c(offset: number, sizeBytes: number, seed: number, media: 0 | 1): number;
   crc32cOf(bytes: Uint8Array, seed: number): number;
   readSum(offset: number, sizeBytes: number, media: 0 | 1): number;
@@ -86,8 +86,8 @@ export function createNativeKernels(resources: KernelResources): NativeKernels {
     crc32cOf: (bytes, seed = 0) =>
       bytes.length < SCALAR_CRC_BYTES_MAX ? scalarCrc32c(bytes, seed) : checked(() => addon.crc32cOf(bytes, seed)),
     crc32cMedia: (offset, sizeBytes) => checked(() => addon.crc32c(offset, sizeBytes, 0, 1)),
-    convert: (source, sourceType, target, targetType, count) =>
-      checked(() => addon.convert(source, sourceType, target, targetType, count)),
+    convert: (source, sourceType, target, targetType, rowCount, rowElements) =>
+      checked(() => addon.convert(source, sourceType, target, targetType, rowCount, rowElements)),
     attend: (job) => checked(() => addon.attend(job)),
     merge: (job) => checked(() => addon.merge(job)),
     readSum: (offset, sizeBytes, ofMedia = false) => checked(() => addon.readSum(offset, sizeBytes, ofMedia ? 1 : 0)),

@@ -1,5 +1,6 @@
 import { assert } from '../../base/assert.ts';
-import { elementTypes } from '../../../spec/element-type.ts';
+import { elementTypeOf } from '../../../spec/element-type.ts';
+import { rowSizeBytes } from '../../../spec/quantised-row.ts';
 import { attendJob, boundsStruct, frameArenas, frameStruct, partialSizeBytes } from '../contract.ts';
 import { readRow, type MemoryViews } from './float-conversion.ts';
 
@@ -26,16 +27,19 @@ export function attend(views: MemoryViews, jobOffset: number): void {
   const rows = readRows(views, job);
   const key = new Float32Array(job.headDimK);
   const value = new Float32Array(job.headDimV);
-  const keyBytes = job.headDimK * (job.elementTypeK === elementTypes.f32.code ? 4 : 2);
-  const valueBytes = job.headDimV * (job.elementTypeV === elementTypes.f32.code ? 4 : 2);
+  const typeK = elementTypeOf(job.elementTypeK);
+  const typeV = elementTypeOf(job.elementTypeV);
+  assert(typeK !== undefined && typeV !== undefined, 'known element types');
+  const keyBytes = rowSizeBytes(typeK, job.headDimK);
+  const valueBytes = rowSizeBytes(typeV, job.headDimV);
   for (let f = 0; f < job.frameCount; f++) {
     const frame = frameStruct.decode(views.bytes, job.frames + f * frameStruct.sizeBytes);
     assert(frame.kArena === frameArenas.memory && frame.vArena === frameArenas.memory, 'frames lie in the arena');
     for (let t = 0; t < frame.tokenCount; t++) {
       const position = frame.firstToken + t;
       if (!rows.some((row) => sees(row, position, job.sinkCount))) continue;
-      readRow(views, job.elementTypeK, frame.kOffset + t * keyBytes, job.headDimK, key);
-      readRow(views, job.elementTypeV, frame.vOffset + t * valueBytes, job.headDimV, value);
+      readRow(views, typeK, frame.kOffset + t * keyBytes, key);
+      readRow(views, typeV, frame.vOffset + t * valueBytes, value);
       for (const row of rows) {
         if (sees(row, position, job.sinkCount)) addToken(row, logitOf(job, row.query, key), value);
       }

@@ -1,5 +1,7 @@
 /** Conversions between f32, f16 and bf16 by their bits, so that NaN payloads pass through JavaScript unchanged. */
-import { elementTypes } from '../../../spec/element-type.ts';
+import { type ElementType, elementTypeOf, type FloatType, isQuantised } from '../../../spec/element-type.ts';
+import { dequantiseRow, quantiseRow, rowSizeBytes } from '../../../spec/quantised-row.ts';
+import { assert } from '../../base/assert.ts';
 
 /** binary16 bits of the binary32 `bits`: round to nearest even, overflow to infinity, NaN to a quiet NaN. */
 export function f16FromF32Bits(bits: number): number {
@@ -56,13 +58,13 @@ const halfAsF32 = new Float32Array(halfAsF32Bits.buffer);
 const scratchBits = new Uint32Array(1);
 const scratchF32 = new Float32Array(scratchBits.buffer);
 
-/** Reads `count` elements of a row at byte `offset` into `target`. The offset is a multiple of the element's size. */
-export function readRow(views: MemoryViews, type: number, offset: number, count: number, target: Float32Array): void {
-  if (type === elementTypes.f32.code) {
-    for (let i = 0, at = offset / 4; i < count; i++) target[i] = views.f32[at + i]!;
-  } else if (type === elementTypes.f16.code) {
-    for (let i = 0, at = offset / 2; i < count; i++) target[i] = halfAsF32[views.u16[at + i]!]!;
-  } else {
+/** Reads a row at byte `offset`, a multiple of rowAlignmentBytes. */
+export function readRow(views: MemoryViews, type: ElementType, offset: number, target: Float32Array): void {
+  const count = target.length;
+  if (isQuantised(type)) dequantiseRow(views.bytes, offset, type, target);
+  else if (type === 'f32') for (let i = 0, at = offset / 4; i < count; i++) target[i] = views.f32[at + i]!;
+  else if (type === 'f16') for (let i = 0, at = offset / 2; i < count; i++) target[i] = halfAsF32[views.u16[at + i]!]!;
+  else {
     for (let i = 0, at = offset / 2; i < count; i++) {
       scratchBits[0] = views.u16[at + i]! << 16;
       target[i] = scratchF32[0]!;
@@ -70,40 +72,63 @@ export function readRow(views: MemoryViews, type: number, offset: number, count:
   }
 }
 
-/** Writes `count` elements of `type` at byte `offset`, rounding as `convert` does. */
-export function writeRow(views: MemoryViews, type: number, offset: number, source: ArrayLike<number>): void {
+/** Writes a row at byte `offset`, rounding as `convert` does. */
+export function writeRow(views: MemoryViews, type: ElementType, offset: number, source: Float32Array): void {
+  if (isQuantised(type)) {
+    quantiseRow(source, type, views.bytes, offset);
+    return;
+  }
   for (let i = 0; i < source.length; i++) {
     scratchF32[0] = source[i]!;
-    if (type === elementTypes.f32.code) views.u32[offset / 4 + i] = scratchBits[0]!;
-    else if (type === elementTypes.f16.code) views.u16[offset / 2 + i] = f16FromF32Bits(scratchBits[0]!);
+    if (type === 'f32') views.u32[offset / 4 + i] = scratchBits[0]!;
+    else if (type === 'f16') views.u16[offset / 2 + i] = f16FromF32Bits(scratchBits[0]!);
     else views.u16[offset / 2 + i] = bf16FromF32Bits(scratchBits[0]!);
   }
 }
 
-/** Element conversion by bits; equal types are copied as they are. */
+/** Row conversion; equal types are copied as they are, other floats bit by bit. */
 export function convert(
   views: MemoryViews,
   source: number,
-  sourceType: number,
+  sourceCode: number,
   target: number,
-  targetType: number,
+  targetCode: number,
+  rowCount: number,
+  rowElements: number,
+): void {
+  const sourceType = elementTypeOf(sourceCode);
+  const targetType = elementTypeOf(targetCode);
+  assert(sourceType !== undefined && targetType !== undefined, 'known element types');
+  if (sourceType === targetType) {
+    views.bytes.copyWithin(target, source, source + rowCount * rowSizeBytes(sourceType, rowElements));
+  } else if (isQuantised(sourceType) || isQuantised(targetType)) {
+    const row = new Float32Array(rowElements);
+    for (let i = 0; i < rowCount; i++) {
+      readRow(views, sourceType, source + i * rowSizeBytes(sourceType, rowElements), row);
+      writeRow(views, targetType, target + i * rowSizeBytes(targetType, rowElements), row);
+    }
+  } else {
+    convertFloats(views, source, sourceType, target, targetType, rowCount * rowElements);
+  }
+}
+
+function convertFloats(
+  views: MemoryViews,
+  source: number,
+  sourceType: FloatType,
+  target: number,
+  targetType: FloatType,
   count: number,
 ): void {
-  const sizeOf = (type: number): number => (type === elementTypes.f32.code ? 4 : 2);
-  if (sourceType === targetType) {
-    views.bytes.copyWithin(target, source, source + count * sizeOf(sourceType));
-    return;
-  }
   for (let i = 0; i < count; i++) {
-    const half = sourceType === elementTypes.f32.code ? 0 : views.u16[source / 2 + i]!;
     const bits =
-      sourceType === elementTypes.f32.code
+      sourceType === 'f32'
         ? views.u32[source / 4 + i]!
-        : sourceType === elementTypes.f16.code
-          ? halfAsF32Bits[half]!
-          : f32BitsFromBf16(half);
-    if (targetType === elementTypes.f32.code) views.u32[target / 4 + i] = bits;
-    else if (targetType === elementTypes.f16.code) views.u16[target / 2 + i] = f16FromF32Bits(bits);
+        : sourceType === 'f16'
+          ? halfAsF32Bits[views.u16[source / 2 + i]!]!
+          : f32BitsFromBf16(views.u16[source / 2 + i]!);
+    if (targetType === 'f32') views.u32[target / 4 + i] = bits;
+    else if (targetType === 'f16') views.u16[target / 2 + i] = f16FromF32Bits(bits);
     else views.u16[target / 2 + i] = bf16FromF32Bits(bits);
   }
 }

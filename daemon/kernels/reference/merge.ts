@@ -1,12 +1,16 @@
+import { elementTypeOf } from '../../../spec/element-type.ts';
+import { rowSizeBytes } from '../../../spec/quantised-row.ts';
+import { assert } from '../../base/assert.ts';
 import { mergeJob, partialSizeBytes } from '../contract.ts';
-import { writeRow, type MemoryViews } from './float-conversion.ts';
-import { elementTypes } from '../../../spec/element-type.ts';
+import { type MemoryViews, writeRow } from './float-conversion.ts';
 
 /** Merges partials in chunk order. A chunk whose maximum is -Infinity saw nothing and is left out. */
 export function merge(views: MemoryViews, jobOffset: number): void {
   const job = mergeJob.decode(views.bytes, jobOffset);
   const recordBytes = partialSizeBytes(job.headDimV);
-  const rowBytes = job.headDimV * (job.outputType === elementTypes.f32.code ? 4 : 2);
+  const outputType = elementTypeOf(job.outputType);
+  assert(outputType !== undefined, 'known element type');
+  const rowBytes = rowSizeBytes(outputType, job.headDimV);
   const output = new Float64Array(job.headDimV);
   for (let query = 0; query < job.queryCount; query++) {
     const first = job.partials + query * recordBytes;
@@ -25,7 +29,7 @@ export function merge(views: MemoryViews, jobOffset: number): void {
     }
     if (records.length > 0) for (let d = 0; d < output.length; d++) output[d]! /= sum;
     const row = views.u32[job.outputRows / 4 + query]!;
-    writeRow(views, job.outputType, job.output + row * rowBytes, output);
+    writeRow(views, outputType, job.output + row * rowBytes, Float32Array.from(output));
     if (job.statistics !== 0) {
       views.f32[job.statistics / 4 + row * 2] = maximum;
       views.f32[job.statistics / 4 + row * 2 + 1] = maximum + Math.log(sum);

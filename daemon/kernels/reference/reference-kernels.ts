@@ -22,8 +22,8 @@ export function createReferenceKernels({ memory }: KernelResources): Kernels {
     crc32cMedia: () => {
       assert(false, 'reference kernels have no media mapping');
     },
-    convert: (source, sourceType, target, targetType, count) =>
-      convert(views, source, sourceType, target, targetType, count),
+    convert: (source, sourceType, target, targetType, rowCount, rowElements) =>
+      convert(views, source, sourceType, target, targetType, rowCount, rowElements),
     attend: (job) => attend(views, job),
     merge: (job) => merge(views, job),
   };

@@ -7,7 +7,7 @@ import type { KernelResources, Kernels } from '../contract.ts';
 /** The module's exports; addresses above 2^31 wrap to negative numbers on the way in, which is the same address. */
 interface Exports {
   crc32c(offset: number, sizeBytes: number, seed: number): number;
-  convert(source: number, sourceType: number, target: number, targetType: number, count: number): void;
+  convert: Kernels['convert'];
   attend(job: number): number;
   merge(job: number): number;
 }

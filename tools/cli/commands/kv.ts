@@ -2,7 +2,8 @@ import type { Command } from 'commander';
 import type { SequenceInfo } from '../../../client/index.ts';
 import { writeFileSync } from 'node:fs';
 import { Option } from 'commander';
-import { type ElementType, elementSizeBytes, elementTypeNames } from '../../../spec/element-type.ts';
+import { type ElementType, elementTypeNames } from '../../../spec/element-type.ts';
+import { rowSizeBytes } from '../../../spec/quantised-row.ts';
 import { CliError } from '../cli-error.ts';
 import { type DriveOption, withAdmin, withDrive, withDriveOption } from '../connect.ts';
 import { printFields, printJson, printLine, printTable } from '../output.ts';
@@ -156,7 +157,7 @@ async function runShow(id: bigint, options: CommonOptions): Promise<void> {
     return;
   }
   const { shape } = info;
-  const rows = (elements: number, type: ElementType): number => shape.groupTokens * elements * elementSizeBytes(type);
+  const rows = (elements: number, type: ElementType): number => shape.groupTokens * rowSizeBytes(type, elements);
   const pageBytes = rows(shape.headDimK, shape.elementTypeK) + info.paddingBytesPerPageK;
   printFields([
     ['sequence', info.id],

@@ -2,7 +2,7 @@
 // that each K and V row is loaded once for the rows of a tile. A row's running state is its partial record.
 import { BLOCK_TOKENS_MAX, nextBlock, startBlocks } from './blocks';
 import { blockDots1, blockDots4 } from './dot-products';
-import { elementBytes, TYPE_BF16, TYPE_F16, TYPE_F32 } from './elements';
+import { rowBytes, TYPE_F16, TYPE_F32, TYPE_INT4 } from './elements';
 import {
   claimSlot, DISCARDED, FACTORS, K_ROWS, K_UNPACKED, LANES, LISTS, LOGITS, POSITIONS, QUERIES, QUERY_STRIDE,
   releaseSlot, UNPACKED_BYTES, V_ROWS, V_UNPACKED,
@@ -58,7 +58,7 @@ export function attend(job: usize): i32 {
   softCap = load<f32>(job, 44);
   partials = load<u32>(job, 48);
   if (headDimK - 1 >= HEAD_DIM_MAX || headDimV - 1 >= HEAD_DIM_MAX) return 1;
-  if (typeK - 1 >= TYPE_BF16 || typeV - 1 >= TYPE_BF16) return 1;
+  if (typeK - 1 >= TYPE_INT4 || typeV - 1 >= TYPE_INT4) return 1;
   let minStart: u32 = u32.MAX_VALUE, maxEnd: u32 = 0;
   for (let row: u32 = 0; row < queryCount; row++) {
     const record = recordOf(row);
@@ -71,7 +71,7 @@ export function attend(job: usize): i32 {
   scratch = claimSlot();
   prepared = u32.MAX_VALUE;
   chooseFolds();
-  const kBytes = headDimK * elementBytes(typeK), vBytes = headDimV * elementBytes(typeV);
+  const kBytes = rowBytes(typeK, headDimK), vBytes = rowBytes(typeV, headDimV);
   startBlocks(load<u32>(job, 24), load<u32>(job, 20), minStart, maxEnd, sinks, kBytes, vBytes, blockTokens());
   const count = attendBlocks();
   releaseSlot();

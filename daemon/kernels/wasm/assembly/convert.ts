@@ -1,5 +1,7 @@
 // Element conversion: to the halves by round to nearest even, overflow to infinity, NaN to a quiet NaN.
-import { elementBytes, TYPE_BF16, TYPE_F16, TYPE_F32 } from './elements';
+import { floatBytes, isQuantised, rowBytes, TYPE_BF16, TYPE_F16, TYPE_F32 } from './elements';
+import { claimSlot, INTEGERS, QUERIES, releaseSlot } from './layout';
+import { dequantiseRow, quantiseRow } from './quantise';
 
 /** Four binary32 to the low halves of four words. */
 @inline
@@ -30,7 +32,7 @@ function toBf16(x: v128): v128 {
 
 /** Four binary16 in the low halves of four words to binary32; a signalling NaN becomes quiet. */
 @inline
-function fromF16(halves: v128): v128 {
+export function fromF16(halves: v128): v128 {
   const sign = i32x4.shl(v128.and(halves, i32x4.splat(0x8000)), 16);
   const magnitude = i32x4.shl(v128.and(halves, i32x4.splat(0x7fff)), 13);
   const special = i32x4.ge_s(magnitude, i32x4.splat(0x0f800000));
@@ -57,12 +59,40 @@ function write4(at: usize, type: u32, x: v128): void {
   v128.store64_lane(at, i16x8.narrow_i32x4_u(halves, halves), 0);
 }
 
-export function convert(source: usize, sourceType: u32, target: usize, targetType: u32, count: usize): void {
+export function convert(
+  source: usize, sourceType: u32, target: usize, targetType: u32, rowCount: usize, rowElements: usize,
+): void {
   if (sourceType == targetType) {
-    memory.copy(target, source, count * elementBytes(sourceType));
+    memory.copy(target, source, rowCount * rowBytes(sourceType, rowElements));
+  } else if (isQuantised(sourceType) || isQuantised(targetType)) {
+    convertRows(source, sourceType, target, targetType, rowCount, rowElements);
+  } else {
+    convertFloats(source, sourceType, target, targetType, rowCount * rowElements);
+  }
+}
+
+/** Row by row, through f32 in a scratch slot. */
+function convertRows(
+  source: usize, sourceType: u32, target: usize, targetType: u32, rowCount: usize, rowElements: usize,
+): void {
+  const sourceBytes = rowBytes(sourceType, rowElements), targetBytes = rowBytes(targetType, rowElements);
+  const slot = claimSlot();
+  const row = slot + QUERIES;
+  for (let i: usize = 0; i < rowCount; i++, source += sourceBytes, target += targetBytes) {
+    if (isQuantised(sourceType)) dequantiseRow(sourceType, source, row, rowElements);
+    else convertFloats(source, sourceType, row, TYPE_F32, rowElements);
+    if (isQuantised(targetType)) quantiseRow(targetType, row, target, rowElements, slot + INTEGERS);
+    else convertFloats(row, TYPE_F32, target, targetType, rowElements);
+  }
+  releaseSlot();
+}
+
+export function convertFloats(source: usize, sourceType: u32, target: usize, targetType: u32, count: usize): void {
+  if (sourceType == targetType) {
+    memory.copy(target, source, count * floatBytes(sourceType));
     return;
   }
-  const sourceBytes = elementBytes(sourceType), targetBytes = elementBytes(targetType);
+  const sourceBytes = floatBytes(sourceType), targetBytes = floatBytes(targetType);
   let i: usize = 0;
   for (; i + 4 <= count; i += 4) {
     write4(target + i * targetBytes, targetType, read4(source + i * sourceBytes, sourceType));

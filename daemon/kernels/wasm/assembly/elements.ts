@@ -3,10 +3,28 @@
 export const TYPE_F32: u32 = 1;
 export const TYPE_F16: u32 = 2;
 export const TYPE_BF16: u32 = 3;
+export const TYPE_INT8: u32 = 4;
+export const TYPE_INT4: u32 = 5;
 
 @inline
-export function elementBytes(type: u32): usize {
+export function isQuantised(type: u32): bool {
+  return type >= TYPE_INT8;
+}
+
+@inline
+export function floatBytes(type: u32): usize {
   return type == TYPE_F32 ? 4 : 2;
+}
+
+/** Bytes of scales and minima before the integers of a quantised row. */
+@inline
+export function integersOffset(elements: usize): usize {
+  return ((elements + 63) >> 6) << 2;
+}
+
+export function rowBytes(type: u32, elements: usize): usize {
+  if (!isQuantised(type)) return elements * floatBytes(type);
+  return (integersOffset(elements) + (type == TYPE_INT8 ? elements : (elements + 1) >> 1) + 3) & ~3;
 }
 
 /** The first `count` < 4 elements of f32, the rest zero. Reads nothing beyond them. */

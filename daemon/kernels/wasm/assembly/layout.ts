@@ -11,6 +11,8 @@ const SLOT_COUNT: usize = 24;
 // Within a slot. Queries: up to four rows, QUERY_STRIDE bytes apart, zero-padded.
 export const QUERY_STRIDE: usize = 1024;
 export const QUERIES: usize = 0;
+/** Integers of a row that is being quantised; the row itself lies where queries do at other times. */
+export const INTEGERS: usize = 2048;
 /** f32 [64][4] (four rows) or [64] (one row): logits, then weights. */
 export const LOGITS: usize = 4096;
 /** Weighted sum of a row that only pads a tile. */

@@ -1,6 +1,6 @@
 // Merges partials in chunk order; a chunk whose maximum is -Infinity saw nothing and is left out.
-import { convert } from './convert';
-import { elementBytes, loadSome, TYPE_F32 } from './elements';
+import { convertFloats } from './convert';
+import { floatBytes, loadSome, TYPE_F32 } from './elements';
 import { claimSlot, releaseSlot } from './layout';
 import { exponentialOf } from './math';
 
@@ -16,9 +16,9 @@ export function merge(job: usize): i32 {
     const maximum = maximumOf(first, load<u32>(job, 8), load<u32>(job, 16));
     const sum = addChunks(first, load<u32>(job, 8), load<u32>(job, 16), headDim, maximum, scratch);
     const row = <usize>load<u32>(outputRows + (<usize>query << 2));
-    const target = output + row * headDim * elementBytes(outputType);
+    const target = output + row * headDim * floatBytes(outputType);
     if (outputType == TYPE_F32) memory.copy(target, scratch, headDim * 4);
-    else convert(scratch, TYPE_F32, target, outputType, headDim);
+    else convertFloats(scratch, TYPE_F32, target, outputType, headDim);
     if (statistics != 0) {
       store<f32>(statistics + (row << 3), maximum);
       store<f32>(statistics + (row << 3), maximum == -Infinity ? maximum : maximum + Mathf.log(sum), 4);

@@ -1,10 +1,11 @@
-// Rows of halves to rows of f32 in the call's scratch, once for all query rows: the loops over dimensions and columns then
-// need few registers, which is what they are short of.
+// Rows of halves or quantised rows to rows of f32 in the call's scratch, once for all query rows: the loops over dimensions and
+// columns then need few registers, which is what they are short of.
 //
 // binary16 is widened by its bits: 13 places up they are those of the value times 2^-112, subnormals included. The 2^112
 // goes into the other factor (queries, weights), which costs nothing. Exponent 31 comes out as a finite number: if a row
 // has such an element, its block is unpacked again with infinities and NaN where they belong.
-import { TYPE_BF16 } from './elements';
+import { isQuantised, TYPE_BF16 } from './elements';
+import { dequantiseRow } from './quantise';
 
 /** What unpacked binary16 elements lack, unless `factor` gave it to them. */
 export const FOLD: f32 = 5192296858534827628530496329220096.0;
@@ -17,6 +18,10 @@ export function unpackRows(
   type: u32, list: usize, count: i32, dim: i32, target: usize, stride: usize, factor: f32,
 ): void {
   const end = list + (<usize>count << 2);
+  if (isQuantised(type)) {
+    for (let at = list, row = target; at < end; at += 4, row += stride) dequantiseRow(type, load<u32>(at), row, dim);
+    return;
+  }
   if (type == TYPE_BF16) {
     for (let at = list, row = target; at < end; at += 4, row += stride) unpackBf16(load<u32>(at), dim, row);
     return;

@@ -1,12 +1,19 @@
 import { Client } from 'undici';
-import { type AdminErrorBody, adminRoutes, type AdminRoutes, mediaTypes, type Route } from '../spec/admin-api.ts';
+import {
+  type AdminErrorBody,
+  adminRoutes,
+  type AdminRoutes,
+  type FaultRequest,
+  mediaTypes,
+  type Route,
+} from '../spec/admin-api.ts';
 import { AdminRequestError, DriveUnreachableError } from './errors.ts';
 import { parseAddress } from './address.ts';
 
 type Values = Readonly<Record<string, unknown>>;
-type ParametersOf<R> = R extends Route<infer P, infer _Q, infer _R> ? P : never;
-type QueryOf<R> = R extends Route<infer _P, infer Q, infer _R> ? Q : never;
-type ResponseOf<R> = R extends Route<infer _P, infer _Q, infer B> ? B : never;
+type ParametersOf<R> = R extends Route<infer P, infer _Q, infer _R, infer _B> ? P : never;
+type QueryOf<R> = R extends Route<infer _P, infer Q, infer _R, infer _B> ? Q : never;
+type ResponseOf<R> = R extends Route<infer _P, infer _Q, infer A, infer _B> ? A : never;
 
 const REQUEST_TIMEOUT_MS = 60_000;
 
@@ -71,6 +78,16 @@ export class AdminClient {
     return (await this.#call('faults')).items;
   }
 
+  /** Refused with status 403 unless the daemon was started with --allow-faults. */
+  addFault(request: FaultRequest) {
+    return this.#call('addFault', {}, {}, [], request);
+  }
+
+  /** Ends a fault and takes its bit errors back. */
+  async removeFault(id: string): Promise<void> {
+    await this.#call('removeFault', { id });
+  }
+
   flush() {
     return this.#call('flush');
   }
@@ -89,19 +106,27 @@ export class AdminClient {
     parameters?: ParametersOf<AdminRoutes[K]>,
     query?: QueryOf<AdminRoutes[K]>,
     alsoAccepted: readonly number[] = [],
+    content?: object,
   ): Promise<ResponseOf<AdminRoutes[K]>> {
-    const answer = this.#request(adminRoutes[name], parameters ?? {}, query ?? {}, alsoAccepted);
+    const answer = this.#request(adminRoutes[name], parameters ?? {}, query ?? {}, alsoAccepted, content);
     return answer as Promise<ResponseOf<AdminRoutes[K]>>;
   }
 
-  async #request(route: Route, parameters: Values, query: Values, alsoAccepted: readonly number[]): Promise<unknown> {
+  async #request(
+    route: Route,
+    parameters: Values,
+    query: Values,
+    alsoAccepted: readonly number[],
+    content?: object,
+  ): Promise<unknown> {
     const path = route.path.replace(/:([a-z]+)/g, (_, name: string) => encodeURIComponent(String(parameters[name])));
     const accept = route.response === undefined ? '*/*' : mediaTypes.json;
     const { statusCode, body } = await this.#send({
       method: route.method,
       path,
       query,
-      headers: { accept },
+      headers: content === undefined ? { accept } : { accept, 'content-type': mediaTypes.json },
+      ...(content === undefined ? {} : { body: JSON.stringify(content) }),
     });
     const text = await body.text();
     if (statusCode !== 200 && !alsoAccepted.includes(statusCode)) throw refusal(statusCode, text);

@@ -53,6 +53,8 @@ export interface DaemonOptions {
   readonly timing?: string | undefined;
   /** File to record arrivals and device jobs in; a new one. */
   readonly record?: string | undefined;
+  /** Whether faults may be injected by the control plane. Default false. */
+  readonly allowFaults?: boolean | undefined;
   readonly logLevel?: string | undefined;
 }
 
@@ -78,6 +80,7 @@ export interface DaemonConfig {
   readonly gcStop: number;
   readonly timing: TimingMode;
   readonly record: string | undefined;
+  readonly allowFaults: boolean;
   readonly logLevel: string;
 }
 
@@ -110,6 +113,7 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
     verify: verify as VerifyPolicy,
     ...garbageCollection(options),
     ...deviceTime(options),
+    allowFaults: options.allowFaults ?? false,
     logLevel,
   });
 }

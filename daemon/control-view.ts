@@ -2,6 +2,8 @@ import type {
   BlockSummary,
   ConnectionStatus,
   DriveStatus,
+  FaultRequest,
+  FaultStatus,
   Health,
   NamespaceStatus,
   SequenceDetail,
@@ -14,6 +16,7 @@ import { limits } from '../spec/limits.ts';
 import type { MetricsSnapshot } from '../spec/metrics.ts';
 import type { DriveView } from './admin/drive-view.ts';
 import type { SocketAddress } from './config.ts';
+import { FaultView } from './fault-view.ts';
 import { MODEL_NUMBER, type RunningDrive } from './rooms.ts';
 import type { SuperblockSnapshot } from './ftl/contract.ts';
 import type { SequenceSummary } from './kv/contract.ts';
@@ -23,9 +26,11 @@ import { channelOf } from './nand/geometry.ts';
 /** What the control plane knows: the rooms' snapshots, put together when it asks. */
 export class ControlView implements DriveView {
   readonly #drive: RunningDrive;
+  readonly #faults: FaultView;
 
   constructor(drive: RunningDrive) {
     this.#drive = drive;
+    this.#faults = new FaultView(drive);
   }
 
   health(): Health {
@@ -202,8 +207,16 @@ export class ControlView implements DriveView {
     return rows.slice(0, countMax).map(status);
   }
 
-  faults(): readonly [] {
-    return [];
+  faults(): readonly FaultStatus[] {
+    return this.#faults.list();
+  }
+
+  addFault(request: FaultRequest): Promise<FaultStatus> {
+    return this.#faults.add(request);
+  }
+
+  removeFault(id: number): Promise<void> {
+    return this.#faults.remove(id);
   }
 
   statistics(): MetricsSnapshot {
@@ -219,11 +232,12 @@ export class ControlView implements DriveView {
   }
 }
 
-type ConfigValue = string | number | SocketAddress | readonly SocketAddress[] | undefined;
+type ConfigValue = string | number | boolean | SocketAddress | readonly SocketAddress[] | undefined;
 
 /** An option as its user would write it: "always", "127.0.0.1:4420", "off". */
 function configurationText(name: string, value: ConfigValue): string {
   if (value === undefined) return name === 'group' || name === 'advertise' ? 'none' : 'off';
+  if (typeof value === 'boolean') return value ? 'on' : 'off';
   if (typeof value !== 'object') return String(value);
   if (isList(value)) return value.map((item) => configurationText(name, item)).join(', ') || 'none';
   return `${value.host.includes(':') ? `[${value.host}]` : value.host}:${value.port}`;

@@ -169,6 +169,11 @@ function flashMetrics(drive: RunningDrive): MetricsSnapshot {
     readOnly: endurance.isReadOnly ? 1 : 0,
     writeAmplification: hostPages === 0 ? 1 : (hostPages + counters.gcPagesProgrammed) / hostPages,
     mediaErrors: counters.unrecoveredReads,
+    correctedReads: [
+      { labels: { how: 'once' }, value: counters.correctedReads - counters.retriedReads },
+      { labels: { how: 'retry' }, value: counters.retriedReads },
+    ],
+    readRetries: counters.readRetries,
     stagingBytes: stagingLogBytes,
     stagingBytesWritten: counters.stagingBytes,
     checkpoints: counters.checkpoints,

@@ -148,11 +148,48 @@ export const blockSummary = object({
   validPageCount: count('pages that hold live data'),
 });
 
-/** Seam: faults to inject. The list is empty until there are any. */
+/** What can be injected. */
+export const faultKinds = ['bit-errors', 'read-failure', 'program-failure', 'erase-failure'] as const;
+/** What became of bit errors in a page. */
+export const pageFaultStates = ['waiting', 'corrected', 'retried', 'uncorrectable', 'erased'] as const;
+
+const FAULT_COUNT_MAX = 1_000_000;
+const positive = (description: string) => optional(integer(description, { minimum: 1, maximum: FAULT_COUNT_MAX }));
+
+/** One of: a page; a superblock, a unit, or both; an LBA; a group of a sequence; nothing: wherever the next operation is. */
+const faultPlace = object({
+  page: optional(count('physical page')),
+  superblock: optional(count('superblock')),
+  unit: optional(count('plane of a die: (die * planes per die + plane) * channels + channel')),
+  lba: optional(count('LBA: the page that holds it now')),
+  sequence: optional(sequenceId),
+  layer: optional(count('layer of the sequence')),
+  head: optional(count('KV head of the layer')),
+  part: optional(oneOf('which rows', ['K', 'V'])),
+  group: optional(count('token group: the page that holds it now')),
+});
+
+const faultProperties = {
+  kind: oneOf('what is injected', faultKinds),
+  where: optional(faultPlace),
+};
+
+export const faultRequest = object({
+  ...faultProperties,
+  count: positive('operations that fail, or pages that get bit errors; 1 if left out'),
+  bits: positive('raw bit errors that one codeword of each page gets; of bit-errors only; 1 if left out'),
+});
+
 export const fault = object({
   id: string('fault'),
-  kind: string('what is injected'),
+  ...faultProperties,
+  count: count('as requested'),
+  bits: count('as requested; 0: no bit errors'),
   remainingCount: count('how often it still strikes'),
+  pages: array(
+    object({ page: count('physical page'), state: oneOf('what became of its bit errors', pageFaultStates) }),
+    'pages that have bit errors by it, or will as soon as nobody reads them',
+  ),
 });
 
 const empty = object({});
@@ -170,30 +207,33 @@ export const blocksQuery = object({
 /** A list that is read page by page: `next` is the `after` of the following page, absent at the end. */
 const pageOf = <T>(item: Schema<T>, what: string) => object({ items: array(item, what) });
 
-export interface Route<P = unknown, Q = unknown, R = unknown> {
+export interface Route<P = unknown, Q = unknown, R = unknown, B = unknown> {
   readonly method: 'GET' | 'POST' | 'DELETE';
   /** `:name` stands for a parameter. */
   readonly path: string;
   readonly summary: string;
   readonly parameters: Schema<P>;
   readonly query: Schema<Q>;
+  /** Undefined: none is needed. */
+  readonly body: Schema<B> | undefined;
   /** Undefined: plain text (the metrics). */
   readonly response: Schema<R> | undefined;
   /** Whether it changes the drive. */
   readonly changes: boolean;
 }
 
-const route = <P, Q, R>(
+const route = <P, Q, R, B>(
   method: Route['method'],
   path: string,
   summary: string,
-  shape: { parameters?: Schema<P>; query?: Schema<Q>; response?: Schema<R> },
-): Route<P, Q, R> => ({
+  shape: { parameters?: Schema<P>; query?: Schema<Q>; response?: Schema<R>; body?: Schema<B> },
+): Route<P, Q, R, B> => ({
   method,
   path,
   summary,
   parameters: shape.parameters ?? (empty as Schema<P>),
   query: shape.query ?? (empty as Schema<Q>),
+  body: shape.body,
   response: shape.response,
   changes: method !== 'GET',
 });
@@ -231,6 +271,14 @@ export const adminRoutes = {
     }),
   }),
   faults: route('GET', '/faults', 'injected faults', { response: pageOf(fault, 'faults') }),
+  addFault: route('POST', '/faults', 'injects a fault, if the daemon was started with --allow-faults', {
+    body: faultRequest,
+    response: fault,
+  }),
+  removeFault: route('DELETE', '/faults/:id', 'ends a fault and takes its bit errors back', {
+    parameters: object({ id: string('fault', { pattern: '^[0-9]{1,10}$' }) }),
+    response: object({ removed: string('fault') }),
+  }),
   flush: route('POST', '/flush', 'makes everything that has completed durable', {
     response: object({ durationSeconds: number('how long it took') }),
   }),
@@ -249,6 +297,8 @@ export type SuperblockStatus = TypeOf<typeof superblock>;
 export type SuperblockState = (typeof superblockStates)[number];
 export type BlockSummary = TypeOf<typeof blockSummary>;
 export type FaultStatus = TypeOf<typeof fault>;
+export type FaultRequest = TypeOf<typeof faultRequest>;
+export type FaultPlace = TypeOf<typeof faultPlace>;
 
 /** What a request that failed gets, whatever the reason. `code`: a row of errors.ts, or of the table below. */
 export const adminError = object({

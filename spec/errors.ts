@@ -82,6 +82,8 @@ export const errorTable = {
   mediaFormat: row('not a drive of this format', 7, 0x02, 500),
   folderInUse: row('drive folder in use', 7, 0x03, 409, true),
   folderAccess: row('drive folder not accessible', 7, 0x04, 403),
+  faultsNotAllowed: row('fault injection is off', 7, 0x05, 403),
+  unknownFault: row('unknown fault', 7, 0x06, 404),
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof errorTable;

@@ -126,11 +126,11 @@ export class AdminServer {
       schema: {
         params: route.parameters.json,
         querystring: route.query.json,
-        ...(route.changes && route.method !== 'DELETE' ? { body: emptyBody } : {}),
+        ...(route.changes && route.method !== 'DELETE' ? { body: route.body?.json ?? emptyBody } : {}),
       },
       handler: async (request, reply) => {
         const representation = route.response && chooseRepresentation(request.headers.accept);
-        const { status, body } = await handler(request.params, request.query);
+        const { status, body } = await handler(request.params, request.query, request.body);
         reply.code(status).header('cache-control', 'no-store');
         if (!representation) return reply.type(this.#contentTypeOfMetrics).send(body);
         return reply.type(representation.mediaType).send(representation.write(body));
@@ -146,9 +146,13 @@ export class AdminServer {
   }
 }
 
-type AnyHandler = (parameters: unknown, query: unknown) => RouteAnswer<unknown> | Promise<RouteAnswer<unknown>>;
+type AnyHandler = (
+  parameters: unknown,
+  query: unknown,
+  body: unknown,
+) => RouteAnswer<unknown> | Promise<RouteAnswer<unknown>>;
 
-/** No route takes a body yet; an empty object is accepted, so that clients may always send one. */
+/** Of routes that take no body: an empty object is accepted, so that clients may always send one. */
 const emptyBody = { type: ['object', 'null'], additionalProperties: false, properties: {} };
 
 function representationForError(request: FastifyRequest) {

@@ -2,6 +2,7 @@ import type {
   BlockSummary,
   ConnectionStatus,
   DriveStatus,
+  FaultRequest,
   FaultStatus,
   Health,
   NamespaceStatus,
@@ -13,7 +14,7 @@ import type {
 import type { MetricsSnapshot } from '../../spec/metrics.ts';
 
 /**
- * All that the control plane knows of a drive: snapshots, taken when it asks, and two actions. The composition root
+ * All that the control plane knows of a drive: snapshots, taken when it asks, and a few actions. The composition root
  * implements it; nothing in this room holds a live object of another room.
  *
  * Every function may be called in every state of the drive. Those that need a ready drive throw DriveError
@@ -32,6 +33,10 @@ export interface DriveView {
   /** Superblocks above `after` (-1: from the start), ascending, at most `countMax`, in `state` if one is given. */
   superblocks(after: number, countMax: number, state: SuperblockState | undefined): readonly SuperblockStatus[];
   faults(): readonly FaultStatus[];
+  /** DriveError faultsNotAllowed, invalidField, unknownSequence. */
+  addFault(request: FaultRequest): Promise<FaultStatus>;
+  /** Resolves when its bit errors are taken back. DriveError faultsNotAllowed, unknownFault. */
+  removeFault(id: number): Promise<void>;
   statistics(): MetricsSnapshot;
   /** Resolves when everything that had completed is durable. */
   flush(): Promise<void>;

@@ -11,8 +11,8 @@ export interface RouteAnswer<R> {
 }
 
 type Handler<T> =
-  T extends Route<infer P, infer Q, infer R>
-    ? (parameters: P, query: Q) => RouteAnswer<R> | Promise<RouteAnswer<R>>
+  T extends Route<infer P, infer Q, infer R, infer B>
+    ? (parameters: P, query: Q, body: B) => RouteAnswer<R> | Promise<RouteAnswer<R>>
     : never;
 
 export type Handlers = { readonly [K in keyof AdminRoutes]: Handler<AdminRoutes[K]> };
@@ -52,6 +52,11 @@ export function createHandlers(modules: { view: DriveView; clock: Clock; registr
       return ok(found.length > limit && next !== undefined ? { summary, items, next } : { summary, items });
     },
     faults: () => ok({ items: view.faults() }),
+    addFault: async (_parameters, _query, request) => ok(await view.addFault(request)),
+    removeFault: async ({ id }) => {
+      await view.removeFault(Number(id));
+      return ok({ removed: id });
+    },
     flush: async () => {
       const beginNs = clock.nowNs();
       await view.flush();

@@ -126,7 +126,7 @@ export class Attention implements AttentionEngine {
         words,
         kernels,
         runner: new JobRunner({ memory: arena.memory, kernels, reader: this.#reader }),
-        describePage: (page) => this.#reader.describe(page),
+        unrecovered: (page, owner, isUnreadable) => pages.unrecovered(page, owner, isUnreadable),
         ended: (command) => this.#ended(command),
       },
     );
@@ -220,10 +220,6 @@ export class Attention implements AttentionEngine {
     const { failure, counts } = command;
     if (failure) {
       this.#failedCount++;
-      if (failure instanceof DriveError && failure.code === 'unrecoveredRead') {
-        this.#modules.pages.countUnrecovered();
-        this.#modules.logger.error({ page: failure.result, err: failure }, 'a flash page can not be read');
-      }
       waiter?.reject(failure);
       return;
     }

@@ -46,6 +46,8 @@ export const pageFlags = {
   check: 2,
   /** The checksum to compare with is in the record; the out-of-band entry need not be read. */
   sumKnown: 4,
+  /** The die does not answer. */
+  fail: 8,
 } as const;
 
 /** A page that a job must load, check, or both. 32 bytes. */

@@ -79,7 +79,11 @@ export class JobRunner {
       const frame = words[record + pageWords.frame]!;
       const flags = words[record + pageWords.flags]!;
       const { pageSizeBytes } = this.#reader;
-      if (flags & pageFlags.load && !this.#reader.read(page, this.#bytes.subarray(frame, frame + pageSizeBytes))) {
+      const isSilent = (flags & pageFlags.fail) !== 0;
+      if (
+        isSilent ||
+        (flags & pageFlags.load && !this.#reader.read(page, this.#bytes.subarray(frame, frame + pageSizeBytes)))
+      ) {
         words[at + jobWords.failedPage] = page;
         return jobStates.readFailed;
       }

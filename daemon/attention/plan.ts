@@ -3,6 +3,7 @@ import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import type { KvPages, Lpn, Ppn } from '../ftl/contract.ts';
+import { kvOwnerText } from '../ftl/page-owner.ts';
 import { partialSizeBytes } from '../kernels/contract.ts';
 import type { KvStore, LayerView, SequenceShape } from '../kv/contract.ts';
 import type { AttendCounts, AttendOptions, AttendTarget } from './contract.ts';
@@ -228,6 +229,22 @@ function groupsOf(spans: readonly TokenSpan[], flashTokenCount: number, groupTok
 export function groupIndex(runs: readonly GroupRun[], group: number): number {
   for (const run of runs) if (group < run.first + run.count) return run.base + group - run.first;
   assert(false, `group ${group} is among the pinned ones`);
+}
+
+/** Whose a pinned page is, for people. */
+export function ownerOf(plan: TargetPlan, page: Ppn): string {
+  const { target, groupRuns, groupCount, firstKvHead } = plan;
+  const index = plan.pages.indexOf(page);
+  const pinned = Math.floor(index / 2) % groupCount;
+  const run = groupRuns.find(({ base, count }) => pinned < base + count);
+  assert(index >= 0 && run !== undefined, `page ${page} is one of the plan`);
+  return kvOwnerText({
+    sequenceId: target.sequenceId,
+    layer: target.layer,
+    head: firstKvHead + Math.floor(index / (2 * groupCount)),
+    part: index % 2,
+    group: run.first + pinned - run.base,
+  });
 }
 
 function pinPages(

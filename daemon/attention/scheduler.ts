@@ -1,12 +1,13 @@
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
-import type { Ppn } from '../ftl/contract.ts';
+import type { KvPages, Ppn } from '../ftl/contract.ts';
 import type { Kernels } from '../kernels/contract.ts';
 import type { Command } from './command.ts';
 import { commandRecord, jobRecord, jobStates, unitRecord, wordsOf } from './job-layout.ts';
 import type { JobQueue } from './job-queue.ts';
 import type { JobRunner } from './job-runner.ts';
+import { ownerOf } from './plan.ts';
 import type { PreparedJob, Unit } from './unit.ts';
 
 const jobWords = wordsOf(jobRecord.offsetOf);
@@ -25,8 +26,8 @@ export interface SchedulerModules {
   readonly kernels: Pick<Kernels, 'merge'>;
   /** Runs jobs on the event loop. */
   readonly runner: JobRunner;
-  /** Names a page for people. */
-  readonly describePage: (page: Ppn) => string;
+  /** What a command is told that could not read a page. */
+  readonly unrecovered: KvPages['unrecovered'];
   /** A command has ended, well or (`failure` set) not; nothing of it runs any more. */
   readonly ended: (command: Command) => void;
 }
@@ -153,8 +154,7 @@ export class Scheduler {
       runner.run(job.offset);
       runner.finish(job.offset);
       unit.settle(job);
-      const failure = this.#failureOf(words, job.offset);
-      if (failure) throw failure;
+      if (hasFailed(words, job.offset)) throw this.#failureOf(unit, job.offset);
     }
     this.#freeUnit(command, unit);
   }
@@ -286,8 +286,7 @@ export class Scheduler {
     if (command.jobsOut > 0 && Atomics.load(words, record + commandWords.unitsRemaining) === 0) {
       Atomics.store(words, record + commandWords.wakeAlways, 1);
     }
-    const failure = this.#failureOf(words, offset);
-    if (failure) this.#fail(command, failure);
+    if (hasFailed(words, offset)) this.#fail(command, command.failure ?? this.#failureOf(unit, offset));
     else if (command.failure) this.#endIfDone(command);
     else {
       const settledCount = (command.units.get(unit) ?? 0) + 1;
@@ -306,13 +305,11 @@ export class Scheduler {
     }
   }
 
-  #failureOf(words: Uint32Array, offset: number): DriveError | undefined {
+  #failureOf({ plan }: Unit, offset: number): DriveError {
+    const { words, unrecovered } = this.#modules;
     const at = offset >>> 2;
-    const state = words[at + jobWords.state];
-    if (state !== jobStates.readFailed && state !== jobStates.checkFailed) return undefined;
     const page = words[at + jobWords.failedPage]! as Ppn;
-    const what = state === jobStates.readFailed ? 'cannot be read' : 'does not hold what was programmed';
-    return new DriveError('unrecoveredRead', `${this.#modules.describePage(page)} ${what}`, { result: page });
+    return unrecovered(page, ownerOf(plan, page), words[at + jobWords.state] === jobStates.readFailed);
   }
 
   /** Prepares no more jobs of the command; those that are out but not begun are skipped. */
@@ -333,4 +330,10 @@ export class Scheduler {
     if (command.jobsOut > 0) return;
     if (command.failure !== undefined || command.unitsDone === command.unitCount) this.#end(command);
   }
+}
+
+/** Whether a page of the job could not be read, or was not what was programmed. */
+function hasFailed(words: Uint32Array, offset: number): boolean {
+  const state = words[(offset >>> 2) + jobWords.state];
+  return state === jobStates.readFailed || state === jobStates.checkFailed;
 }

@@ -35,7 +35,7 @@ export interface UnitModules {
   readonly floats: Float32Array;
   readonly kernels: Pick<Kernels, 'convert'>;
   readonly frames: FrameSource;
-  readonly pages: Pick<KvPages, 'markVerified' | 'eraseCount'>;
+  readonly pages: Pick<KvPages, 'markVerified' | 'eraseCount' | 'readFails'>;
   /** Where mapped pages are checked at every use; undefined: at first use. */
   readonly sums: PageSums | undefined;
 }
@@ -373,9 +373,14 @@ export class Unit {
     // Bytes that come from the file anew may have changed there since they were checked.
     const isLoaded = frames.isLoaded(handle);
     const isChecked = isLoaded && frames.isChecked(handle);
-    if (isChecked && !sums) return;
+    const isSilent = pages.readFails(page);
+    if (isChecked && !sums && !isSilent) return;
     const isKnown = isChecked && sums?.isKnown(page, eraseCount) === true;
-    const flags = (isLoaded ? 0 : pageFlags.load) | pageFlags.check | (isKnown ? pageFlags.sumKnown : 0);
+    const flags =
+      (isLoaded ? 0 : pageFlags.load) |
+      pageFlags.check |
+      (isKnown ? pageFlags.sumKnown : 0) |
+      (isSilent ? pageFlags.fail : 0);
     const at = (this.#base + this.#scratch.pages + this.#page * pageRecord.sizeBytes) >>> 2;
     words[at + pageWords.page] = page;
     words[at + pageWords.logicalPage] = this.plan.logicalPages[index]!;

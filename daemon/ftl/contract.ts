@@ -1,5 +1,6 @@
 /** What the FTL offers to the rooms above it. */
 import type { DeviceJob } from '../timing/device-job.ts';
+import type { DriveError } from '../base/errors.ts';
 import type { MetaKey, MetaReader } from '../meta/contract.ts';
 import type { EnduranceSnapshot } from './endurance.ts';
 
@@ -75,8 +76,10 @@ export interface KvPages {
   markVerified(ppn: Ppn): void;
   /** How often the page's block was erased. With `ppn` it names one content for good: what a cache of pages is keyed by. */
   eraseCount(ppn: Ppn): number;
-  /** Counts a page that a compute worker could not read or found wrong. */
-  countUnrecovered(): void;
+  /** Whether the die fails a read of the page that is made now, by a thread that reads by itself. */
+  readFails(ppn: Ppn): boolean;
+  /** A compute worker could not read a page, or found it wrong: counts it. `owner`: whose it is. */
+  unrecovered(ppn: Ppn, owner: string, isUnreadable: boolean): DriveError;
   /** Counts NAND reads that were made outside this room (compute workers walking the media). */
   countReads(pageCount: number): void;
 }
@@ -238,6 +241,11 @@ export interface FtlCounters {
   readonly hostLbasWritten: number;
   readonly hostLbasRead: number;
   readonly unrecoveredReads: number;
+  /** Page reads whose bit errors were corrected, and of these, after read retries. Not those of checked pages by attention. */
+  readonly correctedReads: number;
+  readonly retriedReads: number;
+  /** Further reads that this took, also in vain. */
+  readonly readRetries: number;
 }
 
 export interface SuperblockSnapshot {

@@ -2,9 +2,11 @@ import { SLOT_BYTES, oobEntry, oobFlags, oobKinds } from '../../spec/media-forma
 import type { StructValue } from '../../spec/struct.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
+import type { Logger } from '../base/logger.ts';
 import type { Checksum } from '../kernels/checksum.ts';
 import type { NandArray, NandCause } from '../nand/array.ts';
 import { describePage, type Geometry, oobBytesPerPage } from '../nand/geometry.ts';
+import { kvOwnerText } from './page-owner.ts';
 import type { Superblocks } from './superblocks.ts';
 import type { VerifyPolicy } from './verify-policy.ts';
 
@@ -14,6 +16,8 @@ export type OobEntry = StructValue<(typeof oobEntry)['fields']>;
 export type PageEntries = readonly (Partial<OobEntry> | undefined)[];
 
 const CHECKED_BYTES = oobEntry.sizeBytes - 4;
+/** Bad pages that are remembered; then they are told of anew. */
+const TOLD_MAX = 65_536;
 
 /** Pages with their out-of-band entries: sums are made on the way in and checked on the way out. */
 export class Flash {
@@ -22,14 +26,18 @@ export class Flash {
   readonly superblocks: Superblocks;
   readonly #checksum: Checksum;
   readonly #verify: VerifyPolicy;
+  readonly #logger: Logger;
+  /** [ppn] -> epoch in which it was told of that it can't be read. */
+  readonly #told = new Map<number, number>();
   readonly #oob: Uint8Array<ArrayBuffer>;
   readonly #oobView: DataView;
   unrecoveredReadCount = 0;
 
   constructor(
     options: { readonly verify: VerifyPolicy },
-    modules: { array: NandArray; superblocks: Superblocks; checksum: Checksum },
+    modules: { array: NandArray; superblocks: Superblocks; checksum: Checksum; logger: Logger },
   ) {
+    this.#logger = modules.logger;
     this.#verify = options.verify;
     this.array = modules.array;
     this.geometry = modules.array.geometry;
@@ -118,7 +126,7 @@ export class Flash {
   checkKvPage(ppn: number, entry: OobEntry | undefined, lpn: number, bytes: Uint8Array): void {
     const slot = ppn * this.geometry.slotsPerPage;
     const isRight = entry?.kind === oobKinds.kv && entry.logical === lpn && this.#isIntact(entry, bytes);
-    if (!isRight) throw this.unrecovered(ppn, `KV page ${lpn}`);
+    if (!isRight) throw this.unrecovered(ppn, entry?.kind === oobKinds.kv ? kvOwnerText(entry) : `KV page ${lpn}`);
     this.superblocks.markVerified(slot);
   }
 
@@ -144,12 +152,35 @@ export class Flash {
     }
   }
 
-  /** Counts it. `cause`: why the page can't be read; without one, its checksum is wrong. */
+  /**
+   * Counts it, and logs it the first time in the page's life. `cause`: why the page can't be read; without one, its checksum
+   * is wrong.
+   */
   unrecovered(ppn: number, what: string, cause?: DriveError): DriveError {
     this.unrecoveredReadCount++;
-    const why = cause === undefined ? 'fails its checksum' : `cannot be read (${cause.message})`;
+    const why =
+      cause === undefined ? `fails its checksum${this.#correctionText(ppn)}` : `cannot be read (${cause.message})`;
     const detail = `${describePage(this.geometry, ppn)} ${why}; it held ${what}`;
+    this.#tell(ppn, detail);
     return new DriveError('unrecoveredRead', detail, { result: ppn, cause });
+  }
+
+  #tell(ppn: number, detail: string): void {
+    const epoch = this.superblocks.epoch[Math.floor(ppn / this.geometry.pagesPerSuperblock)]!;
+    if (this.#told.get(ppn) === epoch) return;
+    if (this.#told.size >= TOLD_MAX) this.#told.clear();
+    this.#told.set(ppn, epoch);
+    this.#logger.error({ page: ppn, detail }, 'a flash page cannot be read');
+  }
+
+  /** What the error correction has to say of it. */
+  #correctionText(ppn: number): string {
+    const { worstBits, retryCount, isCorrectable } = this.array.errors.errorsOf(ppn);
+    if (isCorrectable) return '';
+    const { correctableBits } = this.array.errors;
+    const retries = retryCount === 0 ? '' : ` after ${retryCount} read retries`;
+    const errors = `${worstBits} raw bit error${worstBits === 1 ? '' : 's'} in a codeword`;
+    return ` (${errors}, of which ${correctableBits} can be corrected${retries})`;
   }
 
   /** Out-of-band areas of the pages that these slots are in. */

@@ -17,6 +17,7 @@ import type { Chip } from '../nand/chip.ts';
 import { natureOf } from '../nand/chip-nature.ts';
 import type { NandFailures } from '../nand/failures.ts';
 import type { Geometry } from '../nand/geometry.ts';
+import { InjectedFailures } from '../nand/injected-failures.ts';
 import { MediaFile } from '../nand/media-file.ts';
 import type { Media, MediaFiles } from '../nand/media.ts';
 import { Allocator } from './allocator.ts';
@@ -33,6 +34,7 @@ import type {
   OperationCounter,
   SuperblockSnapshot,
 } from './contract.ts';
+import { FaultBoard } from './fault-board.ts';
 import { Flash } from './flash.ts';
 import { FolderLock } from './folder-lock.ts';
 import { identityOf, readSuperblock } from './format.ts';
@@ -144,6 +146,7 @@ export class Ftl implements FtlDrive {
   readonly durability: Checkpointer;
   readonly operations: Operations;
   readonly flash: Flash;
+  readonly faults: FaultBoard;
   readonly stagingFile: StagingFile;
   readonly userData: Overwriter;
   readonly collectors: Readonly<Record<Pool, GarbageCollector>>;
@@ -166,11 +169,11 @@ export class Ftl implements FtlDrive {
     this.identity = identityOf(stores);
     const operations = new Operations(0);
     this.operations = operations;
-    const failures = modules.failures ?? natureOf(chip, geometry);
-    const array = new NandArray(geometry, media, { spareBlocksPerUnit: chip.spareBlocksPerUnit, failures });
+    const failures = new InjectedFailures(modules.failures ?? natureOf(chip, geometry), geometry);
+    const array = new NandArray(geometry, media, { chip, failures });
     const superblocks = new Superblocks(geometry, array.blocks.eraseCounts);
     const checksum = new Checksum(modules);
-    const flash = new Flash({ verify }, { array, superblocks, checksum });
+    const flash = new Flash({ verify }, { array, superblocks, checksum, logger });
     const { placement } = modules.gc ?? defaultGcOptions;
     const allocator = new Allocator({ placement }, { superblocks, array, operations, random });
     const temperature = new TemperatureSensor({ superblocks, operations });
@@ -197,6 +200,7 @@ export class Ftl implements FtlDrive {
     this.#blockRecords = new BlockRecords(array, logger);
     this.#logger = logger;
     this.flash = flash;
+    this.faults = new FaultBoard({ flash, failures });
     this.stagingFile = staging;
     const describe = (): Pick<StateRecord, 'startCount' | 'unsafeShutdownCount' | 'lifetime'> => ({
       startCount: this.startCount,

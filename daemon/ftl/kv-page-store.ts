@@ -199,15 +199,24 @@ export class KvPageStore implements KvPages, Relocatable {
   }
 
   markVerified(ppn: Ppn): void {
-    this.#modules.flash.superblocks.markVerified(ppn * this.#modules.flash.geometry.slotsPerPage);
+    const { flash } = this.#modules;
+    flash.superblocks.markVerified(ppn * flash.geometry.slotsPerPage);
+    flash.array.errors.countRead(ppn);
   }
 
   eraseCount(ppn: Ppn): number {
     return this.#modules.flash.superblocks.epoch[this.#superblockOf(ppn)]!;
   }
 
-  countUnrecovered(): void {
-    this.#modules.flash.unrecoveredReadCount++;
+  readFails(ppn: Ppn): boolean {
+    return this.#modules.flash.array.readFails(ppn);
+  }
+
+  unrecovered(ppn: Ppn, owner: string, isUnreadable: boolean): DriveError {
+    const { flash } = this.#modules;
+    flash.array.errors.countRead(ppn);
+    const cause = isUnreadable ? new DriveError('unrecoveredRead', 'neither the die nor the disk gives it') : undefined;
+    return flash.unrecovered(ppn, owner, cause);
   }
 
   countReads(pageCount: number): void {

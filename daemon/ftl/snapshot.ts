@@ -37,6 +37,7 @@ export function takeCounters(ftl: Ftl, lifetime: Readonly<Record<string, number>
 function countSinceStart(ftl: Ftl): FtlCounters {
   const { programs, reads, superblocksErased } = ftl.flash.array.counters;
   const { stagingFile } = ftl;
+  const corrections = ftl.flash.array.errors.counters;
   return {
     hostBlockPagesProgrammed: programs.block,
     hostKvPagesProgrammed: programs.kv,
@@ -58,6 +59,9 @@ function countSinceStart(ftl: Ftl): FtlCounters {
     hostLbasWritten: ftl.blocks.lbasWritten,
     hostLbasRead: ftl.blocks.lbasRead,
     unrecoveredReads: ftl.flash.unrecoveredReadCount,
+    correctedReads: corrections.corrected,
+    retriedReads: corrections.retried,
+    readRetries: corrections.retryReads,
   };
 }
 

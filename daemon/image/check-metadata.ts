@@ -95,9 +95,8 @@ function checkMap(
 
 /** The table of bad blocks. */
 function checkFlashBlocks({ geometry, stores }: DriveImage, report: Report): void {
-  const { spareBlocksPerUnit } = stores.chip;
   const records = new BlockRecords(
-    new NandArray(geometry, stores.media, { spareBlocksPerUnit, failures: noFailures }),
+    new NandArray(geometry, stores.media, { chip: stores.chip, failures: noFailures }),
     silentLogger,
   );
   try {

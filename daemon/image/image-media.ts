@@ -68,6 +68,10 @@ export class ImageMedia implements Media {
     throw new InvariantError('an image is not written');
   }
 
+  writeCells(): never {
+    throw new InvariantError('an image is not written');
+  }
+
   writeSuperblockHeader(): never {
     throw new InvariantError('an image is not written');
   }

@@ -160,7 +160,7 @@ function stagedEvents(staging: StagingFile, state: StateRecord | undefined): Rec
 function makeMaps(stores: ImageStores, checksum: Checksum): Maps {
   const { uuid, geometry, chip, media, staging } = stores;
   const failures = natureOf(chip, geometry);
-  const array = new NandArray(geometry, media, { spareBlocksPerUnit: chip.spareBlocksPerUnit, failures });
+  const array = new NandArray(geometry, media, { chip, failures });
   const superblocks = new Superblocks(geometry, array.blocks.eraseCounts);
   const refuse = (): never => {
     throw new InvariantError('an image is not written');
@@ -170,7 +170,7 @@ function makeMaps(stores: ImageStores, checksum: Checksum): Maps {
   const lbaCount = geometry.blockCapacityBytes / SLOT_BYTES;
   const lpnCount = kvPageNumberCount(geometry);
   return {
-    flash: new Flash({ verify: 'always' }, { array, superblocks, checksum }),
+    flash: new Flash({ verify: 'always' }, { array, superblocks, checksum, logger: silentLogger }),
     blockRecords: new BlockRecords(array, silentLogger),
     blocks: { map: new SegmentedMap(metaNamespaces.blockMap, lbaCount), lbaCount },
     kv: { map: new SegmentedMap(metaNamespaces.kvMap, lpnCount), lpnCount },

@@ -1,5 +1,8 @@
 import { assert } from '../base/assert.ts';
+import { DriveError } from '../base/errors.ts';
 import { BlockTable } from './block-table.ts';
+import { CellErrors } from './cell-errors.ts';
+import { type Chip, idealChip } from './chip.ts';
 import { type NandFailures, noFailures } from './failures.ts';
 import { describePage, type Geometry, pageInBlockOf, ppnOf, superblockOf, unitOf } from './geometry.ts';
 import type { Media } from './media.ts';
@@ -16,12 +19,12 @@ export interface NandCounters {
 
 /** What the dies are like. */
 export interface Dies {
-  readonly spareBlocksPerUnit: number;
+  readonly chip: Chip;
   readonly failures: NandFailures;
 }
 
 /** Dies without a fault. */
-const perfectDies: Dies = { spareBlocksPerUnit: 0, failures: noFailures };
+const perfectDies: Dies = { chip: idealChip, failures: noFailures };
 
 /**
  * NAND rules over the cells, enforced: pages of a die's block are programmed in order, once, until the block is erased;
@@ -32,6 +35,7 @@ export class NandArray {
   readonly geometry: Geometry;
   readonly media: Media;
   readonly blocks: BlockTable;
+  readonly errors: CellErrors;
   readonly counters: NandCounters = {
     programs: { block: 0, kv: 0, gc: 0 },
     reads: { block: 0, kv: 0, gc: 0 },
@@ -46,7 +50,8 @@ export class NandArray {
   constructor(geometry: Geometry, media: Media, dies: Dies = perfectDies) {
     this.geometry = geometry;
     this.media = media;
-    this.blocks = new BlockTable(geometry, dies.spareBlocksPerUnit);
+    this.blocks = new BlockTable(geometry, dies.chip.spareBlocksPerUnit);
+    this.errors = new CellErrors(dies.chip, geometry, this.blocks);
     this.#failures = dies.failures;
     this.#nextPage = new Uint16Array(geometry.superblockCount * geometry.unitCount).fill(geometry.pagesPerBlock);
     this.#freePages = new Uint32Array(geometry.superblockCount);
@@ -93,6 +98,7 @@ export class NandArray {
     // If the disk refuses, the blocks stay as they are.
     this.media.writeSuperblockHeader(superblock, header);
     this.blocks.erased(superblock);
+    this.errors.erased(superblock);
     for (let unit = 0; unit < unitCount; unit++) this.#setNextPage(superblock, unit, 0);
     this.counters.superblocksErased++;
     return true;
@@ -128,19 +134,30 @@ export class NandArray {
     }
     // The page counts as used even if the disk refuses: real cells would be half charged.
     this.#setNextPage(superblock, unit, page + 1);
-    this.media.program(ppn, data, oob);
+    this.media.program(ppn, this.errors.programmed(ppn, data), oob);
     this.counters.programs[cause]++;
     return true;
   }
 
-  /** Reads part of the cells; every page touched must be programmed. */
+  /** Reads part of the cells; every page touched must be programmed. DriveError unrecoveredRead if it can't. */
   async read(byteOffset: number, target: Uint8Array, cause: NandCause): Promise<void> {
     const { pageSizeBytes } = this.geometry;
     const first = Math.floor(byteOffset / pageSizeBytes);
     const last = Math.floor((byteOffset + target.length - 1) / pageSizeBytes);
-    for (let ppn = first; ppn <= last; ppn++) this.assertProgrammed(ppn);
+    for (let ppn = first; ppn <= last; ppn++) this.#beginRead(ppn);
     this.counters.reads[cause] += last - first + 1;
     await this.media.readCells(byteOffset, target);
+  }
+
+  #beginRead(ppn: number): void {
+    this.assertProgrammed(ppn);
+    if (this.readFails(ppn)) throw new DriveError('unrecoveredRead', 'the die does not answer');
+    this.errors.countRead(ppn);
+  }
+
+  /** Whether the die fails a read of the page that is made now, here or by a thread that reads by itself. */
+  readFails(ppn: number): boolean {
+    return this.#failures.readFails(ppn);
   }
 
   assertProgrammed(ppn: number): void {

@@ -1,7 +1,7 @@
 import { readSync } from 'node:fs';
 import { oobEntry, oobKinds } from '../../spec/media-format/oob.ts';
 import { crc32c } from '../base/crc32c.ts';
-import { cellOffset, describePage, type Geometry, oobOffset } from './geometry.ts';
+import { cellOffset, type Geometry, oobOffset } from './geometry.ts';
 
 /** The flash's files as any thread of the process can read them: plain data. */
 export interface CellAccess {
@@ -54,10 +54,6 @@ export class CellReader {
       entry.logical === expected.lpn &&
       entry.dataCrc32c === expected.dataCrc32c >>> 0
     );
-  }
-
-  describe(ppn: number): string {
-    return describePage(this.#access.geometry, ppn);
   }
 }
 

@@ -1,3 +1,4 @@
+import { mix } from './chance.ts';
 import type { Chip } from './chip.ts';
 import { type NandFailures, noFailures } from './failures.ts';
 import { type Geometry, pageInBlockOf, unitOf } from './geometry.ts';
@@ -65,6 +66,11 @@ class ChipNature implements NandFailures {
     return cycle >= this.#lastCycle[index]! && pageInBlockOf(this.#geometry, ppn) >= this.#lastPage[index]!;
   }
 
+  /** Dies that age don't fall silent: what goes wrong with their bits is another matter (`cell-errors.ts`). */
+  readFails(): boolean {
+    return false;
+  }
+
   /** From 0 to below 1, independent for each block and purpose. */
   #chance(index: number, purpose: keyof typeof purposes): number {
     return mix(mix(this.#seed ^ purposes[purpose]) ^ index) / 2 ** 32;
@@ -72,11 +78,3 @@ class ChipNature implements NandFailures {
 }
 
 const purposes = { factory: 0x66616374, life: 0x6c696665, kind: 0x6b696e64, page: 0x70616765 } as const;
-
-/** SplitMix32's output function of the next state: 32 bits to 32 bits, each input bit changing half of the output's. */
-function mix(value: number): number {
-  let z = (value + 0x9e3779b9) | 0;
-  z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
-  z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
-  return (z ^ (z >>> 15)) >>> 0;
-}

@@ -9,6 +9,8 @@ export interface NandFailures {
   eraseFails(superblock: number, unit: number, block: number, cycle: number): boolean;
   /** Asked at every program of a page. True: the page holds nothing, and the block is bad from its next erase on. */
   programFails(ppn: number, block: number, cycle: number): boolean;
+  /** Asked at every read of a page. True: the die does not answer this time. */
+  readFails(ppn: number): boolean;
 }
 
 /** Dies without a fault. */
@@ -16,4 +18,5 @@ export const noFailures: NandFailures = {
   isFactoryBad: () => false,
   eraseFails: () => false,
   programFails: () => false,
+  readFails: () => false,
 };

@@ -109,6 +109,10 @@ export class MediaFile implements Media {
     this.#write('oob', new Uint8Array(oobBytes), oobOffset(this.#geometry, ppn));
   }
 
+  writeCells(byteOffset: number, bytes: Uint8Array): void {
+    this.#write('cells', bytes, MEDIA_HEADER_BYTES + byteOffset);
+  }
+
   async readCells(byteOffset: number, target: Uint8Array): Promise<void> {
     await this.#read('cells', target, MEDIA_HEADER_BYTES + byteOffset);
   }

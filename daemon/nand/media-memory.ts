@@ -81,6 +81,10 @@ export class MediaMemory implements Media {
     target.set(this.oob.subarray(offset, offset + target.length));
   }
 
+  writeCells(byteOffset: number, bytes: Uint8Array): void {
+    this.#write('cells', byteOffset, bytes);
+  }
+
   writeSuperblockHeader(superblock: number, header: Uint8Array): void {
     this.onStep('header');
     this.#write('headers', superblock * superblockHeader.sizeBytes, header);

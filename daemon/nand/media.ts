@@ -5,6 +5,8 @@
 export interface Media {
   /** `data` is a whole page, `oob` its whole out-of-band area. DriveError writeFault if the disk refuses. */
   program(ppn: number, data: Uint8Array, oob: Uint8Array): void;
+  /** Changes cells of a programmed page from a byte offset within the array of cells on: what disturbs real ones. */
+  writeCells(byteOffset: number, bytes: Uint8Array): void;
   /** Bytes of consecutive pages' cells from a byte offset within the array of cells. DriveError unrecoveredRead. */
   readCells(byteOffset: number, target: Uint8Array): Promise<void>;
   /** Out-of-band areas of consecutive pages. */

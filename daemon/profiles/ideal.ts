@@ -10,6 +10,7 @@ export const ideal: DriveProfile = {
     codewordBytes: 1024,
     correctableBits: 0,
     readRetryCount: 0,
+    retryErrorShare: 1,
     rawBitErrorRateFresh: 0,
     rawBitErrorRateRated: 0,
   },

@@ -37,6 +37,8 @@ export interface ErrorProfile {
   readonly correctableBits: number;
   /** Further reads with shifted thresholds; each is tried where the one before it failed. */
   readonly readRetryCount: number;
+  /** Share of a codeword's raw bit errors that each further step leaves. */
+  readonly retryErrorShare: number;
   /** Raw bit error rate of a block that was never erased, and of one at its rated cycles. */
   readonly rawBitErrorRateFresh: number;
   readonly rawBitErrorRateRated: number;

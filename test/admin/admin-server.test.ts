@@ -106,6 +106,33 @@ test('flush waits for the drive and tells how long it took', async () => {
   assert.equal(view.flushCount, 1);
 });
 
+test('faults are added, listed and removed, by JSON and by msgpack', async () => {
+  const request = { kind: 'bit-errors', where: { sequence: '7', layer: 0, head: 1, part: 'V', group: 3 }, bits: 9 };
+  const asJson = { headers: { 'content-type': 'application/json' }, body: JSON.stringify(request) };
+  const added = await ask('POST', '/faults', asJson);
+  const status = { id: '1', ...request, count: 1, remainingCount: 1, pages: [] };
+  assert.deepEqual(added, { status: 200, body: status });
+  const erase = { kind: 'erase-failure', where: { superblock: 5, unit: 1 }, count: 2 };
+  const headers = { 'content-type': 'application/msgpack' };
+  assert.equal((await ask('POST', '/faults', { headers, body: pack(erase) })).body['id'], '2');
+  assert.deepEqual(view.requests, [request, erase]);
+  assert.equal(((await ask('GET', '/faults')).body['items'] as unknown[]).length, 2);
+  assert.deepEqual(await ask('DELETE', '/faults/1'), { status: 200, body: { removed: '1' } });
+  assert.equal((await ask('DELETE', '/faults/9')).body['code'], 'unknownFault');
+  for (const [wrong, message] of [
+    [null, /body must be object/],
+    [{}, /body must have required property 'kind'/],
+    [{ kind: 'fire' }, /body kind must be equal to one of the allowed values/],
+    [{ kind: 'bit-errors', where: { block: 1 } }, /body where has no block/],
+    [{ kind: 'bit-errors', where: { lba: -1 } }, /body where lba must be >= 0/],
+    [{ kind: 'bit-errors', count: 0 }, /body count must be >= 1/],
+  ] as const) {
+    const { status: http, body } = await ask('POST', '/faults', { ...asJson, body: JSON.stringify(wrong) });
+    assert.equal(http, 400);
+    assert.match(String(body['message']), message);
+  }
+});
+
 test('msgpack goes out and comes in by Accept and Content-Type', async () => {
   const headers = { accept: 'application/json;q=0.5, application/msgpack', 'content-type': 'application/msgpack' };
   const answer = await unix.request({ method: 'POST', path: '/flush', headers, body: pack({}) });

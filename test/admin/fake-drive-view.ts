@@ -1,6 +1,6 @@
 import type { DriveView } from '../../daemon/admin/drive-view.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
-import type { SequenceDetail, SuperblockStatus } from '../../spec/admin-api.ts';
+import type { FaultRequest, FaultStatus, SequenceDetail, SuperblockStatus } from '../../spec/admin-api.ts';
 import { latencyBucketsSeconds, type MetricsSnapshot } from '../../spec/metrics.ts';
 
 const shape = {
@@ -135,7 +135,12 @@ export class FakeDriveView implements DriveView {
   });
   superblocks = (after: number, countMax: number, state: string | undefined) =>
     superblocks.filter((row) => row.index > after && (state === undefined || row.state === state)).slice(0, countMax);
-  faults = () => [];
+  readonly requests: FaultRequest[] = [];
+  faults = (): FaultStatus[] => this.requests.map((request, i) => faultOf(request, i + 1));
+  addFault = async (request: FaultRequest): Promise<FaultStatus> => faultOf(request, this.requests.push(request));
+  removeFault = async (id: number): Promise<void> => {
+    if (this.requests.splice(id - 1, 1).length === 0) throw new DriveError('unknownFault', `fault ${id}`);
+  };
   statistics = () => statistics;
   flush = async () => {
     this.flushCount++;
@@ -149,6 +154,16 @@ export class FakeDriveView implements DriveView {
     return id;
   }
 }
+
+const faultOf = ({ kind, where, count = 1, bits = 0 }: FaultRequest, id: number): FaultStatus => ({
+  id: String(id),
+  kind,
+  ...(where === undefined ? {} : { where }),
+  count,
+  bits,
+  remainingCount: count,
+  pages: [],
+});
 
 function summaryOf(id: bigint) {
   const { lengths: _lengths, blockTable: _blockTable, ...summary } = sequenceOf(id);

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Attention } from '../../daemon/attention/attention.ts';
 import { JOB_MAGIC } from '../../daemon/attention/job-layout.ts';
+import type { DriveError } from '../../daemon/base/errors.ts';
 import type { SequenceShape } from '../../daemon/kv/contract.ts';
 import { assertOutput, attendAndCheck, plainOptions, prepare } from './attend-case.ts';
 import { DoubleDrive, type DoubleSequence, openAttention } from './double-drive.ts';
@@ -62,6 +63,23 @@ for (const set of kernelSets) {
         drive.flipBit(page, 8 * 17 + 3);
         await engine.attend(plainOptions, [bad.target]);
         assertOutput(bad, drive);
+        await engine.close();
+        drive.assertReleased();
+      });
+
+      test(`a die that does not answer is told with whose page it is; ${workerCount} workers`, async () => {
+        drive.verified.clear();
+        const engine = await openAttention(drive, { workerCount, frameCacheBytes: 8 * 2 ** 20 });
+        await attendAndCheck(engine, broken, {}, {}, drive.tools);
+        const page = drive.pageOf(broken, 0, 1, 0, 77);
+        const { target } = prepare(broken, plainOptions, { tokenStart: 150 }, drive.tools);
+        drive.silent.add(page);
+        await assert.rejects(engine.attend(plainOptions, [target]), (error: DriveError) => {
+          assert.match(error.message, /cannot be read; it held group 77 of K, head 1, layer 0, sequence 1$/);
+          return rejectsWith('unrecoveredRead', page)(error);
+        });
+        drive.silent.clear();
+        await engine.attend(plainOptions, [target]);
         await engine.close();
         drive.assertReleased();
       });

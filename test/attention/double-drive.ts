@@ -47,6 +47,8 @@ export class DoubleDrive {
   readonly pins = new Map<number, number>();
   readonly verified = new Set<number>();
   readonly eraseCounts = new Map<number, number>();
+  /** Pages whose die does not answer. */
+  readonly silent = new Set<number>();
   readsCounted = 0;
   unrecoveredCount = 0;
   viewsHeld = 0;
@@ -196,8 +198,11 @@ export class DoubleDrive {
         this.verified.add(page);
       },
       eraseCount: (page: Ppn) => this.eraseCounts.get(page) ?? 0,
-      countUnrecovered: () => {
+      readFails: (page: Ppn) => this.silent.has(page),
+      unrecovered: (page: Ppn, owner: string, isUnreadable: boolean) => {
         this.unrecoveredCount++;
+        const detail = `page ${page} ${isUnreadable ? 'cannot be read' : 'fails its checksum'}; it held ${owner}`;
+        return new DriveError('unrecoveredRead', detail, { result: page });
       },
       countReads: (count: number) => {
         this.readsCounted += count;

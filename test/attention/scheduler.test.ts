@@ -110,7 +110,7 @@ function run(random: Random, prepared: readonly Prepared[]): void {
         },
       },
       runner,
-      describePage: String,
+      unrecovered: (page) => assert.fail(`page ${page}`),
       ended: (command) => {
         assert.equal(command.failure, undefined);
         for (const plan of command.plans) releasePlan(plan, pages);

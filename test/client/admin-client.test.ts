@@ -50,6 +50,10 @@ test('every route answers what the drive says, over the socket and over TCP', as
     assert.ok(parseExposition(await client.metrics()).some(({ name }) => name === 'attndrive_commands_total'));
   }
   assert.equal(view.flushCount, 3);
+  const added = await clients[1]?.addFault({ kind: 'read-failure', where: { page: 7 }, count: 3 });
+  assert.deepEqual(await clients[2]?.faults(), [added]);
+  await clients[0]?.removeFault('1');
+  assert.deepEqual(view.requests, []);
   await clients[0]?.reclaim(7n);
   assert.equal(view.ids.has(7n), false);
 });

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { DriveError } from '../../daemon/base/errors.ts';
 import { createSeededRandom, type Random } from '../../daemon/base/random.ts';
 import type { Chip } from '../../daemon/nand/chip.ts';
+import { noFailures } from '../../daemon/nand/failures.ts';
 import { neededSuperblocks } from '../../daemon/nand/geometry.ts';
 import { ideal } from '../../daemon/profiles/ideal.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
@@ -185,7 +186,7 @@ test('a drive whose dies take no page while it opens is open all the same, to be
     await counted.ftl.abandon();
     if (programs > 0) break;
   }
-  const broken = { isFactoryBad: () => false, eraseFails: () => false, programFails: () => true };
+  const broken = { ...noFailures, programFails: () => true };
   const again = await openDrive(left.stores(), random, { failures: broken });
   await host.check(again);
   await assert.rejects(host.write(again, random, 100), { code: 'writeFault' });

@@ -42,6 +42,10 @@ class ChanceFailures implements NandFailures {
     return fails;
   }
 
+  readFails(): boolean {
+    return false;
+  }
+
   programFails(): boolean {
     const fails = this.#strikes(60);
     if (fails) this.programFailures++;

@@ -278,7 +278,13 @@ export class MemoryDrive implements KvPages, StagingLog {
 
   countReads(): void {}
 
-  countUnrecovered(): void {}
+  readFails(): boolean {
+    return false;
+  }
+
+  unrecovered(): DriveError {
+    return new DriveError('unrecoveredRead', 'not here');
+  }
 
   // --- StagingLog and durability
 

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NandArray } from '../../daemon/nand/array.ts';
+import { idealChip } from '../../daemon/nand/chip.ts';
 import { type NandFailures, noFailures } from '../../daemon/nand/failures.ts';
 import { oobBytesPerPage, planGeometry, ppnOf } from '../../daemon/nand/geometry.ts';
 import { MediaMemory } from '../../daemon/nand/media-memory.ts';
@@ -20,7 +21,7 @@ const oob = new Uint8Array(oobBytesPerPage(geometry));
 const header = new Uint8Array(64);
 
 function makeArray(failures: Partial<NandFailures>, spareBlocksPerUnit = 2): NandArray {
-  const dies = { spareBlocksPerUnit, failures: { ...noFailures, ...failures } };
+  const dies = { chip: { ...idealChip, spareBlocksPerUnit }, failures: { ...noFailures, ...failures } };
   return new NandArray(geometry, new MediaMemory(geometry), dies);
 }
 

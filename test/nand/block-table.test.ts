@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createSeededRandom } from '../../daemon/base/random.ts';
 import { NandArray } from '../../daemon/nand/array.ts';
+import { idealChip } from '../../daemon/nand/chip.ts';
 import { type BadBlock, BlockTable, type BlockTableState, type ReplacedBlock } from '../../daemon/nand/block-table.ts';
 import { noFailures } from '../../daemon/nand/failures.ts';
 import { oobBytesPerPage, planGeometry } from '../../daemon/nand/geometry.ts';
@@ -57,7 +58,10 @@ test('a table that is restored from its changes answers as before, and gives the
     const random = createSeededRandom(seed);
     const chance = (oneIn: number): boolean => random.nextUint32() % oneIn === 0;
     const failures = { ...noFailures, eraseFails: () => chance(15), programFails: () => chance(15) };
-    const array = new NandArray(geometry, new MediaMemory(geometry), { spareBlocksPerUnit: SPARES, failures });
+    const array = new NandArray(geometry, new MediaMemory(geometry), {
+      chip: { ...idealChip, spareBlocksPerUnit: SPARES },
+      failures,
+    });
     const records = new Records();
     for (let i = 0; i < 600 && array.blocks.retired.size < superblockCount / 2; i++) {
       const superblock = random.nextUint32() % superblockCount;

@@ -44,6 +44,10 @@ export class FaultyDies implements NandFailures {
     return this.#draw(ppn, block, cycle) < this.#faults.programChance;
   }
 
+  readFails(): boolean {
+    return false;
+  }
+
   /** 0 to 1, from three numbers. */
   #draw(a: number, b: number, c: number): number {
     let hash = Math.imul(this.#seed ^ a, 0x9e3779b1) ^ Math.imul(b + 1, 0x85ebca6b) ^ Math.imul(c + 1, 0xc2b2ae35);

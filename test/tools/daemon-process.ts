@@ -56,6 +56,15 @@ export class DaemonProcess {
     }
   }
 
+  /** Waits until the daemon has said something on standard error. */
+  async says(what: RegExp): Promise<void> {
+    const deadlineMs = performance.now() + READY_TIMEOUT_MS;
+    while (!what.test(this.said)) {
+      assert.ok(performance.now() < deadlineMs, `the daemon did not say ${what}: ${this.said}`);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+
   #isReady(): boolean {
     try {
       return locateDrive(this.folder).drive?.processId === this.#child?.pid;

@@ -10,6 +10,7 @@ import { addDecode } from './commands/decode.ts';
 import { addDemo } from './commands/demo.ts';
 import { addDiscover } from './commands/discover.ts';
 import { addDiscovery } from './commands/discovery.ts';
+import { addFault } from './commands/fault.ts';
 import { addFormat } from './commands/format.ts';
 import { addFormatNvm } from './commands/format-nvm.ts';
 import { addIdentify } from './commands/identify.ts';
@@ -52,6 +53,7 @@ export function createProgram(): Command {
   addAttend(program);
   addCheck(program);
   addReplay(program);
+  addFault(program);
   addBench(program);
   return program;
 }

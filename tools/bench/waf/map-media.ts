@@ -33,6 +33,8 @@ export class MapMedia implements Media {
     return Promise.resolve();
   }
 
+  writeCells(): void {}
+
   writeSuperblockHeader(superblock: number, header: Uint8Array): void {
     this.#headers.set(header, superblock * superblockHeader.sizeBytes);
   }

@@ -28,6 +28,7 @@ interface StartOptions {
   gcWindow?: number;
   gcStart?: number;
   gcStop?: number;
+  allowFaults?: boolean;
   logLevel?: string;
 }
 
@@ -98,6 +99,7 @@ export function addStart(program: Command): void {
     .addOption(
       new Option('--log-level <LEVEL>', 'log lines on standard error, JSON (default: info)').choices(logLevels),
     )
+    .option('--allow-faults', 'let the control plane inject faults')
     .addHelpText('after', epilogue)
     .action(async (folder: string, options: StartOptions) => {
       const { runDaemon } = await import('../../../daemon/main.ts');
@@ -127,6 +129,7 @@ function daemonOptions(options: StartOptions): DaemonOptions {
     gcWindow: options.gcWindow,
     gcStart: options.gcStart,
     gcStop: options.gcStop,
+    allowFaults: options.allowFaults,
     logLevel: options.logLevel,
   };
 }

@@ -64,11 +64,20 @@ export const unreadable = (path: string, error: unknown): DriveError =>
 
 /** A key as it stands in the file. DriveError mediaFormat if it is none of ours. */
 export function keyOf(path: string, bytes: Buffer): MetaKey {
-  const key = bufferToKeyValue(bytes);
+  const key = decodedKey(bytes);
   const isKey =
     Array.isArray(key) &&
     typeof key[0] === 'number' &&
     key.every((part) => typeof part === 'number' || typeof part === 'string');
   if (isKey) return key;
-  throw unreadable(path, new Error(`a key ${JSON.stringify(key)} of no known kind`));
+  throw unreadable(path, new Error(`a key of no known kind, ${bytes.toString('hex')}`));
+}
+
+/** undefined if it can't be decoded: what decodes it throws whatever comes up. */
+function decodedKey(bytes: Buffer): unknown {
+  try {
+    return bufferToKeyValue(bytes);
+  } catch {
+    return undefined;
+  }
 }

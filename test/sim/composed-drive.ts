@@ -12,10 +12,11 @@ import type { Kernels } from '../../daemon/kernels/contract.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import type { CellReader } from '../../daemon/nand/cell-reader.ts';
 import { type Geometry, mediaSizes } from '../../daemon/nand/geometry.ts';
-import type { DaemonConfig } from '../../daemon/config.ts';
+import type { DaemonConfig, TimingMode } from '../../daemon/config.ts';
 import { OwnRecords } from '../../daemon/discovery/own-records.ts';
 import { RoomStatus } from '../../daemon/drive-status.ts';
 import type { Rooms } from '../../daemon/rooms.ts';
+import { type DeviceTime, noDeviceTime } from '../../daemon/timing/device-job.ts';
 import { identityOf, SERIAL } from '../controller/rig.ts';
 
 export interface DriveParts {
@@ -30,6 +31,9 @@ export interface DriveParts {
   /** Pages for attention, as no file has them. */
   readonly reader: CellReader;
   readonly ftlOptions?: Pick<FtlModules, 'failures' | 'verify' | 'gc'>;
+  /** Left out: not modelled. */
+  readonly deviceTime?: DeviceTime | undefined;
+  readonly timing?: TimingMode;
 }
 
 export interface ComposedDrive {
@@ -46,8 +50,17 @@ export async function composeDrive(stores: FtlStores, parts: DriveParts): Promis
   const { arena, kernels, clock, random, onFatal } = parts;
   const logger = silentLogger;
   const kv = new SequenceStore({ arena, kernels, clock });
-  const { ftlOptions } = parts;
-  const ftl = await Ftl.open(stores, { arena, kernels, clock, random, logger, kvRecovery: kv, ...ftlOptions });
+  const { ftlOptions, deviceTime = noDeviceTime, timing } = parts;
+  const ftl = await Ftl.open(stores, {
+    arena,
+    kernels,
+    clock,
+    random,
+    logger,
+    kvRecovery: kv,
+    deviceTime,
+    ...ftlOptions,
+  });
   const verify = ftlOptions?.verify ?? 'first-use';
   const attention = await createAttention(
     {
@@ -72,8 +85,8 @@ export async function composeDrive(stores: FtlStores, parts: DriveParts): Promis
   const discovery = new OwnRecords({ nqn: subsystemNqn(SERIAL), advertisedHost: undefined }, { listeners: () => [] });
   const regions = { folder: parts.regionFolder, fileMode: 0o600 };
   const subsystem = createSubsystem(
-    { identity: identityOf(ftl.geometry.pageSizeBytes), limits, regions },
-    { arena, kv, blocks, durability, userData, attention, status, discovery, clock, random, logger, onFatal },
+    { identity: identityOf(ftl.geometry.pageSizeBytes), limits, regions, holdsCompletions: timing === 'enforce' },
+    { arena, kv, blocks, durability, userData, attention, deviceTime, status, discovery, clock, random, logger, onFatal },
   );
   rooms.subsystem = subsystem;
   return {

@@ -22,6 +22,7 @@ import { type ComposedDrive, composeDrive } from './composed-drive.ts';
 import { UnsyncedFates } from '../ftl/unsynced-fates.ts';
 import { BlockModel, Ticks } from './block-model.ts';
 import { chipOf, FaultyDies, hasCellFaults } from './cell-faults.ts';
+import { RecordedDeviceTime } from './device-times.ts';
 import { EventLoop, MachineTime } from './event-loop.ts';
 import { HostSession } from './host-session.ts';
 import { Invariants } from './invariants.ts';
@@ -165,6 +166,7 @@ class History {
     run.begin();
     await loop.run();
     this.tally.commands += run.commandCount;
+    this.tally.timedJobs += run.deviceTime?.check() ?? 0;
     this.tally.diskSteps += machine.stepCount;
     this.tally.refusals += machine.refusalCount;
     this.tally.readFailures += machine.readFailureCount;
@@ -247,6 +249,7 @@ interface RunModules {
 /** A drive from its start to the loss of its power, or to the end of its process. */
 class Run {
   readonly endsBy: EndKind;
+  readonly deviceTime: RecordedDeviceTime | undefined;
   readonly #options: HistoryOptions;
   readonly #mutation: Mutation | undefined;
   readonly #killed: Killed | undefined;
@@ -270,6 +273,8 @@ class Run {
     this.#options = options;
     this.#modules = modules;
     this.#random = modules.random.fork();
+    const { timing, profile, geometry } = options;
+    if (timing !== 'off') this.deviceTime = new RecordedDeviceTime(profile, geometry, modules.loop);
   }
 
   get commandCount(): number {
@@ -325,7 +330,7 @@ class Run {
     const { loop, stores } = this.#modules;
     const { kernels, regionFolder } = sharedParts();
     try {
-      const { cells, cellSeed, gc, verify } = this.#options;
+      const { cells, cellSeed, gc, verify, timing } = this.#options;
       return await composeDrive(stores.stores(chipOf(cells)), {
         ftlOptions: { failures: new FaultyDies(cells, cellSeed), gc, verify },
         arena,
@@ -336,6 +341,8 @@ class Run {
         regionFolder,
         frameCacheBytes: FRAME_CACHE_BYTES,
         reader: stores.reader,
+        deviceTime: this.deviceTime?.device,
+        timing,
       });
     } catch (error) {
       if (!this.#isRefusal(error)) throw error;

@@ -15,6 +15,7 @@ import {
   entryBytes,
   propertySetEntry,
 } from '../controller/submissions.ts';
+import { saysLatency } from './device-times.ts';
 import type { EventLoop } from './event-loop.ts';
 import type { Prng } from './prng.ts';
 import type { Trace } from './trace.ts';
@@ -34,6 +35,7 @@ const codeOfStatus = new Map<number, ErrorCode>(
 
 interface InFlight {
   readonly opcode: number;
+  readonly saysLatency: boolean;
   readonly submittedNs: number;
   readonly data: Uint8Array;
   received: Uint8Array;
@@ -48,9 +50,12 @@ export interface HostModules {
   readonly loop: EventLoop;
   readonly random: Prng;
   readonly trace: Trace;
+  /** The drive keeps completions back until their device time. */
+  readonly isHeld: boolean;
 }
 
 const NO_DATA = new Uint8Array(0);
+const FABRICS: CommandFields = { opcode: 0x7f };
 /** Of one transfer over the link. */
 const TRANSFER_NS = 5000;
 
@@ -82,22 +87,24 @@ export class HostQueue implements QueueLink {
       : length > 0
         ? ({ kind: 'transport', length } as const)
         : ({ kind: 'none' } as const);
-    return this.#submit(fields.opcode, data, inCapsule ? data : NO_DATA, (commandId) =>
+    return this.#submit(fields, data, inCapsule ? data : NO_DATA, (commandId) =>
       entryBytes({ sgl, ...fields }, commandId),
     );
   }
 
   connect(fields: Parameters<typeof connectEntry>[0], cntlid?: number): Promise<Completion> {
     const body = connectBody({ subnqn: subsystemNqn(SERIAL), ...(cntlid !== undefined && { cntlid }) });
-    return this.#submit(0x7f, body, body, (commandId) => connectEntry(fields, commandId));
+    return this.#submit(FABRICS, body, body, (commandId) => connectEntry(fields, commandId));
   }
 
   enable(): Promise<Completion> {
-    return this.#submit(0x7f, NO_DATA, NO_DATA, (commandId) => propertySetEntry(PROPERTY_CC, CC_ENABLED, 0, commandId));
+    return this.#submit(FABRICS, NO_DATA, NO_DATA, (commandId) =>
+      propertySetEntry(PROPERTY_CC, CC_ENABLED, 0, commandId),
+    );
   }
 
   #submit(
-    opcode: number,
+    { opcode, nsid }: CommandFields,
     data: Uint8Array,
     capsule: Uint8Array,
     entry: (commandId: number) => Uint8Array,
@@ -107,7 +114,9 @@ export class HostQueue implements QueueLink {
     this.#nextCommandId = (commandId % 0xfffe) + 1;
     return new Promise((resolve) => {
       const idle = { received: NO_DATA, isSending: false, deliver: undefined };
-      this.#inFlight.set(commandId, { opcode, submittedNs: this.#modules.loop.nowNs(), data, ...idle, resolve });
+      const submittedNs = this.#modules.loop.nowNs();
+      const timed = saysLatency(nsid, opcode);
+      this.#inFlight.set(commandId, { opcode, saysLatency: timed, submittedNs, data, ...idle, resolve });
       this.#modules.trace.note('submit', opcode, commandId);
       // The drive may look at the capsule in this turn only: what it did not copy is gone.
       const capsuleCopy = capsule.slice();
@@ -163,10 +172,14 @@ export class HostQueue implements QueueLink {
   complete(dw0: number, dw1: number, _sqHead: number, commandId: number, status: number): void {
     const command = this.#inFlight.get(commandId);
     if (command === undefined) return;
-    const { loop, random, trace } = this.#modules;
+    const { loop, random, trace, isHeld } = this.#modules;
     const code = statusCodeOf(status);
     const error = code === 0 ? undefined : codeOfStatus.get(code);
     trace.note('complete', commandId, code);
+    if (isHeld && command.saysLatency && code === 0) {
+      const tookNs = loop.nowNs() - Math.floor(command.submittedNs);
+      assert.ok(tookNs >= dw1, `opcode ${command.opcode} took ${tookNs} ns, a device ${dw1} ns`);
+    }
     const delayNs = random.below(2000);
     command.deliver = () =>
       void loop.after(delayNs, () => {

@@ -138,7 +138,7 @@ class Report {
     }
     const ends = `${total.powerCuts} power cuts, ${total.kills} kills, ${total.shutdowns} shutdowns`;
     const troubles = `${total.refusals} refusals, ${total.readFailures} failed reads`;
-    const work = `${total.commands} commands, ${total.diskSteps} disk steps, ${troubles}`;
+    const work = `${total.commands} commands, ${total.timedJobs} device times, ${total.diskSteps} disk steps, ${troubles}`;
     console.log(`${this.#histories} histories: ${ends}; ${work}; ${total.virtualSeconds.toFixed(0)} s of virtual time`);
     console.log(
       `power went while ${describeCounts(total.cutsWhile)}; up to ${total.cutsInRowMax} times before it was open`,

@@ -2,11 +2,13 @@
  * What kind of history a seed plays. Swarm testing: each seed has its own drive, its own mixture of work, with kinds of it
  * switched off at random, and its own troubles. What all seeds do a little would hide what some must do a lot.
  */
+import { type TimingMode, timingModes } from '../../daemon/config.ts';
 import { type GcOptions, placements } from '../../daemon/ftl/gc-options.ts';
 import { type VerifyPolicy, verifyPolicies } from '../../daemon/ftl/verify-policy.ts';
 import { victimPolicyNames } from '../../daemon/ftl/victim-policy.ts';
 import { completeGeometry, type Geometry, planGeometry, RESERVE_SUPERBLOCKS } from '../../daemon/nand/geometry.ts';
 import { type CellFaults, hasCellFaults, noCellFaults } from './cell-faults.ts';
+import { timedProfileNames } from './device-times.ts';
 import type { DiskBehaviour } from './machine.ts';
 import type { Prng } from './prng.ts';
 
@@ -78,6 +80,9 @@ export interface HistoryOptions {
   readonly earlyCutChance: number;
   /** Power cuts of the whole history. */
   readonly cutCount: number;
+  /** Device time, and whose. */
+  readonly timing: TimingMode;
+  readonly profile: string;
 }
 
 const KIB = 2 ** 10;
@@ -195,6 +200,8 @@ export function drawOptions(random: Prng): HistoryOptions {
     stepsMax: random.pick([30, 100, 100, 400]),
     earlyCutChance: random.pick([0.1, 0.3, 0.6]),
     cutCount: random.pick([10, 50, 100]),
+    timing: random.pick(timingModes),
+    profile: random.pick(timedProfileNames),
   };
 }
 
@@ -217,6 +224,7 @@ export function describeOptions(options: HistoryOptions): string {
     `refusals ${options.refusalsChance}, failing syncs ${options.syncFailureChance}, reads ${options.readFailuresChance}`,
     `rot ${options.rotChance}`,
     `ends ${ends.powerCut}:${ends.kill}:${ends.shutdown}`,
+    options.timing === 'off' ? 'no device time' : `device time of ${options.profile}: ${options.timing}`,
     `cuts after ${options.stepsMax} steps, early ${options.earlyCutChance}`,
     off.length > 0 ? `without ${off.join(' ')}` : 'all work',
   ].join('; ');

@@ -4,6 +4,8 @@ export interface Tally {
   kills: number;
   shutdowns: number;
   commands: number;
+  /** Of hosts and of the drive itself, whose device times were computed again. */
+  timedJobs: number;
   diskSteps: number;
   refusals: number;
   readFailures: number;
@@ -21,6 +23,7 @@ export const newTally = (): Tally => ({
   kills: 0,
   shutdowns: 0,
   commands: 0,
+  timedJobs: 0,
   diskSteps: 0,
   refusals: 0,
   readFailures: 0,
@@ -40,6 +43,7 @@ export function addTally(sum: Tally, other: Tally): void {
     'kills',
     'shutdowns',
     'commands',
+    'timedJobs',
     'diskSteps',
     'refusals',
     'readFailures',

@@ -43,7 +43,12 @@ const works: Readonly<Record<WorkKind, Work>> = {
   audit: async (world) => world.pauseAndAudit(),
 };
 
-export const hostModulesOf = ({ loop, random, trace }: World): HostModules => ({ loop, random, trace });
+export const hostModulesOf = ({ loop, random, trace, options }: World): HostModules => ({
+  loop,
+  random,
+  trace,
+  isHeld: options.timing === 'enforce',
+});
 
 const RECONNECT_NS = 10_000;
 const LONGEST_SLEEP_SECONDS = 12;

@@ -17,6 +17,8 @@ export interface BenchOptions {
   readonly workers: number | undefined;
   /** More options of the daemons. */
   readonly start?: readonly string[];
+  /** Of the drives; default ideal. */
+  readonly profile?: string;
 }
 
 export interface Bench {
@@ -49,7 +51,8 @@ export async function withBenchDrive(
     ...(options.workers === undefined ? [] : ['--workers', String(options.workers)]),
   ];
   progress.update(`${shape.name}: starting a drive …`);
-  const format = { blockCapacityBytes: BLOCK_CAPACITY_BYTES, kvCapacityBytes: capacityBytesFor(shape) };
+  const { profile } = options;
+  const format = { blockCapacityBytes: BLOCK_CAPACITY_BYTES, kvCapacityBytes: capacityBytesFor(shape), profile };
   const drive = await startTemporaryDrive({ format, start });
   try {
     const client = await DriveClient.connect(drive.address);

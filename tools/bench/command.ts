@@ -10,6 +10,7 @@ import { kernelWasmBench } from './kernel-wasm.ts';
 import { readbackBench } from './readback.ts';
 import { recoveryBench } from './recovery.ts';
 import { jsonOutput, tableOutput } from './report.ts';
+import { timingBench } from './timing.ts';
 import { verifyBench } from './verify.ts';
 import { wafBench } from './waf.ts';
 
@@ -20,6 +21,7 @@ const benches: readonly Bench[] = [
   readbackBench,
   verifyBench,
   deviceBench,
+  timingBench,
   wafBench,
   recoveryBench,
 ];

@@ -146,16 +146,18 @@ export class Attention implements AttentionEngine {
     return new Promise((resolve, reject) => {
       if (this.#closed) throw this.#closed;
       const plans = planTargets(options, targets, this.#modules);
-      if (job !== untimed) bookAttention(plans, job);
       const command = new Command(options, plans, this.#unitModules);
       this.#waiters.set(command, { resolve, reject });
       try {
         if (!this.#pool || this.#isSmall(command)) {
           this.#inlineCount++;
+          bookAttention(plans, job);
           this.#scheduler.runInline(command);
         } else {
           this.#pool.setActive(true);
           this.#scheduler.start(command);
+          // The workers have begun; in the same turn, so before whatever is planned next.
+          bookAttention(plans, job);
         }
       } catch (error) {
         // It never began.

@@ -1,4 +1,4 @@
-import type { DeviceJob } from '../timing/device-job.ts';
+import { type DeviceJob, untimed } from '../timing/device-job.ts';
 import type { TargetPlan } from './plan.ts';
 
 /**
@@ -7,6 +7,7 @@ import type { TargetPlan } from './plan.ts';
  * only some of its tokens are seen, and once, however many tiles of query tokens walk it here.
  */
 export function bookAttention(plans: readonly TargetPlan[], job: DeviceJob): void {
+  if (job === untimed) return;
   let headCount = 0;
   for (const plan of plans) {
     bookPlan(plan, job);

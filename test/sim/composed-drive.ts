@@ -86,7 +86,21 @@ export async function composeDrive(stores: FtlStores, parts: DriveParts): Promis
   const regions = { folder: parts.regionFolder, fileMode: 0o600 };
   const subsystem = createSubsystem(
     { identity: identityOf(ftl.geometry.pageSizeBytes), limits, regions, holdsCompletions: timing === 'enforce' },
-    { arena, kv, blocks, durability, userData, attention, deviceTime, status, discovery, clock, random, logger, onFatal },
+    {
+      arena,
+      kv,
+      blocks,
+      durability,
+      userData,
+      attention,
+      deviceTime,
+      status,
+      discovery,
+      clock,
+      random,
+      logger,
+      onFatal,
+    },
   );
   rooms.subsystem = subsystem;
   return {

@@ -111,6 +111,9 @@ describe('Verify', () => {
     };
     assert.equal((await io.run(fields(nvmOpcodes.verify, 3, 600))).status, 0);
     assert.deepEqual(read, [3, 256, 259, 256, 515, 88], 'in pieces of MDTS');
+    assert.equal(rig.durability.stagingSyncCount, 0);
+    await io.run(fields(nvmOpcodes.verify, 0, 1, FUA));
+    assert.equal(rig.durability.stagingSyncCount, 1);
     assert.equal((await io.run(fields(nvmOpcodes.verify, 4000, 97))).status, statusOf('lbaRange'));
     blocks.failure = new DriveError('unrecoveredRead', 'page 7');
     assert.equal((await io.run(fields(nvmOpcodes.verify, 0, 1))).status, statusOf('unrecoveredRead'));

@@ -101,13 +101,10 @@ const changes: Record<string, Send> = {
 
 /** Whether the command completed while the sync that it began was held. */
 async function completesBeforeSync(durability: HeldDurability, sent: Promise<Completion>): Promise<boolean> {
-  const first = await Promise.race([sent.then(() => 'completed'), syncBegun(durability)]);
-  return first === 'completed';
-}
-
-async function syncBegun(durability: HeldDurability): Promise<string> {
-  while (durability.syncs.length === 0) await new Promise((resolve) => setImmediate(resolve));
-  return 'sync';
+  let isCompleted = false;
+  void sent.then(() => (isCompleted = true));
+  while (!isCompleted && durability.syncs.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  return isCompleted;
 }
 
 test('each change waits for its sync with the cache off, none with it on', async (t) => {
@@ -166,7 +163,7 @@ test('a sync that fails is a write fault, and the change is seen all the same', 
   const id = await createSequence(io);
   durability.hold = true;
   const sent = append(io, id, 0, 1);
-  await syncBegun(durability);
+  assert.equal(await completesBeforeSync(durability, sent), false);
   for (const { reject } of durability.syncs.splice(0)) reject(new DriveError('writeFault', 'planted'));
   assert.equal((await sent).status, statusOf('writeFault'));
   durability.hold = false;

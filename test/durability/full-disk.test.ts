@@ -10,8 +10,8 @@ const skip = whyNoMounts() ?? false;
 describe('a disk that fills up under', { skip }, () => {
   for (const part of ['.', 'media', 'staging', 'meta']) {
     test(part === '.' ? 'the whole drive' : `its ${part}`, (t) => {
-      const { status, output } = runWithMounts('./full-disk-run.js', [emptyFolder(parent, 'work'), part]);
-      t.diagnostic(output);
+      const { status, stdout, output } = runWithMounts('./full-disk-run.js', [emptyFolder(parent, 'work'), part]);
+      t.diagnostic(stdout);
       assert.equal(status, 0, output);
     });
   }

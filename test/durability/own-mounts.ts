@@ -15,12 +15,12 @@ export function whyNoMounts(): string | undefined {
   return status === 0 ? undefined : `no mounts of one's own: ${error?.message ?? stderr.trim()}`;
 }
 
-/** Runs a script of this folder; returns its exit status and what it said. */
-export function runWithMounts(script: string, args: readonly string[]): { status: number | null; output: string } {
+/** Runs a script of this folder; returns its exit status, what it printed, and that with its errors. */
+export function runWithMounts(script: string, args: readonly string[]) {
   const path = fileURLToPath(new URL(script, import.meta.url));
   const command = [...isolated, ...asRoot, process.execPath, '--enable-source-maps', path, ...args];
   const { status, stdout, stderr } = spawnSync('unshare', command, { encoding: 'utf8', timeout: 240_000 });
-  return { status, output: `${stdout}${stderr}` };
+  return { status, stdout, output: `${stdout}${stderr}` };
 }
 
 /** For such a script. */

@@ -18,7 +18,10 @@ const GIB = 2 ** 30;
 const CAPACITIES_GIB = [1, 10, 100, 1024];
 const QUICK_CAPACITIES_GIB = [1];
 const ROUNDS_MAX = 5;
-const SCALED_BYTES_MIN = 100 * GIB;
+const scales = [
+  ['100 GiB', 100 * GIB],
+  ['TiB', 1024 * GIB],
+] as const;
 /** Just below `limits.unflushedFlashBytesMax`: beyond it the drive makes a checkpoint. */
 const UNFLUSHED_BYTES = 250_000_000;
 const QUICK_UNFLUSHED_BYTES = 4_000_000;
@@ -98,16 +101,16 @@ function report(name: string, opened: readonly Opened[], output: BenchOutput): v
         samples: opened.length,
       }),
     );
-  const taken = (one: Opened): number => one.anonymousBytes - one.before;
-  const share = (bytes: number): number => bytes / mediaBytes;
   line('time', 'ms', ({ milliseconds }) => milliseconds);
   line('CPU time', 'ms', ({ cpuMilliseconds }) => cpuMilliseconds);
   line('anonymous memory', 'B', ({ anonymousBytes }) => anonymousBytes);
   line('superblocks scanned', '', ({ superblocksScanned }) => superblocksScanned);
-  // What every start costs would drown what the size does.
-  if (mediaBytes < SCALED_BYTES_MIN) return;
-  line('time per 100 GiB', 'ms', ({ milliseconds }) => milliseconds * share(100 * GIB));
-  line('memory per 100 GiB', 'B', (one) => taken(one) * share(100 * GIB));
-  line('time per TiB', 'ms', ({ milliseconds }) => milliseconds * share(1024 * GIB));
-  line('memory per TiB', 'B', (one) => taken(one) * share(1024 * GIB));
+  for (const [unitText, unitBytes] of scales) {
+    // What every start costs would drown what the size does.
+    if (mediaBytes < unitBytes) continue;
+    const share = unitBytes / mediaBytes;
+    line(`time per ${unitText}`, 'ms', ({ milliseconds }) => milliseconds * share);
+    line(`CPU time per ${unitText}`, 'ms', ({ cpuMilliseconds }) => cpuMilliseconds * share);
+    line(`memory per ${unitText}`, 'B', ({ anonymousBytes, before }) => (anonymousBytes - before) * share);
+  }
 }

@@ -31,7 +31,6 @@ async function verify(
   counters.blockReadCommands++;
   const fua = (entry.cdw12 & FUA) !== 0;
   return withArena(arena, async (scope) => {
-    if (fua) await durability.syncStaging();
     job.firmware('read', range.lbaCount * limits.lbaSizeBytes);
     blocks.bookRead(range.lba, range.lbaCount, job, 'controller');
     const target = scope.view(scope.allocate(pieceLbaCount * limits.lbaSizeBytes), pieceLbaCount * limits.lbaSizeBytes);
@@ -39,6 +38,7 @@ async function verify(
       const lbaCount = Math.min(pieceLbaCount, range.lbaCount - done);
       await blocks.read(range.lba + done, lbaCount, target.subarray(0, lbaCount * limits.lbaSizeBytes));
     }
+    if (fua) await durability.syncStaging();
     return SUCCESS;
   });
 }

@@ -11,10 +11,11 @@ async function makeDurable(world: World, what: string, run: () => Promise<Comple
   const { blocks, kv, ticks, machine } = world;
   world.trace.explain(() => what);
   const troubles = machine.troubles();
+  const formatErrors = world.watchFormats();
   const submitted = ticks.next();
   const scope = kv.scope();
   const completion = await run();
-  if (world.outcome(completion, what, troubles) !== undefined) return;
+  if (world.outcome(completion, what, troubles, formatErrors()) !== undefined) return;
   blocks.flushed(submitted);
   kv.flushed(scope);
 }

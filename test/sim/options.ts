@@ -19,6 +19,7 @@ const workWeights = {
   blockCompare: 3,
   blockZeroes: 4,
   blockDeallocate: 4,
+  blockFormat: 1,
   flush: 5,
   create: 6,
   append: 36,

@@ -2,7 +2,7 @@
 import type { HostModules } from './host.ts';
 import type { HostSession } from './host-session.ts';
 import { attend } from './attend-work.ts';
-import { compareBlocks, deallocateBlocks, readBlocks, writeBlocks, writeZeroes } from './block-work.ts';
+import { compareBlocks, deallocateBlocks, formatBlocks, readBlocks, writeBlocks, writeZeroes } from './block-work.ts';
 import { flush, toggleWriteCache } from './flush-work.ts';
 import {
   appendAgain,
@@ -26,6 +26,7 @@ const works: Readonly<Record<WorkKind, Work>> = {
   blockCompare: compareBlocks,
   blockZeroes: writeZeroes,
   blockDeallocate: deallocateBlocks,
+  blockFormat: formatBlocks,
   flush,
   create: createSequence,
   append: appendTokens,

@@ -30,6 +30,9 @@ export class World {
   readonly arena: Arena;
   /** Checks the drive from inside, once nothing is in flight. */
   audit: () => void = () => undefined;
+  /** Formats of the block namespace that have begun, and that have not ended. */
+  #formatCount = 0;
+  #formatsInFlight = 0;
   /** Nobody begins anything before. */
   resumeAtNs = 0;
   isEnding = false;
@@ -85,6 +88,20 @@ export class World {
       if (superblocks.pinCount(superblock) > Number(superblocks.state(superblock) === 'victim')) return true;
     }
     return false;
+  }
+
+  /** Call what is returned when it has ended. */
+  beginFormat(): () => void {
+    this.#formatCount++;
+    this.#formatsInFlight++;
+    return () => void this.#formatsInFlight--;
+  }
+
+  /** For a command that is submitted now: what it may end with because of formats meanwhile, to be asked then. */
+  watchFormats(): () => readonly ErrorCode[] {
+    const before = this.#formatCount;
+    const isFormatting = this.#formatsInFlight > 0;
+    return () => (isFormatting || this.#formatCount > before ? ['formatInProgress'] : []);
   }
 
   /**

@@ -30,7 +30,10 @@ export interface DriveParts {
   readonly frameCacheBytes: number;
   /** Pages for attention, as no file has them. */
   readonly reader: CellReader;
-  readonly ftlOptions?: Pick<FtlModules, 'failures' | 'verify' | 'gc'>;
+  readonly ftlOptions?: Pick<
+    FtlModules,
+    'failures' | 'verify' | 'gc' | 'stagingSegmentBytesMax' | 'unflushedFlashBytesMax'
+  >;
   /** Left out: not modelled. */
   readonly deviceTime?: DeviceTime | undefined;
   readonly timing?: TimingMode;

@@ -330,9 +330,9 @@ class Run {
     const { loop, stores } = this.#modules;
     const { kernels, regionFolder } = sharedParts();
     try {
-      const { cells, cellSeed, gc, verify, timing } = this.#options;
+      const { cells, cellSeed, gc, verify, checkpoints, timing } = this.#options;
       return await composeDrive(stores.stores(chipOf(cells)), {
-        ftlOptions: { failures: new FaultyDies(cells, cellSeed), gc, verify },
+        ftlOptions: { failures: new FaultyDies(cells, cellSeed), gc, verify, ...checkpoints },
         arena,
         kernels,
         clock: loop,
@@ -370,14 +370,13 @@ class Run {
     this.isShutDown = true;
   }
 
-  /** As the composition root does. */
-  #checkpointNowAndThen(drive: ComposedDrive): void {
-    const { checkpointIntervalMs } = this.#options;
-    if (checkpointIntervalMs === 0) return;
+  /** As the composition root does; less often while nothing happens. */
+  #checkpointNowAndThen(drive: ComposedDrive, afterMs = this.#options.checkpointIntervalMs): void {
+    if (afterMs === 0) return;
     const { operations, durability } = drive.ftl;
-    this.#modules.loop.setTimer(checkpointIntervalMs, () => {
+    this.#modules.loop.setTimer(afterMs, () => {
       const again = (): void => this.#checkpointNowAndThen(drive);
-      if (operations.last === durability.lastOperation) again();
+      if (operations.last === durability.lastOperation) this.#checkpointNowAndThen(drive, Math.min(2 * afterMs, 1000));
       else durability.flush().then(again, again);
     });
   }
@@ -386,7 +385,7 @@ class Run {
   #watch(world: World, sessions: readonly HostSession[]): void {
     const { loop, machine } = this.#modules;
     const endNs = world.nowNs + LONGEST_RUN_NS;
-    const commandsMax = this.endsBy === 'shutdown' ? this.#random.below(200) : COMMANDS_MAX;
+    const commandsMax = this.endsBy === 'shutdown' ? this.#random.below(100) : COMMANDS_MAX;
     const end = (): void => {
       if (this.endsBy === 'shutdown') world.isEnding = true;
       else machine.powerOff();

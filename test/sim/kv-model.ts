@@ -130,11 +130,12 @@ export class ModelSequence {
     });
   }
 
-  /** The last operation was refused: it never was. */
-  undo(): void {
-    this.operations.pop();
+  /** An operation was refused: it never was. After it the sequence may have ended, and nothing else. */
+  undo(operation: SequenceOperation): void {
+    const index = this.operations.indexOf(operation);
+    this.operations.splice(index, 1);
     for (const generations of this.layers) {
-      if (generations.at(-1)?.operation === this.operations.length) generations.pop();
+      if (generations.at(-1)?.operation === index) generations.pop();
     }
   }
 
@@ -247,7 +248,7 @@ export class KvModel {
 
   /** Cells have rotted while the drive was off, after a shutdown. */
   rot(id: bigint): void {
-    for (const sequence of this.sequences) if (sequence.id === id) sequence.isRotten = true;
+    for (const sequence of this.sequences) if (sequence.id === id || !sequence.isBorn) sequence.isRotten = true;
   }
 
   // --- Flush

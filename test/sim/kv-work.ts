@@ -164,7 +164,7 @@ export async function truncateSequence(world: World, session: HostSession): Prom
   const isDone = await settleChange(world, session, sequence, error, (found) =>
     layers.every((index) => found?.[index] === length),
   );
-  if (isDone === false && operation && !sequence.isEnded) sequence.undo();
+  if (isDone === false && operation) sequence.undo(operation);
   if (isDone === true && operation) operation.completed = ticks.next();
   if (error === undefined && operation && isThrough()) world.kv.operationsDurable(sequence);
 }
@@ -207,7 +207,7 @@ export async function reclaimSequence(world: World, session: HostSession): Promi
   const error = world.outcome(completion, 'KV Reclaim', troubles, sequenceErrors(sequence));
   const isDone = await settleChange(world, session, sequence, error, (lengths) => lengths === undefined);
   if (isDone === false) {
-    sequence.undo();
+    sequence.undo(operation);
     checkGone(world, sequence, error, submittedNs);
   }
   if (isDone === true) operation.completed = ticks.next();

@@ -2,6 +2,7 @@
  * What kind of history a seed plays. Swarm testing: each seed has its own drive, its own mixture of work, with kinds of it
  * switched off at random, and its own troubles. What all seeds do a little would hide what some must do a lot.
  */
+import { limits } from '../../spec/limits.ts';
 import { type TimingMode, timingModes } from '../../daemon/config.ts';
 import { type GcOptions, placements } from '../../daemon/ftl/gc-options.ts';
 import { type VerifyPolicy, verifyPolicies } from '../../daemon/ftl/verify-policy.ts';
@@ -45,6 +46,12 @@ const always: readonly WorkKind[] = ['create', 'append', 'reclaim', 'blockWrite'
 /** How a run of the drive ends. */
 export type EndKind = 'powerCut' | 'kill' | 'shutdown';
 
+/** What is in the log or in flash and not covered by a checkpoint before the drive makes one by itself. */
+export interface CheckpointLimits {
+  readonly stagingSegmentBytesMax: number;
+  readonly unflushedFlashBytesMax: number;
+}
+
 export interface HistoryOptions {
   readonly geometry: Geometry;
   readonly work: Readonly<Record<WorkKind, number>>;
@@ -81,6 +88,7 @@ export interface HistoryOptions {
   readonly earlyCutChance: number;
   /** Power cuts of the whole history. */
   readonly cutCount: number;
+  readonly checkpoints: CheckpointLimits;
   /** Device time, and whose. */
   readonly timing: TimingMode;
   readonly profile: string;
@@ -167,6 +175,14 @@ function drawCells(random: Prng, superblockCount: number): CellFaults {
   };
 }
 
+function drawCheckpoints(random: Prng): CheckpointLimits {
+  const { stagingSegmentBytesMax, unflushedFlashBytesMax } = limits;
+  return {
+    stagingSegmentBytesMax: random.pick([stagingSegmentBytesMax, stagingSegmentBytesMax, 4 * KIB, 64 * KIB]),
+    unflushedFlashBytesMax: random.pick([unflushedFlashBytesMax, unflushedFlashBytesMax, 64 * KIB, 512 * KIB]),
+  };
+}
+
 /** Everything is drawn, in a fixed order, before the history begins. */
 export function drawOptions(random: Prng): HistoryOptions {
   const geometry = drawGeometry(random);
@@ -198,9 +214,10 @@ export function drawOptions(random: Prng): HistoryOptions {
       { powerCut: 6, kill: 1, shutdown: 1 },
       { powerCut: 2, kill: 1, shutdown: 1 },
     ]),
-    stepsMax: random.pick([30, 100, 100, 400]),
+    stepsMax: random.pick([30, 60, 100, 250]),
     earlyCutChance: random.pick([0.1, 0.3, 0.6]),
     cutCount: random.pick([10, 50, 100]),
+    checkpoints: drawCheckpoints(random),
     timing: random.pick(timingModes),
     profile: random.pick(timedProfileNames),
   };
@@ -217,6 +234,7 @@ export function describeOptions(options: HistoryOptions): string {
     `${options.lbaSpan} LBAs, ${options.sequenceCountMax} sequences`,
     `FUA ${options.fuaChance}`,
     `checkpoints every ${options.checkpointIntervalMs} ms`,
+    `segments of ${options.checkpoints.stagingSegmentBytesMax / KIB} KiB`,
     `${gc.policy} from ${gc.startSuperblocks} to ${gc.stopSuperblocks} superblocks`,
     `sync ${disk.syncNs / 1000} us`,
     hasCellFaults(cells)

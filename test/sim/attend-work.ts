@@ -19,8 +19,7 @@ import {
 } from './kv-work.ts';
 import type { Generation, ModelSequence } from './kv-model.ts';
 import { element, rowsOf } from './token-rows.ts';
-import type { Troubles } from './machine.ts';
-import type { World } from './world.ts';
+import type { Troubles, World } from './world.ts';
 
 const TOLERANCE = 3e-4;
 const ENTRIES_MAX = 3;
@@ -94,7 +93,7 @@ const bytesOf = (target: Target): number =>
 const outputBytesOf = (targets: readonly Target[]): number => targets.reduce((sum, target) => sum + bytesOf(target), 0);
 
 export async function attend(world: World, session: HostSession): Promise<void> {
-  const { random, machine } = world;
+  const { random } = world;
   const targets: Target[] = [];
   for (let i = 1 + random.below(ENTRIES_MAX); i > 0; i--) {
     const target = chooseTarget(world, targets);
@@ -112,7 +111,7 @@ export async function attend(world: World, session: HostSession): Promise<void> 
     const names = targets.map(({ sequence, layer, carried }) => `${sequence.label} layer ${layer} +${carried.length}`);
     return `attend ${names.join(', ')}`;
   });
-  const troubles = machine.troubles();
+  const troubles = world.troubles();
   const submittedNs = world.nowNs;
   const isThrough = session.writeThrough();
   const slot = random.chance(0.3) ? session.takeSlot() : undefined;

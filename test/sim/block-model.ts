@@ -67,15 +67,20 @@ export class BlockModel {
   #deallocations: Deallocation[] = [];
   /** [LBA] -> writes that its rotten cells may hold: it reads as one of them or not at all, until it is written over. */
   readonly #rotten = new Map<number, readonly BlockWrite[]>();
-  #version = 0;
+  #version: number;
 
   constructor(lbaCount: number, ticks: Ticks) {
+    this.#version = lbaCount;
     this.lbaCount = lbaCount;
     this.#ticks = ticks;
     this.#writes = Array.from({ length: lbaCount }, () => [base(ZEROS)]);
   }
 
-  /** No two writes look alike. */
+  /** No two writes look alike, and no version is an LBA. */
+  get lastVersion(): number {
+    return this.#version;
+  }
+
   nextVersion(): number {
     return ++this.#version;
   }
@@ -241,6 +246,17 @@ export function fillBlock(target: Uint8Array, lba: number, version: number): voi
     words[i] = lba;
     words[i + 1] = version;
   }
+}
+
+/** The version that these bytes are some of, whatever block's; undefined if they are of none. */
+export function holdsVersion(bytes: Uint8Array, lbaCount: number): number | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const [lba, version] = [view.getUint32(0, true), view.getUint32(4, true)];
+  if (lba >= lbaCount || version < lbaCount) return undefined;
+  for (let at = 8; at < bytes.length; at += 8) {
+    if (view.getUint32(at, true) !== lba || view.getUint32(at + 4, true) !== version) return undefined;
+  }
+  return version;
 }
 
 /** The version that a block's bytes are; fails if they are no whole version of this LBA. */

@@ -2,8 +2,7 @@
 import assert from 'node:assert/strict';
 import type { ErrorCode } from '../../spec/errors.ts';
 import { BLOCK_NSID } from '../../spec/kv-commands.ts';
-import { packBits } from '../../spec/bits.ts';
-import { adminOpcodes, formatBits, nvmOpcodes, secureErase } from '../../spec/opcodes.ts';
+import { nvmOpcodes } from '../../spec/opcodes.ts';
 import { DEALLOCATE, FUA } from '../../daemon/commands/nvm/lba-range.ts';
 import { fillBlock, versionOf, ZEROS } from './block-model.ts';
 import type { HostSession } from './host-session.ts';
@@ -35,7 +34,7 @@ const fieldsOf = (row: { opcode: number }, { lba, count }: Range, flags = 0) => 
 });
 
 export async function writeBlocks(world: World, session: HostSession): Promise<void> {
-  const { blocks, random, options, machine } = world;
+  const { blocks, random, options } = world;
   const range = randomRange(world, options.blocksPerWriteMax);
   const isFua = random.chance(options.fuaChance);
   const isThrough = session.writeThrough();
@@ -47,33 +46,31 @@ export async function writeBlocks(world: World, session: HostSession): Promise<v
   world.trace.explain(
     () => `write LBA ${range.lba}+${range.count}${isFua ? ' FUA' : ''}, versions ${versions.join(' ')}`,
   );
-  const troubles = machine.troubles();
-  const formatErrors = world.watchFormats();
+  const troubles = world.troubles();
   const writes = blocks.submit(range.lba, versions);
   const completion = await session.host.io.run(fieldsOf(nvmOpcodes.write, range, isFua ? FUA : 0), data);
-  const error = world.outcome(completion, 'Write', troubles, ['capacityExceeded', ...formatErrors()]);
+  const error = world.outcome(completion, 'Write', troubles, ['capacityExceeded']);
   if (error === undefined) blocks.succeed(range.lba, writes, isFua || isThrough());
   else if (error !== 'lost') blocks.fail(writes);
 }
 
 export async function writeZeroes(world: World, session: HostSession): Promise<void> {
-  const { blocks, random, options, machine } = world;
+  const { blocks, random, options } = world;
   const range = randomRange(world, 2 * options.blocksPerWriteMax);
   const isFua = random.chance(options.fuaChance);
   const isThrough = session.writeThrough();
   world.trace.explain(() => `write zeroes LBA ${range.lba}+${range.count}${isFua ? ' FUA' : ''}`);
-  const troubles = machine.troubles();
-  const formatErrors = world.watchFormats();
+  const troubles = world.troubles();
   const writes = blocks.submitZeros(range.lba, range.count);
   const flags = (isFua ? FUA : 0) | (random.chance(0.5) ? DEALLOCATE : 0);
   const completion = await session.host.io.run(fieldsOf(nvmOpcodes.writeZeroes, range, flags));
-  const error = world.outcome(completion, 'Write Zeroes', troubles, formatErrors());
+  const error = world.outcome(completion, 'Write Zeroes', troubles);
   if (error === undefined) blocks.succeed(range.lba, writes, isFua || isThrough());
   else if (error !== 'lost') blocks.fail(writes);
 }
 
 export async function deallocateBlocks(world: World, session: HostSession): Promise<void> {
-  const { blocks, random, options, machine } = world;
+  const { blocks, random, options } = world;
   const ranges = Array.from({ length: 1 + random.below(3) }, () => randomRange(world, 2 * options.blocksPerWriteMax));
   const data = new Uint8Array(ranges.length * RANGE_BYTES);
   const view = new DataView(data.buffer);
@@ -82,14 +79,13 @@ export async function deallocateBlocks(world: World, session: HostSession): Prom
     view.setUint32(i * RANGE_BYTES + 8, lba, true);
   });
   world.trace.explain(() => `deallocate ${ranges.map(({ lba, count }) => `LBA ${lba}+${count}`).join(' ')}`);
-  const troubles = machine.troubles();
-  const formatErrors = world.watchFormats();
+  const troubles = world.troubles();
   const writes = ranges.map(({ lba, count }) => blocks.submitZeros(lba, count));
   const isThrough = session.writeThrough();
   const { opcode } = nvmOpcodes.datasetManagement;
   const fields = { opcode, nsid: BLOCK_NSID, cdw10: ranges.length - 1, cdw11: DEALLOCATE_ATTRIBUTE };
   const completion = await session.host.io.run(fields, data);
-  const error = world.outcome(completion, 'Dataset Management', troubles, formatErrors());
+  const error = world.outcome(completion, 'Dataset Management', troubles);
   ranges.forEach(({ lba }, i) => {
     if (error === undefined) blocks.succeed(lba, writes[i]!, isThrough());
     else if (error !== 'lost') blocks.fail(writes[i]!);
@@ -97,24 +93,22 @@ export async function deallocateBlocks(world: World, session: HostSession): Prom
 }
 
 export async function readBlocks(world: World, session: HostSession): Promise<void> {
-  const { blocks, random, options, machine } = world;
+  const { blocks, random, options } = world;
   const range = randomRange(world, 2 * options.blocksPerWriteMax);
   const isFua = random.chance(options.fuaChance / 2);
   world.trace.explain(() => `read LBA ${range.lba}+${range.count}${isFua ? ' FUA' : ''}`);
-  const troubles = machine.troubles();
-  const formatErrors = world.watchFormats();
+  const troubles = world.troubles();
   const check = blocks.read(range.lba, range.count, isFua);
   const sizeBytes = range.count * LBA_BYTES;
   const fields = fieldsOf(nvmOpcodes.read, range, isFua ? FUA : 0);
   const completion = await session.host.io.run(fields, undefined, sizeBytes);
-  const allowed = [...rotIn(world, range), ...formatErrors()];
-  if (world.outcome(completion, 'Read', troubles, allowed) !== undefined) return;
+  if (world.outcome(completion, 'Read', troubles, rotIn(world, range)) !== undefined) return;
   check(versionsIn(completion.data, range));
 }
 
 /** With what the blocks hold, as far as that is known, and sometimes with something else. */
 export async function compareBlocks(world: World, session: HostSession): Promise<void> {
-  const { blocks, random, options, machine } = world;
+  const { blocks, random, options } = world;
   const range = randomRange(world, options.blocksPerWriteMax);
   const lbas = Array.from({ length: range.count }, (_, i) => range.lba + i);
   const before = lbas.map((lba) => blocks.certain(lba));
@@ -124,35 +118,15 @@ export async function compareBlocks(world: World, session: HostSession): Promise
   versions.forEach((version, i) => fillBlock(data.subarray(i * LBA_BYTES, (i + 1) * LBA_BYTES), lbas[i]!, version));
   const isFua = random.chance(options.fuaChance / 2);
   world.trace.explain(() => `compare LBA ${range.lba}+${range.count}, versions ${versions.join(' ')}`);
-  const troubles = machine.troubles();
-  const formatErrors = world.watchFormats();
+  const troubles = world.troubles();
   const check = blocks.read(range.lba, range.count, isFua);
   const fields = fieldsOf(nvmOpcodes.compare, range, isFua ? FUA : 0);
   const completion = await session.host.io.run(fields, data);
-  const allowed = ['compareFailure', ...rotIn(world, range), ...formatErrors()] as const;
-  const error = world.outcome(completion, 'Compare', troubles, allowed);
+  const error = world.outcome(completion, 'Compare', troubles, ['compareFailure', ...rotIn(world, range)]);
   if (error === undefined) check(versions);
   if (error !== 'compareFailure') return;
   const isSame = lbas.every((lba, i) => i !== wrong && before[i] !== undefined && before[i] === blocks.certain(lba));
   assert.ok(!isSame, `Compare of LBA ${range.lba}+${range.count} with what it holds fails`);
-}
-
-/** To the models it is a deallocation of everything that is durable when it completes. */
-export async function formatBlocks(world: World, session: HostSession): Promise<void> {
-  const { blocks, random, machine } = world;
-  const ses = random.chance(0.5) ? secureErase.userData : secureErase.none;
-  world.trace.explain(() => `format the block namespace, secure erase ${ses}`);
-  const troubles = machine.troubles();
-  const formatErrors = world.watchFormats();
-  const end = world.beginFormat();
-  const writes = blocks.submitZeros(0, blocks.lbaCount);
-  const { opcode } = adminOpcodes.formatNvm;
-  const completion = await session.host.admin.run({ opcode, nsid: BLOCK_NSID, cdw10: packBits(formatBits, { ses }) });
-  // Without its association it goes on, nobody knows how long.
-  if (completion.error !== 'lost') end();
-  const error = world.outcome(completion, 'Format NVM', troubles, formatErrors());
-  if (error === undefined) blocks.succeed(0, writes, true);
-  else if (error !== 'lost') blocks.fail(writes);
 }
 
 function versionsIn(data: Uint8Array, { lba, count }: Range): number[] {

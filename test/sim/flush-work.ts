@@ -8,14 +8,13 @@ import type { World } from './world.ts';
 
 /** All that has completed by now is durable if the command succeeds. */
 async function makeDurable(world: World, what: string, run: () => Promise<Completion>): Promise<void> {
-  const { blocks, kv, ticks, machine } = world;
+  const { blocks, kv, ticks } = world;
   world.trace.explain(() => what);
-  const troubles = machine.troubles();
-  const formatErrors = world.watchFormats();
+  const troubles = world.troubles();
   const submitted = ticks.next();
   const scope = kv.scope();
   const completion = await run();
-  if (world.outcome(completion, what, troubles, formatErrors()) !== undefined) return;
+  if (world.outcome(completion, what, troubles) !== undefined) return;
   blocks.flushed(submitted);
   kv.flushed(scope);
 }
@@ -27,11 +26,11 @@ export async function flush(world: World, session: HostSession): Promise<void> {
 }
 
 export async function toggleWriteCache(world: World, session: HostSession): Promise<void> {
-  const { random, machine } = world;
+  const { random } = world;
   if (random.chance(0.6)) {
     await makeDurable(world, 'Set Features, write cache off', () => session.setWriteThrough(true));
     return;
   }
-  const troubles = machine.troubles();
+  const troubles = world.troubles();
   world.outcome(await session.setWriteThrough(false), 'Set Features, write cache on', troubles);
 }

@@ -23,6 +23,7 @@ import { UnsyncedFates } from '../ftl/unsynced-fates.ts';
 import { BlockModel, Ticks } from './block-model.ts';
 import { chipOf, FaultyDies, hasCellFaults } from './cell-faults.ts';
 import { RecordedDeviceTime } from './device-times.ts';
+import { ErasedData } from './erased-data.ts';
 import { EventLoop, MachineTime } from './event-loop.ts';
 import { HostSession } from './host-session.ts';
 import { Invariants } from './invariants.ts';
@@ -116,6 +117,7 @@ class History {
   readonly #ticks = new Ticks();
   readonly #blocks: BlockModel;
   readonly #kv: KvModel;
+  readonly #erased: ErasedData;
   #remains: Remains;
   #killed: Killed | undefined;
   readonly tally = newTally();
@@ -134,6 +136,7 @@ class History {
     const { geometry } = this.#options;
     this.#blocks = new BlockModel(geometry.blockCapacityBytes / 4096, this.#ticks);
     this.#kv = new KvModel(this.#ticks);
+    this.#erased = new ErasedData(this.#blocks.lbaCount);
     this.#remains = newRemains(geometry);
     // Whatever an earlier history left there must change nothing.
     new Uint8Array(sharedParts().memory.buffer, ARENA_RESERVED_BYTES).fill(0xa5);
@@ -180,7 +183,7 @@ class History {
   }
 
   #models() {
-    return { ticks: this.#ticks, blocks: this.#blocks, kv: this.#kv };
+    return { ticks: this.#ticks, blocks: this.#blocks, kv: this.#kv, erased: this.#erased };
   }
 
   #end(run: Run, machine: Machine, stores: SimStores): void {
@@ -202,6 +205,7 @@ class History {
     this.#cutsInRow = run.isVerified ? 0 : this.#cutsInRow + Number(how === 'powerCut');
     tally.cutsInRowMax = Math.max(tally.cutsInRowMax, this.#cutsInRow);
     this.#remains = how === 'powerCut' ? stores.afterPowerCut(fates) : stores.afterKill(fates);
+    this.#erased.check(this.#remains);
   }
 
   /** Looks at what is left without starting it. */
@@ -243,7 +247,12 @@ interface RunModules {
   readonly stores: SimStores;
   readonly trace: Trace;
   readonly random: Prng;
-  readonly history: { readonly ticks: Ticks; readonly blocks: BlockModel; readonly kv: KvModel };
+  readonly history: {
+    readonly ticks: Ticks;
+    readonly blocks: BlockModel;
+    readonly kv: KvModel;
+    readonly erased: ErasedData;
+  };
 }
 
 /** A drive from its start to the loss of its power, or to the end of its process. */
@@ -301,7 +310,16 @@ class Run {
     if (drive === undefined) return;
     this.#mutation?.drive?.(drive);
     const { loop, machine, trace, history, stores } = this.#modules;
-    const world = new World(this.#options, { loop, machine, random: this.#random, trace, drive, arena, ...history });
+    const world = new World(this.#options, {
+      loop,
+      machine,
+      random: this.#random,
+      trace,
+      drive,
+      arena,
+      stores,
+      ...history,
+    });
     this.#world = world;
     this.phase = 'reading all';
     const { last } = drive.ftl.operations;

@@ -11,6 +11,7 @@
  *   layer up to those of an append with FUA; whatever was found after a start.
  * - Operations survive in their order, those of different sequences and deallocations of blocks too: if one that was
  *   submitted after another had completed is there, so is the other. (They are records of one log.)
+ * - Format NVM is an operation of every sequence at once, done for all of them or for none.
  * - A killed process loses no operation that completed, and no whole group.
  * - An operation or append that failed may have been done; a lost connection tells nothing.
  */
@@ -30,7 +31,7 @@ export interface Generation {
 }
 
 export interface SequenceOperation {
-  readonly kind: 'create' | 'fork' | 'truncate' | 'abandon' | 'reclaim' | 'expire';
+  readonly kind: 'create' | 'fork' | 'truncate' | 'abandon' | 'reclaim' | 'expire' | 'format';
   readonly submitted: number;
   /** Infinity: on its way, or nobody knows. */
   completed: number;
@@ -39,7 +40,7 @@ export interface SequenceOperation {
 /** The drive looks for ended leases every second. */
 const EXPIRY_NS = 2.1e9;
 const PENDING = Number.POSITIVE_INFINITY;
-const isEnd = ({ kind }: SequenceOperation): boolean => kind === 'reclaim' || kind === 'expire';
+const isEnd = ({ kind }: SequenceOperation): boolean => kind === 'reclaim' || kind === 'expire' || kind === 'format';
 
 export class ModelSequence {
   readonly uid: number;
@@ -170,6 +171,13 @@ export type FlushScope = readonly {
   readonly layers: readonly { readonly generation: Generation; readonly length: number }[];
 }[];
 
+export interface FormattedSequences {
+  /** All that are there or may be. */
+  readonly all: readonly ModelSequence[];
+  /** Those that end by it, if it is done. */
+  readonly ended: readonly ModelSequence[];
+}
+
 export class KvModel {
   sequences: ModelSequence[] = [];
   readonly #ticks: Ticks;
@@ -251,6 +259,21 @@ export class KvModel {
     for (const sequence of this.sequences) if (sequence.id === id || !sequence.isBorn) sequence.isRotten = true;
   }
 
+  // --- Format
+
+  /** A Format NVM on its way: it ends every sequence. Nothing else is in flight. */
+  format(): FormattedSequences {
+    const submitted = this.#ticks.next();
+    const ended = this.sequences.filter((sequence) => !sequence.isEnded);
+    for (const sequence of ended) sequence.begin('format', submitted);
+    return { all: [...this.sequences], ended };
+  }
+
+  /** It has succeeded, and so it is durable. */
+  formatted({ all }: FormattedSequences): void {
+    this.sequences = this.sequences.filter((sequence) => !all.includes(sequence));
+  }
+
   // --- Flush
 
   scope(): FlushScope {
@@ -319,6 +342,8 @@ export class KvModel {
       assert.ok(counts.length > 0, `${sequence.describe()} ${what}`);
       sequence.operations.forEach((operation, index) => {
         if (operation.kind === 'abandon' || operation.kind === 'expire') return;
+        // Whether it has ended before, by its lease, nobody knows.
+        if (operation.kind === 'format' && observed === undefined && sequence.mayExpire(nowNs)) return;
         const isThere = Math.min(...counts) > index;
         const what = `${operation.kind} of ${sequence.label}`;
         if (isThere || Math.max(...counts) <= index) fates.push({ ...operation, what, isThere });
@@ -326,6 +351,7 @@ export class KvModel {
       if (observed) adopted.push(adoptedOf(sequence, observed, nowNs));
     }
     checkOrder(fates);
+    checkFormats(fates);
     this.sequences = adopted;
   }
 }
@@ -340,6 +366,18 @@ function checkOrder(fates: readonly RecordFate[]): void {
   assert.fail(
     `the ${late.what} of ${late.submitted} is there, the ${first?.what} that was complete at ${lostAt} is not`,
   );
+}
+
+/** Fails if a format is there for some sequences and not for others. */
+function checkFormats(fates: readonly RecordFate[]): void {
+  const formats = fates.filter(({ what }) => what.startsWith('format '));
+  for (const { submitted, isThere, what } of formats) {
+    const other = formats.find((fate) => fate.submitted === submitted && fate.isThere !== isThere);
+    assert.ok(
+      other === undefined,
+      `the ${what} at ${submitted} is ${isThere ? '' : 'not '}there, the ${other?.what} is`,
+    );
+  }
 }
 
 /** How many of its operations may be there. */

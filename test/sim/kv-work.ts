@@ -10,7 +10,6 @@ import type { Completion } from './host.ts';
 import type { HostSession } from './host-session.ts';
 import type { Generation, ModelSequence } from './kv-model.ts';
 import { type RowsOptions, rowsOf, widestRowBytes } from './token-rows.ts';
-import { NO_TROUBLES } from './machine.ts';
 import type { World } from './world.ts';
 
 /** Ids that hosts ask for: few, so that they are asked for again. */
@@ -84,14 +83,14 @@ function descriptorOf(sequence: ModelSequence, isFork: boolean): Uint8Array {
 }
 
 export async function createSequence(world: World, session: HostSession): Promise<void> {
-  const { kv, random, options, machine } = world;
+  const { kv, random, options } = world;
   if (kv.live.length >= options.sequenceCountMax) return;
   const wanted = random.chance(0.3) ? BigInt(1 + random.below(WANTED_IDS)) : 0n;
   if (wanted !== 0n && kv.sequences.some(({ id, isReclaimed }) => id === wanted && !isReclaimed)) return;
   const leaseSeconds = random.chance(options.leaseChance) ? 1 + random.below(5) : 0;
   const sequence = kv.create(randomShape(world), wanted, leaseSeconds, world.nowNs);
   world.trace.explain(() => `create ${sequence.label}, id ${wanted}, ${JSON.stringify(sequence.shape)}`);
-  const troubles = machine.troubles();
+  const troubles = world.troubles();
   // The drive may have chosen the same id for a command that is on its way.
   const isUncertain = (): boolean =>
     kv.sequences.some((other) => other !== sequence && (!other.isBorn || other.id === wanted));
@@ -112,7 +111,7 @@ export async function createSequence(world: World, session: HostSession): Promis
 }
 
 export async function forkSequence(world: World, session: HostSession): Promise<void> {
-  const { kv, random, options, machine } = world;
+  const { kv, random, options } = world;
   if (kv.live.length >= options.sequenceCountMax + 2) return;
   const parent = pickSequence(world, ({ appending }) => appending.size === 0);
   if (parent === undefined) return;
@@ -124,7 +123,7 @@ export async function forkSequence(world: World, session: HostSession): Promise<
   parent.isChanging = true;
   const isThrough = session.writeThrough();
   world.trace.explain(() => `fork ${parent.label} at ${tokenCount} to ${child.label}`);
-  const troubles = machine.troubles();
+  const troubles = world.troubles();
   const fields = { opcode: kvOpcodes.fork.opcode, ...idFields(parent.id), cdw12: tokenCount };
   const completion = await session.host.io.run(fields, descriptorOf(child, true));
   parent.isChanging = false;
@@ -136,7 +135,7 @@ export async function forkSequence(world: World, session: HostSession): Promise<
 }
 
 export async function truncateSequence(world: World, session: HostSession): Promise<void> {
-  const { random, machine, ticks } = world;
+  const { random, ticks } = world;
   const sequence = pickSequence(world, ({ appending }) => appending.size === 0);
   if (sequence === undefined) return;
   const lengths = sequence.layers.map((_, layer) => sequence.length(layer));
@@ -151,7 +150,7 @@ export async function truncateSequence(world: World, session: HostSession): Prom
   const operation = changes ? sequence.begin('truncate', ticks.next()) : undefined;
   if (operation) for (const index of layers) sequence.cut(index, length);
   const isThrough = session.writeThrough();
-  const troubles = machine.troubles();
+  const troubles = world.troubles();
   const fields = {
     opcode: kvOpcodes.truncate.opcode,
     ...idFields(sequence.id),
@@ -194,7 +193,7 @@ async function settleChange(
 }
 
 export async function reclaimSequence(world: World, session: HostSession): Promise<void> {
-  const { machine, ticks } = world;
+  const { ticks } = world;
   const sequence = pickSequence(world, () => true);
   if (sequence === undefined || sequence.appending.size > 0) return;
   const submittedNs = world.nowNs;
@@ -202,7 +201,7 @@ export async function reclaimSequence(world: World, session: HostSession): Promi
   world.trace.explain(() => `reclaim ${sequence.label}`);
   const operation = sequence.begin('reclaim', ticks.next());
   const isThrough = session.writeThrough();
-  const troubles = machine.troubles();
+  const troubles = world.troubles();
   const completion = await session.host.io.run({ opcode: kvOpcodes.reclaim.opcode, ...idFields(sequence.id) });
   const error = world.outcome(completion, 'KV Reclaim', troubles, sequenceErrors(sequence));
   const isDone = await settleChange(world, session, sequence, error, (lengths) => lengths === undefined);
@@ -244,7 +243,7 @@ async function append(
   repeated: number,
   fresh: readonly number[],
 ): Promise<void> {
-  const { random, options, machine } = world;
+  const { random, options } = world;
   const generation = beginAppend(sequence, layer, fresh);
   const position = generation.length - repeated;
   const carried = generation.tokens.slice(position);
@@ -256,7 +255,7 @@ async function append(
   world.trace.explain(
     () => `append ${sequence.label} layer ${layer} at ${position}: ${carried.length}${isFua ? ' FUA' : ''}`,
   );
-  const troubles = machine.troubles();
+  const troubles = world.troubles();
   const completion = await session.host.io.run(
     {
       opcode: kvOpcodes.append.opcode,
@@ -322,7 +321,7 @@ async function settleAppend(world: World, session: HostSession, sequence: ModelS
 
 /** Appends that must be refused: beyond the end, or other bytes than those that are there. */
 export async function appendWrongly(world: World, session: HostSession): Promise<void> {
-  const { random, machine } = world;
+  const { random } = world;
   const sequence = pickSequence(world, () => true);
   const layer = sequence && pickLayer(world, sequence);
   if (sequence === undefined || layer === undefined) return;
@@ -336,7 +335,7 @@ export async function appendWrongly(world: World, session: HostSession): Promise
   carried[wrong] = world.kv.nextTokens(1)[0]!;
   sequence.appending.add(layer);
   const submittedNs = world.nowNs;
-  const troubles = machine.troubles();
+  const troubles = world.troubles();
   const completion = await session.host.io.run(
     {
       opcode: kvOpcodes.append.opcode,
@@ -368,10 +367,11 @@ async function queryLengths(
   sequence: ModelSequence,
 ): Promise<number[] | 'gone' | 'lost'> {
   const submittedNs = world.nowNs;
+  const troubles = world.troubles();
   const replyBytes = sequenceInfo.sizeBytes + 4 * sequence.layers.length;
   const fields = { opcode: kvOpcodes.query.opcode, ...idFields(sequence.id), cdw12: querySelectors.sequence };
   const completion = await session.host.io.run(fields, undefined, replyBytes);
-  const error = world.outcome(completion, 'KV Query', NO_TROUBLES, ['unknownSequence', 'leaseExpired']);
+  const error = world.outcome(completion, 'KV Query', troubles, ['unknownSequence', 'leaseExpired']);
   if (checkGone(world, sequence, error, submittedNs)) return 'gone';
   if (error !== undefined) return 'lost';
   const info = sequenceInfo.decode(completion.data);
@@ -398,8 +398,9 @@ export async function querySequence(world: World, session: HostSession): Promise
 
 export async function listSequences(world: World, session: HostSession): Promise<bigint[] | undefined> {
   const fields = { opcode: kvOpcodes.query.opcode, nsid: KV_CACHE_NSID, cdw12: querySelectors.list };
+  const troubles = world.troubles();
   const completion = await session.host.io.run(fields, undefined, 8 * 1024);
-  if (world.outcome(completion, 'KV Query', NO_TROUBLES) !== undefined) return undefined;
+  if (world.outcome(completion, 'KV Query', troubles) !== undefined) return undefined;
   return [...new BigUint64Array(completion.data.buffer, 0, completion.dw0)];
 }
 
@@ -408,7 +409,7 @@ export const generationsSince = (sequence: ModelSequence, layer: number, index: 
   sequence.layers[layer]!.slice(index);
 
 export async function readBack(world: World, session: HostSession): Promise<void> {
-  const { random, machine } = world;
+  const { random } = world;
   const sequence = pickSequence(world, () => true);
   const layer = sequence && world.random.below(sequence.layers.length);
   if (sequence === undefined || layer === undefined || sequence.length(layer) === 0) return;
@@ -426,7 +427,7 @@ export async function readBack(world: World, session: HostSession): Promise<void
   const since = sequence.layers[layer]!.length - 1;
   sequence.readerCount++;
   const submittedNs = world.nowNs;
-  const troubles = machine.troubles();
+  const troubles = world.troubles();
   const completion = await readRows(session, sequence, layer, { start, count, options });
   sequence.readerCount--;
   const isRaced = sequence.isEnded || sequence.layers[layer]!.length - 1 !== since || sequence.isChanging;

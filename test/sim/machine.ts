@@ -5,7 +5,7 @@ import type { Prng } from './prng.ts';
 import type { Trace } from './trace.ts';
 
 /** Everything that changes a disk. The power may go before each of them, and before each has ended. */
-export type DiskStep = 'program' | 'header' | 'append' | 'create' | 'remove' | 'sync' | 'commit';
+export type DiskStep = 'program' | 'header' | 'append' | 'create' | 'remove' | 'wipe' | 'sync' | 'commit';
 
 export interface DiskBehaviour {
   /** Of an operation that nothing holds up. */
@@ -19,14 +19,6 @@ export interface DiskBehaviour {
   /** While it can't read: share of reads that fail. */
   readonly readFailureChance: number;
 }
-
-/** What the disk has done wrong so far. */
-export interface Troubles {
-  readonly refusalCount: number;
-  readonly readFailureCount: number;
-}
-
-export const NO_TROUBLES: Troubles = { refusalCount: 0, readFailureCount: 0 };
 
 const STALL_FACTOR = 30;
 
@@ -98,10 +90,6 @@ export class Machine {
     this.readFailureCount++;
     this.#trace.note('read fails');
     return false;
-  }
-
-  troubles(): Troubles {
-    return { refusalCount: this.refusalCount, readFailureCount: this.readFailureCount };
   }
 
   /** Whether a write that was not taken has reached the disk in part. */

@@ -13,10 +13,13 @@ import { decodeStaged } from '../../daemon/kv/staged-records.ts';
 import { stagingOwners } from '../../daemon/ftl/contract.ts';
 import type { ComposedDrive } from './composed-drive.ts';
 import type { Machine } from './machine.ts';
+import type { HistoryOptions } from './options.ts';
 import type { SimStores } from './stores.ts';
 
 export interface Mutation {
   readonly what: string;
+  /** Histories that can show it. */
+  readonly suits?: (options: HistoryOptions) => boolean;
   /** Of each start. */
   readonly stores?: (stores: SimStores, machine: Machine) => void;
   /** Once a drive is open. */
@@ -35,6 +38,11 @@ function replaced<T extends object, K extends keyof T>(
   prototype[name] = method(original);
   return () => void (prototype[name] = original);
 }
+
+const formats = ({ work }: HistoryOptions): boolean => work.format > 0;
+/** Superblocks are erased and opened again all the time. */
+const rewrites = ({ work, geometry, lbaSpan, stepsMax }: HistoryOptions): boolean =>
+  work.format === 0 && work.blockWrite > 0 && geometry.pageSizeBytes === 4096 && lbaSpan >= 48 && stepsMax >= 60;
 
 export const mutations = {
   mediaSync: {
@@ -76,6 +84,7 @@ export const mutations = {
   },
   earlyErase: {
     what: 'a superblock that is erased before a transaction covers what took its place',
+    suits: rewrites,
     drive: ({ ftl }) => {
       const { superblocks } = ftl.flash;
       const never = new Proxy(superblocks.emptySince, { get: () => 0, set: () => true });
@@ -119,6 +128,7 @@ export const mutations = {
   },
   tagUnchecked: {
     what: 'an entry that counts whatever opening of its superblock it was written in',
+    suits: rewrites,
     install: () =>
       replaced(
         Flash.prototype,
@@ -205,6 +215,37 @@ export const mutations = {
             original.call(this, { ...sink, restage: false });
           },
       ),
+  },
+  formatUnflushed: {
+    what: 'a format that is complete before it is durable',
+    suits: formats,
+    drive: ({ kv, ftl: { durability } }) => {
+      const clear = kv.clear.bind(kv);
+      const flush = durability.flush.bind(durability);
+      let isFormatting = false;
+      kv.clear = async () => {
+        await clear();
+        isFormatting = true;
+      };
+      durability.flush = () => {
+        const isSkipped = isFormatting;
+        isFormatting = false;
+        return isSkipped ? Promise.resolve() : flush();
+      };
+    },
+  },
+  eraseShallow: {
+    what: 'an erase of user data that leaves what lies in free superblocks',
+    suits: formats,
+    drive: ({ ftl: { flash, userData } }) => {
+      const { superblocks } = flash;
+      const pool = superblocks.pool.bind(superblocks);
+      const erase = userData.erase.bind(userData);
+      userData.erase = async (names) => {
+        superblocks.pool = (superblock) => pool(superblock) ?? 'kv';
+        await erase(names).finally(() => (superblocks.pool = pool));
+      };
+    },
   },
   pinsIgnored: {
     what: 'a superblock that is erased while somebody reads it',

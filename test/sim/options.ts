@@ -20,7 +20,6 @@ const workWeights = {
   blockCompare: 3,
   blockZeroes: 4,
   blockDeallocate: 4,
-  blockFormat: 1,
   flush: 5,
   create: 6,
   append: 36,
@@ -36,6 +35,7 @@ const workWeights = {
   disconnect: 1,
   sleep: 1,
   audit: 1,
+  format: 1,
 } as const;
 
 export type WorkKind = keyof typeof workWeights;
@@ -139,6 +139,7 @@ function drawWork(random: Prng): Record<WorkKind, number> {
     );
     if ((namespaces === 0 && isKv) || (namespaces === 1 && isBlock)) work[kind] = 0;
   }
+  if (random.chance(0.6)) work.format = 0;
   return work;
 }
 

@@ -59,6 +59,12 @@ class SimMedia extends MediaMemory {
     super.writeSuperblockHeader(superblock, header);
   }
 
+  override wipe(ppn: number, pageCount: number): void {
+    if (!this.#machine.step('wipe', 'begins', ppn)) return;
+    this.#machine.take('wipe');
+    super.wipe(ppn, pageCount);
+  }
+
   override sync(): Promise<void> {
     if (!this.#machine.step('sync', 'begins')) return new Promise(() => undefined);
     return super.sync();

@@ -2,7 +2,8 @@
 import type { HostModules } from './host.ts';
 import type { HostSession } from './host-session.ts';
 import { attend } from './attend-work.ts';
-import { compareBlocks, deallocateBlocks, formatBlocks, readBlocks, writeBlocks, writeZeroes } from './block-work.ts';
+import { compareBlocks, deallocateBlocks, readBlocks, writeBlocks, writeZeroes } from './block-work.ts';
+import { formatNamespaces } from './format-work.ts';
 import { flush, toggleWriteCache } from './flush-work.ts';
 import {
   appendAgain,
@@ -26,8 +27,8 @@ const works: Readonly<Record<WorkKind, Work>> = {
   blockCompare: compareBlocks,
   blockZeroes: writeZeroes,
   blockDeallocate: deallocateBlocks,
-  blockFormat: formatBlocks,
   flush,
+  format: formatNamespaces,
   create: createSequence,
   append: appendTokens,
   appendAgain,
@@ -43,6 +44,9 @@ const works: Readonly<Record<WorkKind, Work>> = {
   sleep: async (world) => sleep(world),
   audit: async (world) => world.pauseAndAudit(),
 };
+
+/** Who does these has nothing in flight, or waits until nobody has. */
+const waiting: readonly WorkKind[] = ['sleep', 'audit', 'format'];
 
 export const hostModulesOf = ({ loop, random, trace, options }: World): HostModules => ({
   loop,
@@ -74,7 +78,10 @@ export async function workOn(world: World, session: HostSession): Promise<void> 
       continue;
     }
     const kind = random.weighted(options.work);
+    const isBusy = !waiting.includes(kind);
+    world.busyCount += Number(isBusy);
     await works[kind](world, session);
+    world.busyCount -= Number(isBusy);
     await loop.wait(options.thinkNs === 0 ? 100 : random.below(options.thinkNs));
     while (world.nowNs < world.resumeAtNs) await loop.wait(world.resumeAtNs - world.nowNs);
   }

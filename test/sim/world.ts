@@ -5,17 +5,29 @@ import type { Arena } from '../../daemon/base/arena.ts';
 import type { ComposedDrive } from './composed-drive.ts';
 import type { BlockModel, Ticks } from './block-model.ts';
 import { hasCellFaults } from './cell-faults.ts';
+import type { ErasedData } from './erased-data.ts';
 import type { EventLoop } from './event-loop.ts';
 import type { Completion } from './host.ts';
 import type { KvModel } from './kv-model.ts';
-import type { Machine, Troubles } from './machine.ts';
+import type { Machine } from './machine.ts';
 import type { HistoryOptions } from './options.ts';
 import type { Prng } from './prng.ts';
+import type { SimStores } from './stores.ts';
 import type { Trace } from './trace.ts';
 
 /** Longer than anything takes that is in flight, garbage collection in the background included. */
 const PAUSE_NS = 1e9;
 const PAUSES_MAX = 20;
+/** For those who only wait until nothing is in flight. */
+const SHORT_PAUSE_NS = 1e6;
+const SHORT_PAUSES_MAX = 1000;
+
+/** What had gone wrong, or was going on, when a command was submitted: what may explain how it ends. */
+export interface Troubles {
+  readonly refusalCount: number;
+  readonly readFailureCount: number;
+  readonly isFormatting: boolean;
+}
 
 export class World {
   readonly options: HistoryOptions;
@@ -28,14 +40,17 @@ export class World {
   readonly kv: KvModel;
   readonly drive: ComposedDrive;
   readonly arena: Arena;
+  readonly stores: SimStores;
+  readonly erased: ErasedData;
   /** Checks the drive from inside, once nothing is in flight. */
   audit: () => void = () => undefined;
-  /** Formats of the block namespace that have begun, and that have not ended. */
-  #formatCount = 0;
-  #formatsInFlight = 0;
   /** Nobody begins anything before. */
   resumeAtNs = 0;
   isEnding = false;
+  /** Tasks that are in the middle of something. */
+  busyCount = 0;
+  /** A namespace is being formatted, or may be: its host has lost the connection. */
+  isFormatting = false;
   commandCount = 0;
   onCommand: () => void = () => undefined;
 
@@ -51,6 +66,8 @@ export class World {
       kv: KvModel;
       drive: ComposedDrive;
       arena: Arena;
+      stores: SimStores;
+      erased: ErasedData;
     },
   ) {
     this.options = options;
@@ -63,10 +80,27 @@ export class World {
     this.kv = modules.kv;
     this.drive = modules.drive;
     this.arena = modules.arena;
+    this.stores = modules.stores;
+    this.erased = modules.erased;
   }
 
   get nowNs(): number {
     return this.loop.nowNs();
+  }
+
+  troubles(): Troubles {
+    const { refusalCount, readFailureCount } = this.machine;
+    return { refusalCount, readFailureCount, isFormatting: this.isFormatting };
+  }
+
+  /** Everybody stops until nothing is in flight. False: somebody takes too long. */
+  async pause(): Promise<boolean> {
+    for (let waits = 0; waits < SHORT_PAUSES_MAX; waits++) {
+      this.resumeAtNs = Math.max(this.resumeAtNs, this.nowNs + 2 * SHORT_PAUSE_NS);
+      await this.loop.wait(SHORT_PAUSE_NS);
+      if (this.busyCount === 0 && this.drive.subsystem.snapshot().inFlightCount === 0) return true;
+    }
+    return false;
   }
 
   /** Everybody stops and nothing is in flight; then the drive is checked from inside. */
@@ -90,23 +124,9 @@ export class World {
     return false;
   }
 
-  /** Call what is returned when it has ended. */
-  beginFormat(): () => void {
-    this.#formatCount++;
-    this.#formatsInFlight++;
-    return () => void this.#formatsInFlight--;
-  }
-
-  /** For a command that is submitted now: what it may end with because of formats meanwhile, to be asked then. */
-  watchFormats(): () => readonly ErrorCode[] {
-    const before = this.#formatCount;
-    const isFormatting = this.#formatsInFlight > 0;
-    return () => (isFormatting || this.#formatCount > before ? ['formatInProgress'] : []);
-  }
-
   /**
    * What became of a command. Fails if it ended in a way that nothing explains. `allowed`: errors that this command may
-   * end with on a healthy disk; `troubles`: what the disk had done wrong when it was submitted.
+   * end with on a healthy disk; `troubles`: of when it was submitted.
    */
   outcome(
     completion: Completion,
@@ -123,6 +143,7 @@ export class World {
     const isExplained =
       (error === 'writeFault' && isDiskToBlame) ||
       (error === 'unrecoveredRead' && readFailureCount > troubles.readFailureCount) ||
+      (error === 'formatInProgress' && (this.isFormatting || troubles.isFormatting)) ||
       // Too many blocks are bad.
       (error === 'namespaceWriteProtected' && hasCellFaults(this.options.cells));
     assert.ok(isExplained, `${what} ends with ${error} (DW0 ${completion.dw0})`);

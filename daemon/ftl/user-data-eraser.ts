@@ -40,6 +40,8 @@ export class Overwriter implements UserDataEraser {
     const { superblockCount, pagesPerSuperblock, pageSizeBytes } = flash.geometry;
     const chunkPages = Math.min(pagesPerSuperblock, Math.max(1, Math.floor(CHUNK_BYTES / pageSizeBytes)));
     const chunk = new Chunk(flash, chunkPages);
+    // The log first: what the end syncs covers the removal of its files, which a power cut could bring back.
+    await settle();
     let unsyncedBytes = 0;
     for (let superblock = 0; superblock < superblockCount; superblock++) {
       for (let page = 0; page < pagesPerSuperblock; page += chunkPages) {

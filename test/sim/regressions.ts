@@ -22,4 +22,9 @@ export const regressions: readonly Regression[] = [
     cuts: 49,
     found: 'a drive that ran out of good blocks while it opened could not be opened to be read',
   },
+  {
+    seed: 3_000_212n,
+    cuts: 7,
+    found: 'a file of the log with blocks that Format NVM had erased was there again after a power cut',
+  },
 ];

@@ -63,7 +63,11 @@ test('the commands and the program of the README run, in order, beside an empty 
   const clone = join(folder, 'clone');
   for (const path of [clone, join(folder, 'bin')]) mkdirSync(path);
   writeFileSync(join(folder, 'bin/attndrive'), shim, { mode: 0o755 });
-  const env = { ...process.env, RUNTIME_DIRECTORY: runtime, PATH: `${join(folder, 'bin')}${delimiter}${process.env['PATH']}` };
+  const env = {
+    ...process.env,
+    RUNTIME_DIRECTORY: runtime,
+    PATH: `${join(folder, 'bin')}${delimiter}${process.env['PATH']}`,
+  };
   const daemons: ReturnType<typeof spawn>[] = [];
   const stopLast = async (): Promise<void> => {
     const daemon = daemons.at(-1);

@@ -33,10 +33,10 @@ export function addFormatNvm(program: Command): void {
     .option(
       '-s, --ses <N>',
       'secure erase: 0 none, 1 overwrite what it held in the media files',
-      integerWithin(0, 7),
+      integerWithin(0, 1),
       0,
     )
-    .option('-l, --lbaf <N>', 'LBA format: 0', integerWithin(0, 63), 0)
+    .option('-l, --lbaf <N>', 'LBA format: 0', integerWithin(0, 0), 0)
     .option('-f, --force', 'do it: without this nothing is sent')
     .option('--json', 'print JSON')
     .addHelpText('after', epilogue)

@@ -88,6 +88,15 @@ export class AdminClient {
     await this.#call('removeFault', { id });
   }
 
+  scrub() {
+    return this.#call('scrub');
+  }
+
+  /** Begins a pass over all pages in use, unless one that was asked for goes on. Resolves when it has begun. */
+  startScrub() {
+    return this.#call('startScrub');
+  }
+
   flush() {
     return this.#call('flush');
   }

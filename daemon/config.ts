@@ -53,6 +53,8 @@ export interface DaemonOptions {
   readonly timing?: string | undefined;
   /** File to record arrivals and device jobs in; a new one. */
   readonly record?: string | undefined;
+  /** Time in which the scrub looks at every page in use once; 0: only on request. Default a week. */
+  readonly scrubIntervalSeconds?: number | undefined;
   /** Whether faults may be injected by the control plane. Default false. */
   readonly allowFaults?: boolean | undefined;
   readonly logLevel?: string | undefined;
@@ -80,6 +82,7 @@ export interface DaemonConfig {
   readonly gcStop: number;
   readonly timing: TimingMode;
   readonly record: string | undefined;
+  readonly scrubIntervalSeconds: number;
   readonly allowFaults: boolean;
   readonly logLevel: string;
 }
@@ -87,6 +90,8 @@ export interface DaemonConfig {
 const MIB = 2 ** 20;
 export const timingModes = ['off', 'report', 'enforce'] as const;
 export type TimingMode = (typeof timingModes)[number];
+const WEEK_SECONDS = 7 * 86_400;
+const YEAR_SECONDS = 366 * 86_400;
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 
 /** Checks every option; the first wrong one is an invalidField error that names it, its value and what is allowed. */
@@ -113,6 +118,7 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
     verify: verify as VerifyPolicy,
     ...garbageCollection(options),
     ...deviceTime(options),
+    scrubIntervalSeconds: within('scrub interval (s)', options.scrubIntervalSeconds ?? WEEK_SECONDS, 0, YEAR_SECONDS),
     allowFaults: options.allowFaults ?? false,
     logLevel,
   });

@@ -6,11 +6,13 @@ import type {
   FaultStatus,
   Health,
   NamespaceStatus,
+  ScrubStatus,
   SequenceDetail,
   SequenceStatus,
   SuperblockState,
   SuperblockStatus,
 } from '../spec/admin-api.ts';
+import { pageLimits } from '../spec/admin-api.ts';
 import { BLOCK_NSID, KV_CACHE_CSI, KV_CACHE_NSID } from '../spec/kv-commands.ts';
 import { limits } from '../spec/limits.ts';
 import type { MetricsSnapshot } from '../spec/metrics.ts';
@@ -217,6 +219,26 @@ export class ControlView implements DriveView {
 
   removeFault(id: number): Promise<void> {
     return this.#faults.remove(id);
+  }
+
+  scrub(): ScrubStatus {
+    const { intervalSeconds = 0, isRunning, isPaced, ...snapshot } = this.#drive.room('ftl').scrubber.snapshot();
+    const { pass, pagesTotal, lastPass, passCount, totals, badPages } = snapshot;
+    const { pagesChecked, pagesBad, pagesRefreshed } = pass;
+    return {
+      intervalSeconds,
+      state: !isRunning ? 'waiting' : isPaced ? 'paced' : 'requested',
+      pass: { pagesChecked, pagesBad, pagesRefreshed, pagesTotal },
+      ...(lastPass && { lastPass }),
+      passCount,
+      totals,
+      badPageCount: badPages.length,
+      badPages: badPages.slice(0, pageLimits.limitMax).map(({ ppn, detail }) => ({ page: ppn, detail })),
+    };
+  }
+
+  startScrub(): void {
+    this.#drive.room('ftl').scrubber.passNow();
   }
 
   statistics(): MetricsSnapshot {

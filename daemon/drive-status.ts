@@ -58,6 +58,7 @@ export class RoomStatus implements DriveStatus {
     const front = this.#drive.room('subsystem').snapshot().counters;
     const billions = (bytes: number): number => Math.ceil(bytes / 1e9);
     const hostPages = counters.hostBlockPagesProgrammed + counters.hostKvPagesProgrammed;
+    const movedPages = counters.gcPagesProgrammed + counters.scrubPagesProgrammed;
     const { hostLbasRead, hostLbasWritten, hostKvPagesProgrammed, attendPagesRead } = counters;
     return {
       criticalWarning: criticalWarning(endurance, false),
@@ -67,7 +68,7 @@ export class RoomStatus implements DriveStatus {
       enduranceEstimate: billions((endurance.ratedCycles ?? 0) * pageCount * pageSizeBytes),
       dataUnitsRead: billions(hostLbasRead * limits.lbaSizeBytes + attendPagesRead * pageSizeBytes),
       dataUnitsWritten: billions(hostLbasWritten * limits.lbaSizeBytes + hostKvPagesProgrammed * pageSizeBytes),
-      mediaUnitsWritten: billions((hostPages + counters.gcPagesProgrammed) * pageSizeBytes),
+      mediaUnitsWritten: billions((hostPages + movedPages) * pageSizeBytes),
       hostReadCmds: front.blockReadCommands,
       hostWriteCmds: front.blockWriteCommands,
       mediaDataIntegrityErr: counters.unrecoveredReads,
@@ -83,6 +84,7 @@ export class RoomStatus implements DriveStatus {
     const ftl = this.#drive.room('ftl');
     const snapshot = ftl.snapshot();
     const { counters, endurance } = snapshot;
+    const scrub = ftl.scrubber.snapshot();
     const kv = this.#drive.room('sequences').snapshot();
     return {
       uptimeSeconds: this.#uptimeSeconds(),
@@ -116,6 +118,12 @@ export class RoomStatus implements DriveStatus {
       eraseCountMax: endurance.eraseCountMax,
       eraseCountMeanThousandths: Math.round(1000 * endurance.eraseCountMean),
       readOnly: endurance.isReadOnly ? 1 : 0,
+      correctedReads: counters.correctedReads,
+      readRetries: counters.readRetries,
+      scrubPagesRead: counters.scrubPagesRead,
+      scrubPagesProgrammed: counters.scrubPagesProgrammed,
+      scrubPasses: scrub.passCount,
+      badPages: scrub.badPages.length,
       ...this.#deviceTime(),
     };
   }

@@ -139,6 +139,7 @@ export class Drive implements RunningDrive {
           verify: this.options.config.verify,
           gc: gcOptions(this.options.config),
           ...this.#deviceTime(),
+          scrub: { intervalSeconds: this.options.config.scrubIntervalSeconds || undefined },
         });
         this.#scheduleCheckpoint();
       },

@@ -137,18 +137,22 @@ function kvMetrics(drive: RunningDrive): MetricsSnapshot {
 
 function flashMetrics(drive: RunningDrive): MetricsSnapshot {
   const { counters, superblocksByState, stagingLogBytes, endurance } = drive.room('ftl').snapshot();
+  const { isRunning, pass, pagesTotal, passCount, totals, badPages } = drive.room('ftl').scrubber.snapshot();
   const hostPages = counters.hostBlockPagesProgrammed + counters.hostKvPagesProgrammed;
+  const movedPages = counters.gcPagesProgrammed + counters.scrubPagesProgrammed;
   const cause = (name: string, value: number) => ({ labels: { cause: name }, value });
   return {
     nandPagesProgrammed: [
       cause('block', counters.hostBlockPagesProgrammed),
       cause('kv', counters.hostKvPagesProgrammed),
       cause('gc', counters.gcPagesProgrammed),
+      cause('scrub', counters.scrubPagesProgrammed),
     ],
     nandPagesRead: [
       cause('host', counters.hostPagesRead),
       cause('attend', counters.attendPagesRead),
       cause('gc', counters.gcPagesRead),
+      cause('scrub', counters.scrubPagesRead),
     ],
     nandBlocksErased: counters.superblocksErased,
     gcPagesMoved: [
@@ -167,13 +171,18 @@ function flashMetrics(drive: RunningDrive): MetricsSnapshot {
       { labels: { statistic: 'max' }, value: endurance.eraseCountMax },
     ],
     readOnly: endurance.isReadOnly ? 1 : 0,
-    writeAmplification: hostPages === 0 ? 1 : (hostPages + counters.gcPagesProgrammed) / hostPages,
+    writeAmplification: hostPages === 0 ? 1 : (hostPages + movedPages) / hostPages,
     mediaErrors: counters.unrecoveredReads,
     correctedReads: [
       { labels: { how: 'once' }, value: counters.correctedReads - counters.retriedReads },
       { labels: { how: 'retry' }, value: counters.retriedReads },
     ],
     readRetries: counters.readRetries,
+    scrubPagesChecked: totals.pagesChecked,
+    scrubPagesRefreshed: totals.pagesRefreshed,
+    scrubPasses: passCount,
+    scrubProgress: isRunning && pagesTotal > 0 ? Math.min(1, pass.pagesChecked / pagesTotal) : 0,
+    pagesBad: badPages.length,
     stagingBytes: stagingLogBytes,
     stagingBytesWritten: counters.stagingBytes,
     checkpoints: counters.checkpoints,

@@ -192,6 +192,28 @@ export const fault = object({
   ),
 });
 
+export const scrubStates = ['waiting', 'paced', 'requested'] as const;
+
+const scrubPass = {
+  pagesChecked: count('pages that it looked at'),
+  pagesBad: count('of these, pages that cannot be read'),
+  pagesRefreshed: count('of these, pages that had so many bit errors that they were programmed anew'),
+};
+
+export const scrub = object({
+  intervalSeconds: count('time in which every page in use is looked at once; 0: only on request'),
+  state: oneOf('a pass is under way, spread over the interval or as fast as it goes, or none', scrubStates),
+  pass: object({ ...scrubPass, pagesTotal: count('pages in use when it began') }),
+  lastPass: optional(object({ ...scrubPass, durationSeconds: number('how long it took') })),
+  passCount: count('passes since the start'),
+  totals: object(scrubPass),
+  badPageCount: count('pages in use that somebody found unreadable since the start'),
+  badPages: array(
+    object({ page: count('physical page'), detail: string('why, and whose it is') }),
+    `the first ${pageLimits.limitMax} of them`,
+  ),
+});
+
 const empty = object({});
 export const idParameter = object({ id: sequenceId });
 export const sequencesQuery = object({
@@ -279,6 +301,15 @@ export const adminRoutes = {
     parameters: object({ id: string('fault', { pattern: '^[0-9]{1,10}$' }) }),
     response: object({ removed: string('fault') }),
   }),
+  scrub: route('GET', '/scrub', 'what the scrub does and found', { response: scrub }),
+  startScrub: route(
+    'POST',
+    '/scrub',
+    'begins a pass over all pages in use now, unless one that was asked for goes on',
+    {
+      response: scrub,
+    },
+  ),
   flush: route('POST', '/flush', 'makes everything that has completed durable', {
     response: object({ durationSeconds: number('how long it took') }),
   }),
@@ -296,6 +327,7 @@ export type ConnectionStatus = TypeOf<typeof connection>;
 export type SuperblockStatus = TypeOf<typeof superblock>;
 export type SuperblockState = (typeof superblockStates)[number];
 export type BlockSummary = TypeOf<typeof blockSummary>;
+export type ScrubStatus = TypeOf<typeof scrub>;
 export type FaultStatus = TypeOf<typeof fault>;
 export type FaultRequest = TypeOf<typeof faultRequest>;
 export type FaultPlace = TypeOf<typeof faultPlace>;

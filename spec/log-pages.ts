@@ -277,7 +277,15 @@ export const driveStatistics = defineStruct('Drive Statistics', logPages.driveSt
   eraseCountMax: uint64(376, 'erases of the most worn erase block in use'),
   eraseCountMeanThousandths: uint64(384, 'mean erases of the erase blocks in use, in thousandths'),
   readOnly: u8(392, '1: so many erase blocks are bad that the drive only reads'),
-  reserved1: reserved(393, 375),
+  reserved1: reserved(393, 7),
+  // Errors and the scrub
+  correctedReads: uint64(400, 'page reads with bit errors that were corrected'),
+  readRetries: uint64(408, 'further reads, with shifted thresholds, that this took'),
+  scrubPagesRead: uint64(416, 'flash pages read by the scrub'),
+  scrubPagesProgrammed: uint64(424, 'flash pages that it programmed anew'),
+  scrubPasses: uint64(432, 'passes of the scrub over all pages in use'),
+  badPages: uint64(440, 'pages in use that were found unreadable since the start'),
+  reserved2: reserved(448, 320),
   // Device time, since start: what the drive's profile says, not this machine, unless it says "wall"
   timingMode: text(768, 16, 'how device time is used: off, report or enforce'),
   profile: text(784, 32, 'what the drive is made of'),
@@ -293,5 +301,5 @@ export const driveStatistics = defineStruct('Drive Statistics', logPages.driveSt
   completionsLate: uint64(888, 'completions that real work made later than their device time (enforce)'),
   holdErrorP50Ns: uint64(896, 'wall time by which held completions left late, median'),
   holdErrorP99Ns: uint64(904, 'the same, 99th percentile'),
-  reserved2: reserved(912, 112),
+  reserved3: reserved(912, 112),
 });

@@ -6,6 +6,7 @@ import type {
   FaultStatus,
   Health,
   NamespaceStatus,
+  ScrubStatus,
   SequenceDetail,
   SequenceStatus,
   SuperblockState,
@@ -37,6 +38,9 @@ export interface DriveView {
   addFault(request: FaultRequest): Promise<FaultStatus>;
   /** Resolves when its bit errors are taken back. DriveError faultsNotAllowed, unknownFault. */
   removeFault(id: number): Promise<void>;
+  scrub(): ScrubStatus;
+  /** Begins a pass over all pages in use. */
+  startScrub(): void;
   statistics(): MetricsSnapshot;
   /** Resolves when everything that had completed is durable. */
   flush(): Promise<void>;

@@ -57,6 +57,11 @@ export function createHandlers(modules: { view: DriveView; clock: Clock; registr
       await view.removeFault(Number(id));
       return ok({ removed: id });
     },
+    scrub: () => ok(view.scrub()),
+    startScrub: () => {
+      view.startScrub();
+      return ok(view.scrub());
+    },
     flush: async () => {
       const beginNs = clock.nowNs();
       await view.flush();

@@ -34,7 +34,7 @@ export class BlockMover implements Mover {
     this.#writer = modules.writer;
     this.#owner = modules.owner;
     this.#arena = modules.arena;
-    this.#buffer = new CopyBuffer(modules);
+    this.#buffer = new CopyBuffer({ ...modules, cause: 'gc' });
     this.#frame = modules.arena.allocate(modules.flash.geometry.pageSizeBytes);
   }
 
@@ -52,7 +52,7 @@ export class BlockMover implements Mover {
   async step(movesMax: number, isFillingOnly: boolean, job: DeviceJob): Promise<MoveStep> {
     const ppns: number[] = [];
     for (; this.#nextPpn < this.#endPpn && ppns.length < Math.min(movesMax, STEP_PAGES); this.#nextPpn++) {
-      if (this.#hasValid(this.#nextPpn)) ppns.push(this.#nextPpn);
+      if (this.#flash.superblocks.hasValid(this.#nextPpn)) ppns.push(this.#nextPpn);
     }
     const errors = await this.#buffer.read(ppns, job);
     let isProgrammed = false;
@@ -63,14 +63,6 @@ export class BlockMover implements Mover {
       if (isProgrammed && isFillingOnly) break;
     }
     return { moves: ppns.length, isProgrammed, isDone: this.#nextPpn >= this.#endPpn };
-  }
-
-  #hasValid(ppn: number): boolean {
-    const { superblocks, geometry } = this.#flash;
-    for (let slot = 0; slot < geometry.slotsPerPage; slot++) {
-      if (superblocks.isValid(ppn * geometry.slotsPerPage + slot)) return true;
-    }
-    return false;
   }
 
   /** Takes the valid slots of a page that was read; true if a page was programmed. */

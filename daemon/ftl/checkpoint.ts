@@ -13,6 +13,7 @@ import {
   stagingOwners,
 } from './contract.ts';
 import { GroupCommit } from './group-commit.ts';
+import type { ScrubPosition } from './scrubber.ts';
 import type { LogPosition, StagingFile } from './staging-log.ts';
 
 /** The drive's own record in every transaction. */
@@ -26,6 +27,8 @@ export interface StateRecord {
   readonly unsafeShutdownCount: number;
   /** Counters since format, by name. */
   readonly lifetime: Readonly<Record<string, number>>;
+  /** Where the scrub was; drives of earlier programs have none. */
+  readonly scrub?: ScrubPosition | undefined;
 }
 
 export interface CheckpointOptions {
@@ -42,7 +45,7 @@ export interface CheckpointModules {
   readonly operations: OperationCounter;
   readonly allocator: Allocator;
   /** Parts of the state record that other rooms' files know. */
-  readonly describe: () => Pick<StateRecord, 'startCount' | 'unsafeShutdownCount' | 'lifetime'>;
+  readonly describe: () => Pick<StateRecord, 'startCount' | 'unsafeShutdownCount' | 'lifetime' | 'scrub'>;
   /** Everything up to `operation` is durable. */
   readonly checkpointed: (operation: number) => void;
 }

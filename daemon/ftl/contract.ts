@@ -219,12 +219,15 @@ export interface FtlCounters {
   readonly hostBlockPagesProgrammed: number;
   readonly hostKvPagesProgrammed: number;
   readonly gcPagesProgrammed: number;
-  /** All of the three below. */
+  /** All of the four below. */
   readonly pagesRead: number;
   readonly hostPagesRead: number;
   /** Walked by attention. */
   readonly attendPagesRead: number;
   readonly gcPagesRead: number;
+  /** Looked at by the scrub, and programmed anew by it. */
+  readonly scrubPagesRead: number;
+  readonly scrubPagesProgrammed: number;
   readonly superblocksErased: number;
   readonly gcVictims: number;
   /** Pages that garbage collection read while a host waited for room, and while none did. */

@@ -2,21 +2,24 @@ import type { DeviceJob } from '../timing/device-job.ts';
 import type { Arena } from '../base/arena.ts';
 import { DriveError } from '../base/errors.ts';
 import { oobBytesPerPage } from '../nand/geometry.ts';
+import type { NandCause } from '../nand/array.ts';
 import type { Flash } from './flash.ts';
 
 /** Pages that are read at once: what garbage collection does between two chances for everybody else. */
 export const STEP_PAGES = 8;
 
-/** Pages on their way from one superblock to another, with their out-of-band areas. */
+/** Pages that are read to be looked at, or moved, with their out-of-band areas. */
 export class CopyBuffer {
   readonly #flash: Flash;
   readonly #arena: Arena;
+  readonly #cause: NandCause;
   readonly #frames: number;
   readonly #oob: Uint8Array;
 
-  constructor(modules: { readonly flash: Flash; readonly arena: Arena }) {
+  constructor(modules: { readonly flash: Flash; readonly arena: Arena; readonly cause: NandCause }) {
     this.#flash = modules.flash;
     this.#arena = modules.arena;
+    this.#cause = modules.cause;
     const { geometry } = modules.flash;
     this.#frames = modules.arena.allocate(STEP_PAGES * geometry.pageSizeBytes);
     this.#oob = new Uint8Array(STEP_PAGES * oobBytesPerPage(geometry));
@@ -68,7 +71,7 @@ export class CopyBuffer {
   ): Promise<void> {
     const { array, geometry } = this.#flash;
     const count = end - first;
-    const cells = array.read(ppns[first]! * geometry.pageSizeBytes, this.#cellsOf(first, count), 'gc');
+    const cells = array.read(ppns[first]! * geometry.pageSizeBytes, this.#cellsOf(first, count), this.#cause);
     const oob = array.media.readOob(ppns[first]!, this.#oobOf(first, count));
     const results = await Promise.allSettled([cells, oob]);
     const failures = results.filter((result) => result.status === 'rejected');
@@ -81,7 +84,7 @@ export class CopyBuffer {
   async #readPage(ppn: number, index: number): Promise<DriveError | undefined> {
     const { array, geometry } = this.#flash;
     try {
-      await this.#flash.readCells(ppn * geometry.pageSizeBytes, this.cells(index), 'gc', 'a page');
+      await this.#flash.readCells(ppn * geometry.pageSizeBytes, this.cells(index), this.#cause, 'a page');
       await array.media.readOob(ppn, this.oob(index));
       return undefined;
     } catch (error) {

@@ -19,6 +19,13 @@ const CHECKED_BYTES = oobEntry.sizeBytes - 4;
 /** Bad pages that are remembered; then they are told of anew. */
 const TOLD_MAX = 65_536;
 
+/** A page that is in use and can't be read. */
+export interface BadPage {
+  readonly ppn: number;
+  /** Which page, why, and whose it is. */
+  readonly detail: string;
+}
+
 /** Pages with their out-of-band entries: sums are made on the way in and checked on the way out. */
 export class Flash {
   readonly geometry: Geometry;
@@ -27,11 +34,13 @@ export class Flash {
   readonly #checksum: Checksum;
   readonly #verify: VerifyPolicy;
   readonly #logger: Logger;
-  /** [ppn] -> epoch in which it was told of that it can't be read. */
-  readonly #told = new Map<number, number>();
+  /** [ppn] -> what was told of it, and in which epoch. */
+  readonly #told = new Map<number, { readonly epoch: number; readonly detail: string }>();
   readonly #oob: Uint8Array<ArrayBuffer>;
   readonly #oobView: DataView;
   unrecoveredReadCount = 0;
+  /** Pages that others read from the cells by themselves. */
+  readsOutside = 0;
 
   constructor(
     options: { readonly verify: VerifyPolicy },
@@ -167,10 +176,21 @@ export class Flash {
 
   #tell(ppn: number, detail: string): void {
     const epoch = this.superblocks.epoch[Math.floor(ppn / this.geometry.pagesPerSuperblock)]!;
-    if (this.#told.get(ppn) === epoch) return;
+    if (this.#told.get(ppn)?.epoch === epoch) return;
     if (this.#told.size >= TOLD_MAX) this.#told.clear();
-    this.#told.set(ppn, epoch);
+    this.#told.set(ppn, { epoch, detail });
     this.#logger.error({ page: ppn, detail }, 'a flash page cannot be read');
+  }
+
+  /** Pages in use that could not be read, or were not what was programmed, since the start. */
+  badPages(): BadPage[] {
+    const { epoch } = this.superblocks;
+    return [...this.#told]
+      .filter(([ppn, told]) => {
+        const isSameLife = epoch[Math.floor(ppn / this.geometry.pagesPerSuperblock)] === told.epoch;
+        return isSameLife && this.superblocks.hasValid(ppn);
+      })
+      .map(([ppn, { detail }]) => ({ ppn, detail }));
   }
 
   /** What the error correction has to say of it. */

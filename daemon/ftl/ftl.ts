@@ -45,6 +45,7 @@ import { KvPageStore } from './kv-page-store.ts';
 import type { Relocatable } from './mover.ts';
 import { PageWriter } from './page-writer.ts';
 import { recover } from './recovery.ts';
+import { type ScrubOptions, Scrubber } from './scrubber.ts';
 import { takeCounters, takeSnapshot, takeSuperblocks } from './snapshot.ts';
 import { Space } from './space.ts';
 import { StagingFile, StagingFolder, type StagingStore } from './staging-log.ts';
@@ -86,6 +87,8 @@ export interface FtlModules {
   readonly unflushedFlashBytesMax?: number;
   /** Left out: not modelled. */
   readonly deviceTime?: DeviceTime;
+  /** Default: no scrub but those that are asked for. */
+  readonly scrub?: ScrubOptions;
 }
 
 class Operations implements OperationCounter {
@@ -147,6 +150,7 @@ export class Ftl implements FtlDrive {
   readonly operations: Operations;
   readonly flash: Flash;
   readonly faults: FaultBoard;
+  readonly scrubber: Scrubber;
   readonly stagingFile: StagingFile;
   readonly userData: Overwriter;
   readonly collectors: Readonly<Record<Pool, GarbageCollector>>;
@@ -196,16 +200,21 @@ export class Ftl implements FtlDrive {
     this.kv = new KvPageStore({ ...common, space: kvSpace, checkpoint: this.#checkpointSoon });
     const settle = (): Promise<void> => this.durability.special('restaging');
     this.userData = new Overwriter({ flash, sync: syncStaging, settle });
+    const { clock, scrub = { intervalSeconds: undefined }, deviceTime = noDeviceTime } = modules;
+    const owners = { block: this.blocks, kv: this.kv };
+    const ofScrub = { flash, owners, spaces: this.spaces, writer, arena, clock, logger, deviceTime };
+    this.scrubber = new Scrubber(scrub, ofScrub);
     this.#allocator = allocator;
     this.#blockRecords = new BlockRecords(array, logger);
     this.#logger = logger;
     this.flash = flash;
     this.faults = new FaultBoard({ flash, failures });
     this.stagingFile = staging;
-    const describe = (): Pick<StateRecord, 'startCount' | 'unsafeShutdownCount' | 'lifetime'> => ({
+    const describe = (): Pick<StateRecord, 'startCount' | 'unsafeShutdownCount' | 'lifetime' | 'scrub'> => ({
       startCount: this.startCount,
       unsafeShutdownCount: this.unsafeShutdownCount,
       lifetime: { ...takeCounters(this, this.#lifetime) },
+      scrub: this.scrubber.position,
     });
     const checkpointed = (operation: number): void => {
       this.kv.checkpointed(operation);
@@ -282,6 +291,7 @@ export class Ftl implements FtlDrive {
     this.startCount = (state?.startCount ?? 0) + 1;
     this.unsafeShutdownCount = (state?.unsafeShutdownCount ?? 0) + (state && !state.isClean ? 1 : 0);
     this.#lifetime = state?.lifetime ?? {};
+    this.scrubber.resumeAt(state?.scrub);
     blocks.countMapped();
     kv.adopt(modules.kvRecovery.recover(recovered.events, kv.lpnCount, meta));
     this.#settleEmpty();
@@ -295,6 +305,7 @@ export class Ftl implements FtlDrive {
     this.#watchBlocks();
     for (const space of Object.values(this.spaces)) await this.#unlessRefused(() => space.regain());
     await this.#unlessRefused(() => blocks.cacheHeld());
+    this.scrubber.start();
     modules.logger.info(
       {
         clean: state?.isClean ?? true,
@@ -374,7 +385,7 @@ export class Ftl implements FtlDrive {
   }
 
   async close(): Promise<void> {
-    for (const space of Object.values(this.spaces)) await space.close();
+    await this.#closeWork();
     try {
       await this.durability.special('closing');
     } finally {
@@ -384,8 +395,13 @@ export class Ftl implements FtlDrive {
 
   /** Lets go without the last checkpoint, as a crash would: for tests, and for a drive that can't go on. */
   async abandon(): Promise<void> {
-    for (const space of Object.values(this.spaces)) await space.close();
+    await this.#closeWork();
     await this.#closeStores();
+  }
+
+  async #closeWork(): Promise<void> {
+    await this.scrubber.close();
+    for (const space of Object.values(this.spaces)) await space.close();
   }
 
   async #closeStores(): Promise<void> {

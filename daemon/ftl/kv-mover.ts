@@ -41,7 +41,7 @@ export class KvMover implements Mover {
     this.#allocator = modules.allocator;
     this.#writer = modules.writer;
     this.#owner = modules.owner;
-    this.#buffer = new CopyBuffer(modules);
+    this.#buffer = new CopyBuffer({ ...modules, cause: 'gc' });
     const { geometry } = modules.flash;
     this.#oob = new Uint8Array(Math.min(SCAN_PAGES, geometry.pagesPerSuperblock) * oobBytesPerPage(geometry));
   }

@@ -50,7 +50,6 @@ export class KvPageStore implements KvPages, Relocatable {
   #freedLater: { readonly lpn: number; readonly operation: number }[] = [];
   #liveCount = 0;
   #reservedCount = 0;
-  readsOutside = 0;
 
   constructor(modules: KvPageModules) {
     this.#modules = modules;
@@ -220,7 +219,7 @@ export class KvPageStore implements KvPages, Relocatable {
   }
 
   countReads(pageCount: number): void {
-    this.readsOutside += pageCount;
+    this.#modules.flash.readsOutside += pageCount;
   }
 
   #superblockOf(ppn: number): number {

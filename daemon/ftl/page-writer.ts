@@ -1,3 +1,4 @@
+import type { NandCause } from '../nand/array.ts';
 import type { Allocator, PageTarget } from './allocator.ts';
 import type { Flash, PageEntries } from './flash.ts';
 
@@ -19,8 +20,12 @@ export class PageWriter {
    * fewer left, so this ends. DriveError writeFault if so many failed that no room is left, or if the disk refuses;
    * namespaceWriteProtected if the drive has become read-only.
    */
-  write(target: PageTarget, data: Uint8Array, entries: PageEntries): number {
-    const cause = target.role === 'gc' ? 'gc' : target.pool;
+  write(
+    target: PageTarget,
+    data: Uint8Array,
+    entries: PageEntries,
+    cause: NandCause = target.role === 'gc' ? 'gc' : target.pool,
+  ): number {
     for (;;) {
       const page = this.#allocator.take(target);
       try {

@@ -1,3 +1,6 @@
+/** Of a sequence: the same for all its pages, which die together and so lie together. */
+export const placementOf = (sequenceId: bigint): number => Number(BigInt.asUintN(31, sequenceId));
+
 /** Placements remembered for each write point. */
 const REMEMBERED = 16;
 

@@ -121,6 +121,13 @@ export class Superblocks {
     return (this.#valid[slot >>> 3]! & (1 << (slot & 7))) !== 0;
   }
 
+  /** Whether any slot of a page is valid. */
+  hasValid(ppn: number): boolean {
+    const { slotsPerPage } = this.geometry;
+    for (let slot = ppn * slotsPerPage; slot < (ppn + 1) * slotsPerPage; slot++) if (this.isValid(slot)) return true;
+    return false;
+  }
+
   /**
    * While a drive opens: marks valid all that a stored map names. Addresses count in units of `weight` slots; those whose
    * `holders` are 0 are left out. Returns how many there are. A superblock whose header is lost belongs to the pool whose

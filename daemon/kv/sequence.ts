@@ -1,3 +1,4 @@
+import { placementOf } from '../ftl/placement-table.ts';
 import { BlockTable } from './block-table.ts';
 import type { SequenceRequest, SequenceShape } from './contract.ts';
 import { MutationQueue } from './mutation-queue.ts';
@@ -55,7 +56,7 @@ export class Sequence {
     this.leaseSeconds = request.leaseSeconds;
     this.shape = request.shape;
     this.layout = layout;
-    this.placement = Number(BigInt.asUintN(31, request.id));
+    this.placement = placementOf(request.id);
     this.layers =
       layers ??
       Array.from({ length: request.shape.layerCount }, () => new Layer(new BlockTable(layout.streamCount), 0));

@@ -106,6 +106,14 @@ test('flush waits for the drive and tells how long it took', async () => {
   assert.equal(view.flushCount, 1);
 });
 
+test('a scrub is asked for, and told of', async () => {
+  assert.deepEqual(await ask('GET', '/scrub'), { status: 200, body: view.scrub() });
+  assert.equal(view.scrubState, 'waiting');
+  const { status, body } = await ask('POST', '/scrub');
+  assert.deepEqual([status, body['state']], [200, 'requested']);
+  assert.deepEqual(await ask('GET', '/scrub'), { status: 200, body });
+});
+
 test('faults are added, listed and removed, by JSON and by msgpack', async () => {
   const request = { kind: 'bit-errors', where: { sequence: '7', layer: 0, head: 1, part: 'V', group: 3 }, bits: 9 };
   const asJson = { headers: { 'content-type': 'application/json' }, body: JSON.stringify(request) };

@@ -1,6 +1,6 @@
 import type { DriveView } from '../../daemon/admin/drive-view.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
-import type { FaultRequest, FaultStatus, SequenceDetail, SuperblockStatus } from '../../spec/admin-api.ts';
+import type { FaultRequest, FaultStatus, ScrubStatus, SequenceDetail, SuperblockStatus } from '../../spec/admin-api.ts';
 import { latencyBucketsSeconds, type MetricsSnapshot } from '../../spec/metrics.ts';
 
 const shape = {
@@ -141,6 +141,9 @@ export class FakeDriveView implements DriveView {
   removeFault = async (id: number): Promise<void> => {
     if (this.requests.splice(id - 1, 1).length === 0) throw new DriveError('unknownFault', `fault ${id}`);
   };
+  scrubState: ScrubStatus['state'] = 'waiting';
+  scrub = (): ScrubStatus => ({ ...scrubStatus, state: this.scrubState });
+  startScrub = (): void => void (this.scrubState = 'requested');
   statistics = () => statistics;
   flush = async () => {
     this.flushCount++;
@@ -154,6 +157,16 @@ export class FakeDriveView implements DriveView {
     return id;
   }
 }
+
+const scrubStatus = {
+  intervalSeconds: 604_800,
+  pass: { pagesChecked: 20, pagesBad: 1, pagesRefreshed: 0, pagesTotal: 180 },
+  lastPass: { pagesChecked: 170, pagesBad: 0, pagesRefreshed: 2, durationSeconds: 604_000 },
+  passCount: 1,
+  totals: { pagesChecked: 190, pagesBad: 1, pagesRefreshed: 2 },
+  badPageCount: 1,
+  badPages: [{ page: 77, detail: 'page 77 fails its checksum; it held LBA 5' }],
+} as const;
 
 const faultOf = ({ kind, where, count = 1, bits = 0 }: FaultRequest, id: number): FaultStatus => ({
   id: String(id),

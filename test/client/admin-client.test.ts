@@ -40,6 +40,7 @@ test('every route answers what the drive says, over the socket and over TCP', as
     assert.deepEqual(await client.namespaces(), view.namespaces());
     assert.deepEqual(await client.connections(), []);
     assert.deepEqual(await client.faults(), []);
+    assert.deepEqual(await client.scrub(), view.scrub());
     assert.deepEqual(await client.sequence(7n), sequenceOf(7n));
     const { items, next } = await client.sequences({ limit: 1, after: 3n });
     assert.deepEqual([items[0]?.id, next], ['7', '7']);
@@ -54,6 +55,7 @@ test('every route answers what the drive says, over the socket and over TCP', as
   assert.deepEqual(await clients[2]?.faults(), [added]);
   await clients[0]?.removeFault('1');
   assert.deepEqual(view.requests, []);
+  assert.equal((await clients[1]?.startScrub())?.state, 'requested');
   await clients[0]?.reclaim(7n);
   assert.equal(view.ids.has(7n), false);
 });

@@ -32,6 +32,11 @@ test('garbage collection: what is left out follows from what is given', () => {
   assert.equal(resolve({ gcPolicy: 'd-choices', gcChoices: 3 }).gcChoices, 3);
 });
 
+test('the scrub takes a week, unless another time is given, or none', () => {
+  assert.equal(resolve({}).scrubIntervalSeconds, 604_800);
+  assert.equal(resolve({ scrubIntervalSeconds: 0 }).scrubIntervalSeconds, 0);
+});
+
 const wrong: [Parameters<typeof resolve>[0], RegExp][] = [
   [{ tcp: 'localhost' }, /tcp "localhost"; allowed: HOST:PORT/],
   [{ http: '127.0.0.1:70000' }, /http "127.0.0.1:70000"/],
@@ -45,6 +50,7 @@ const wrong: [Parameters<typeof resolve>[0], RegExp][] = [
   [{ gcPolicy: 'fifo', gcWindow: 0 }, /garbage collection window 0; allowed: an integer from 1 to 65536/],
   [{ gcStart: 0 }, /garbage collection start 0; allowed: an integer from 1 to 1024/],
   [{ gcStart: 5, gcStop: 4 }, /garbage collection stop 4; allowed: an integer from 5 to 1024/],
+  [{ scrubIntervalSeconds: -1 }, /scrub interval \(s\) -1; allowed: an integer from 0 to 31622400/],
   [{ cacheBytes: 1 }, /cache size 1;/],
 ];
 for (const [options, message] of wrong) {

@@ -148,7 +148,17 @@ async function recordDaemon(t: TestContext): Promise<{ folder: string; tracePath
   const { placement, startSuperblocks, stopSuperblocks } = gc;
   const thresholds = ['--gc-start', `${startSuperblocks}`, '--gc-stop', `${stopSuperblocks}`];
   const collecting = ['--placement', placement, ...thresholds];
-  await daemon.start(['--timing', 'report', '--record', tracePath, '--workers', '2', ...collecting]);
+  await daemon.start([
+    '--timing',
+    'report',
+    '--record',
+    tracePath,
+    '--workers',
+    '2',
+    ...collecting,
+    '--scrub-interval',
+    'off',
+  ]);
   const client = await connectTo(daemon);
   await workload(client);
   await client.close();

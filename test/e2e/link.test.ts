@@ -159,13 +159,15 @@ describe('the control plane', () => {
       const notAllowed = { code: 'faultsNotAllowed', httpStatus: 403 };
       await assert.rejects(admin.addFault({ kind: 'read-failure' }), notAllowed);
       await assert.rejects(admin.removeFault('1'), notAllowed);
+      assert.equal((await admin.scrub()).badPageCount, 0);
+      assert.equal((await admin.startScrub()).badPageCount, 0);
       assert.ok((await admin.flush()).durationSeconds >= 0);
       await assert.rejects(admin.sequence(4711n), { code: 'unknownSequence', httpStatus: 404 });
       const mine = await client.kv.create(shape);
       await admin.reclaim(mine.id);
       await assert.rejects(mine.info(), { code: 'unknownSequence' });
     }
-    assert.equal(Object.keys(adminRoutes).length, 13, 'a route that this test does not know');
+    assert.equal(Object.keys(adminRoutes).length, 15, 'a route that this test does not know');
     await witness.check();
   });
 

@@ -6,6 +6,7 @@ import {
   durationText,
   integerWithin,
   median,
+  parseIntervalSeconds,
   parseSequenceId,
   parseSize,
 } from '../../tools/cli/quantity.ts';
@@ -18,6 +19,13 @@ test('sizes are bytes, binary or decimal units', () => {
   assert.equal(parseSize('10GB'), 1e10);
   for (const wrong of ['', 'x', '-1', '1.5B', '1e9', '12 parsecs', '99999999TiB', '0x10']) {
     assert.throws(() => parseSize(wrong), { code: 'commander.invalidArgument' }, wrong);
+  }
+});
+
+test('intervals are seconds to days, or off', () => {
+  assert.deepEqual(['90s', '30m', '12h', '7d', 'off'].map(parseIntervalSeconds), [90, 1800, 43_200, 604_800, 0]);
+  for (const wrong of ['', '7', 'd', '0s', '1.5h', '-1d', '367d', '1w', '7 d', 'Off']) {
+    assert.throws(() => parseIntervalSeconds(wrong), /A time is 1s to 366d/, wrong);
   }
 });
 

@@ -49,3 +49,10 @@ export async function withAdmin<T>(
     await admin.close();
   }
 }
+
+/** As withAdmin; CliError where it is not known where the control plane listens. */
+export async function withControlPlane<T>(options: DriveOption, work: (admin: AdminClient) => Promise<T>): Promise<T> {
+  const answer = await withAdmin(options, async (admin) => ({ value: await work(admin) }));
+  if (answer === undefined) throw new CliError('the control plane of a drive on another machine is not known');
+  return answer.value;
+}

@@ -19,6 +19,7 @@ import { addList } from './commands/list.ts';
 import { addEnduranceLog } from './commands/endurance-log.ts';
 import { addReplay } from './commands/replay.ts';
 import { addSmartLog } from './commands/smart-log.ts';
+import { addScrub } from './commands/scrub.ts';
 import { addStart } from './commands/start.ts';
 import { addStats } from './commands/stats.ts';
 
@@ -53,6 +54,7 @@ export function createProgram(): Command {
   addAttend(program);
   addCheck(program);
   addReplay(program);
+  addScrub(program);
   addFault(program);
   addBench(program);
   return program;

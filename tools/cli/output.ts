@@ -1,4 +1,5 @@
 /** Text and JSON on standard output; progress on standard error. */
+import { percentText } from './quantity.ts';
 
 /** JSON in which 64-bit values that a JSON number cannot hold are decimal strings, and bytes are hexadecimal. */
 export function printJson(value: unknown): void {
@@ -55,6 +56,15 @@ export function paintFor(stream: NodeJS.WriteStream): Paint {
   const coloured = forced || (stream.isTTY && process.env['NO_COLOR'] === undefined && process.env['TERM'] !== 'dumb');
   const paint = (code: number) => (text: string) => (coloured ? `\u001b[${code}m${text}\u001b[0m` : text);
   return { bold: paint(1), dim: paint(2), green: paint(32), red: paint(31), cyan: paint(36) };
+}
+
+const BAR_CHARACTERS = 24;
+
+/** "checking  ██████······  52.0 %  1.3 GiB of 2.5 GiB". `share`: 0 to 1. */
+export function barText(verb: string, share: number, amounts: string): string {
+  const filled = Math.round(share * BAR_CHARACTERS);
+  const bar = '█'.repeat(filled) + '·'.repeat(BAR_CHARACTERS - filled);
+  return `${verb}  ${bar}  ${percentText(share)}  ${amounts}`;
 }
 
 /** Progress on standard error: one line that renews itself on a terminal, and only the milestones elsewhere. */

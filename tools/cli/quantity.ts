@@ -27,6 +27,19 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
+const unitSeconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
+const INTERVAL_SECONDS_MAX = 366 * 86_400;
+
+/** `7d`, `12h`, `30m`, `90s` -> seconds; `off` -> 0. For commander: throws InvalidArgumentError. */
+export function parseIntervalSeconds(text: string): number {
+  if (text === 'off') return 0;
+  const match = /^(\d{1,9})([smhd])$/.exec(text.trim());
+  const seconds = match ? Number(match[1]) * unitSeconds[match[2]!]! : 0;
+  if (seconds < 1 || seconds > INTERVAL_SECONDS_MAX)
+    throw new InvalidArgumentError('A time is 1s to 366d, as in 90s, 30m, 12h, 7d; or off.');
+  return seconds;
+}
+
 /** For commander: an option's parser for whole numbers within bounds. */
 export function integerWithin(min: number, max: number): (text: string) => number {
   return (text) => {

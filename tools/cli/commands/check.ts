@@ -3,8 +3,8 @@ import type { CheckResult } from '../../../daemon/image/check.ts';
 import type { Finding, FindingKind } from '../../../daemon/image/finding.ts';
 import type { LostDataSummary, Span } from '../../../daemon/image/lost-data.ts';
 import { CliError } from '../cli-error.ts';
-import { paintFor, printFields, printJson, printLine, Progress } from '../output.ts';
-import { bytesText, countText, durationText, integerWithin, percentText } from '../quantity.ts';
+import { barText, paintFor, printFields, printJson, printLine, Progress } from '../output.ts';
+import { bytesText, countText, durationText, integerWithin } from '../quantity.ts';
 
 interface CheckCommandOptions {
   limit?: number;
@@ -131,16 +131,12 @@ class CheckBar {
     this.#begunMs ??= performance.now();
     const elapsedMs = performance.now() - this.#begunMs;
     const share = doneBytes / totalBytes;
-    const filled = Math.round(share * BAR_CHARACTERS);
     const rate = elapsedMs > 0 ? doneBytes / elapsedMs / 1e6 : 0;
     const left = durationText((elapsedMs / share) * (1 - share));
-    const bar = '█'.repeat(filled) + '·'.repeat(BAR_CHARACTERS - filled);
     const amounts = `${bytesText(doneBytes)} of ${bytesText(totalBytes)}, ${rate.toFixed(2)} GB/s, ${left} left`;
-    this.#progress.update(`checking  ${bar}  ${percentText(share)}  ${amounts}`);
+    this.#progress.update(barText('checking', share, amounts));
   }
 }
-
-const BAR_CHARACTERS = 24;
 
 function printResult(
   folder: string,

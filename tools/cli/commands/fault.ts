@@ -1,8 +1,7 @@
 import { type Command, Option } from 'commander';
 import { faultKinds, type FaultPlace, type FaultRequest, type FaultStatus } from '../../../spec/admin-api.ts';
-import type { AdminClient } from '../../../client/index.ts';
 import { CliError } from '../cli-error.ts';
-import { type DriveOption, withAdmin, withDriveOption } from '../connect.ts';
+import { type DriveOption, withControlPlane, withDriveOption } from '../connect.ts';
 import { printJson, printLine, printTable } from '../output.ts';
 import { countText, integerWithin, parseSequenceId } from '../quantity.ts';
 
@@ -113,12 +112,6 @@ async function runRemove(id: string, options: CommonOptions): Promise<void> {
   await withControlPlane(options, (admin) => admin.removeFault(id));
   if (options.json) printJson({ removed: id });
   else printLine(`removed fault ${id}`);
-}
-
-async function withControlPlane<T>(options: DriveOption, work: (admin: AdminClient) => Promise<T>): Promise<T> {
-  const answer = await withAdmin(options, async (admin) => ({ value: await work(admin) }));
-  if (answer === undefined) throw new CliError('the control plane of a drive on another machine is not known');
-  return answer.value;
 }
 
 const PAGES_SHOWN = 4;

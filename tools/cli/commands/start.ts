@@ -5,7 +5,7 @@ import { verifyPolicies } from '../../../daemon/ftl/verify-policy.ts';
 import { victimPolicyNames } from '../../../daemon/ftl/victim-policy.ts';
 import { kernelNames } from '../../../daemon/kernels/contract.ts';
 import { Option } from 'commander';
-import { integerWithin, parseSize } from '../quantity.ts';
+import { integerWithin, parseIntervalSeconds, parseSize } from '../quantity.ts';
 
 interface StartOptions {
   tcp?: string;
@@ -28,6 +28,7 @@ interface StartOptions {
   gcWindow?: number;
   gcStart?: number;
   gcStop?: number;
+  scrubInterval?: number;
   allowFaults?: boolean;
   logLevel?: string;
 }
@@ -99,6 +100,11 @@ export function addStart(program: Command): void {
     .addOption(
       new Option('--log-level <LEVEL>', 'log lines on standard error, JSON (default: info)').choices(logLevels),
     )
+    .option(
+      '--scrub-interval <TIME|off>',
+      'time in which every page in use is checked once in the background (default: 7d)',
+      parseIntervalSeconds,
+    )
     .option('--allow-faults', 'let the control plane inject faults')
     .addHelpText('after', epilogue)
     .action(async (folder: string, options: StartOptions) => {
@@ -129,6 +135,7 @@ function daemonOptions(options: StartOptions): DaemonOptions {
     gcWindow: options.gcWindow,
     gcStart: options.gcStart,
     gcStop: options.gcStop,
+    scrubIntervalSeconds: options.scrubInterval,
     allowFaults: options.allowFaults,
     logLevel: options.logLevel,
   };

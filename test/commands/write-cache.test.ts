@@ -30,7 +30,7 @@ class HeldDurability implements Durability {
   hold = false;
 
   flush(): Promise<void> {
-    return Promise.resolve();
+    return this.syncStaging();
   }
 
   syncStaging(): Promise<void> {
@@ -40,6 +40,7 @@ class HeldDurability implements Durability {
 }
 
 interface Host {
+  readonly admin: RawHost;
   readonly io: RawHost;
   readonly rig: Rig;
   readonly durability: HeldDurability;
@@ -52,7 +53,7 @@ async function open(t: TestContext): Promise<Host> {
   const { host, cntlid } = await rig.admin();
   const { opcode } = adminOpcodes.setFeatures;
   const setWriteCache = (isOn: boolean) => host.run({ opcode, cdw10: VOLATILE_WRITE_CACHE, cdw11: isOn ? 1 : 0 });
-  return { rig, io: await rig.io(cntlid), durability, setWriteCache };
+  return { rig, admin: host, io: await rig.io(cntlid), durability, setWriteCache };
 }
 
 const range = Buffer.alloc(16);
@@ -155,6 +156,18 @@ test('turning the cache off waits until what completed before is durable', async
   assert.equal(await completesBeforeSync(durability, sent), false);
   for (const { resolve } of durability.syncs.splice(0)) resolve();
   assert.equal((await sent).status, 0);
+});
+
+test('Format NVM waits for its flush, with the cache on too', async (t) => {
+  const { admin, durability } = await open(t);
+  for (const nsid of [BLOCK_NSID, KV_CACHE_NSID]) {
+    durability.hold = true;
+    const sent = admin.run({ opcode: adminOpcodes.formatNvm.opcode, nsid });
+    assert.equal(await completesBeforeSync(durability, sent), false, `namespace ${nsid}`);
+    durability.hold = false;
+    for (const { resolve } of durability.syncs.splice(0)) resolve();
+    assert.equal((await sent).status, 0);
+  }
 });
 
 test('a sync that fails is a write fault, and the change is seen all the same', async (t) => {

@@ -14,6 +14,7 @@ import { addFault } from './commands/fault.ts';
 import { addFormat } from './commands/format.ts';
 import { addFormatNvm } from './commands/format-nvm.ts';
 import { addIdentify } from './commands/identify.ts';
+import { addInspect } from './commands/inspect.ts';
 import { addKv } from './commands/kv.ts';
 import { addList } from './commands/list.ts';
 import { addEnduranceLog } from './commands/endurance-log.ts';
@@ -52,6 +53,7 @@ export function createProgram(): Command {
   addStats(program);
   addKv(program);
   addAttend(program);
+  addInspect(program);
   addCheck(program);
   addReplay(program);
   addScrub(program);

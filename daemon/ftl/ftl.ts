@@ -175,6 +175,7 @@ export class Ftl implements FtlDrive {
     this.operations = operations;
     const failures = new InjectedFailures(modules.failures ?? natureOf(chip, geometry), geometry);
     const array = new NandArray(geometry, media, { chip, failures });
+    modules.deviceTime?.readFrom(array.errors);
     const superblocks = new Superblocks(geometry, array.blocks.eraseCounts);
     const checksum = new Checksum(modules);
     const flash = new Flash({ verify }, { array, superblocks, checksum, logger });

@@ -25,9 +25,8 @@ export class BitErrors {
   readonly #seed: number;
   readonly #ratedCycles: number;
   readonly #codewordsPerPage: number;
-  /** Of the cycle drawn for last: probability that a codeword has at most [k] errors. */
-  #table: Float64Array = new Float64Array(0);
-  #tableCycle = -1;
+  /** By cycle: probability that a codeword has at most [k] errors. Blocks of a drive are of few cycles at a time. */
+  readonly #tables = new Map<number, Float64Array>();
 
   constructor(
     profile: ErrorProfile,
@@ -48,13 +47,25 @@ export class BitErrors {
   /** Raw bit errors in the worst codeword of a page that was programmed after `cycle` erases of its block. */
   worstBits(ppn: number, cycle: number): number {
     if (this.rate(cycle) === 0) return 0;
-    if (cycle !== this.#tableCycle) {
-      this.#table = cumulativeBinomial(this.#profile.codewordBytes * 8, this.rate(cycle));
-      this.#tableCycle = cycle;
-    }
+    const table = this.#tableOf(cycle);
     // The largest of n draws is at most k if each of them is.
     const uniform = this.#uniform(ppn, cycle) ** (1 / this.#codewordsPerPage);
-    return quantile(this.#table, uniform);
+    return quantile(table, uniform);
+  }
+
+  /** False where not even the worst page that can be drawn takes a second read. */
+  mayRetry(cycle: number): boolean {
+    return this.rate(cycle) > 0 && this.#tableOf(cycle).length - 1 > this.#profile.correctableBits;
+  }
+
+  #tableOf(cycle: number): Float64Array {
+    let table = this.#tables.get(cycle);
+    if (table === undefined) {
+      if (this.#tables.size === TABLES_MAX) this.#tables.clear();
+      table = cumulativeBinomial(this.#profile.codewordBytes * 8, this.rate(cycle));
+      this.#tables.set(cycle, table);
+    }
+    return table;
   }
 
   correct(worstBits: number): Correction {
@@ -84,6 +95,7 @@ export class BitErrors {
   }
 }
 
+const TABLES_MAX = 256;
 const PURPOSE = 0x62697473;
 /** A block with one bit in ten wrong holds nothing; larger rates would only make the table longer. */
 const RATE_MAX = 0.1;

@@ -68,7 +68,8 @@ export class CellErrors {
 
   /** Reads beyond the first that a read of the page takes: what a model of time has to add. */
   retryCount(ppn: number): number {
-    return this.#hasNatural || this.#injected.size > 0 ? this.errorsOf(ppn).retryCount : 0;
+    if (this.#injected.size === 0 && !this.#mayRetry(ppn)) return 0;
+    return this.errorsOf(ppn).retryCount;
   }
 
   /** Counts a read of the page. */
@@ -132,6 +133,10 @@ export class CellErrors {
       positions.add(first * 8 + (mix(base + i) % (codewordBytes * 8)));
     }
     return [...positions];
+  }
+
+  #mayRetry(ppn: number): boolean {
+    return this.#hasNatural && this.#bitErrors.mayRetry(this.#cycle(ppn));
   }
 
   #naturalBits(ppn: number): number {

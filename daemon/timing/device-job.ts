@@ -15,7 +15,7 @@ export interface DeviceJob {
   /** Data from the host, then whatever follows. */
   hostToDevice(bytes: number): void;
   deviceToHost(bytes: number): void;
-  /** Into the controller. `attemptCount`: reads with shifted thresholds count too. */
+  /** Into the controller. `attemptCount`: reads with shifted thresholds count too; default: as many as the cells need. */
   read(ppn: number, bytes: number, attemptCount?: number): void;
   /** And on to the host, as the page comes. */
   readToHost(ppn: number, bytes: number, attemptCount?: number): void;
@@ -46,8 +46,16 @@ export interface ReusableJob extends DeviceJob {
   end(): void;
 }
 
+/** What a model of time must know of cells. */
+export interface CellReads {
+  /** Reads beyond the first that a read of the page takes now. */
+  retryCount(ppn: number): number;
+}
+
 /** Where jobs come from. */
 export interface DeviceTime {
+  /** From here on its reads are of these cells; before, one read of a page is enough. */
+  readFrom(cells: CellReads): void;
   createJob(): ReusableJob;
   /**
    * When a step of background work arrives: now; or, if a host's command waits for it, with the latest command, so that it
@@ -94,14 +102,23 @@ export const untimed: ReusableJob = Object.freeze({
 
 /** A drive without device time. */
 export const noDeviceTime: DeviceTime = Object.freeze({
+  readFrom: () => undefined,
   createJob: () => untimed,
   backgroundArrivalNs: () => 0,
 });
+
+export interface JobModules {
+  readonly observer?: JobObserver | undefined;
+  readonly cells?: CellReads;
+}
+
+const perfectCells: CellReads = Object.freeze({ retryCount: () => 0 });
 
 /** A job on a device. An operation costs no garbage. */
 export class TimedJob implements ReusableJob {
   readonly #model: DeviceModel;
   readonly #observer: JobObserver | undefined;
+  readonly #cells: CellReads;
   /** What the observer is told; the same object each time. */
   readonly #told: JobOperation = { label: 0, ppn: 0, bytes: 0, value: 0, attemptCount: 0 };
   #number = 0;
@@ -109,9 +126,10 @@ export class TimedJob implements ReusableJob {
   #readyNs = 0;
   #endNs = 0;
 
-  constructor(model: DeviceModel, observer?: JobObserver) {
+  constructor(model: DeviceModel, { observer, cells = perfectCells }: JobModules = {}) {
     this.#model = model;
     this.#observer = observer;
+    this.#cells = cells;
   }
 
   get latencyNs(): number {
@@ -146,17 +164,17 @@ export class TimedJob implements ReusableJob {
     this.#until(this.#model.deviceToHost(this.#readyNs, bytes));
   }
 
-  read(ppn: number, bytes: number, attemptCount = 1): void {
+  read(ppn: number, bytes: number, attemptCount = this.#attempts(ppn)): void {
     this.#observe('read', ppn, bytes, 0, attemptCount);
     this.#until(this.#model.read(this.#readyNs, ppn, bytes, attemptCount, this.#number));
   }
 
-  readToHost(ppn: number, bytes: number, attemptCount = 1): void {
+  readToHost(ppn: number, bytes: number, attemptCount = this.#attempts(ppn)): void {
     this.#observe('readToHost', ppn, bytes, 0, attemptCount);
     this.#until(this.#model.readToHost(this.#readyNs, ppn, bytes, attemptCount, this.#number));
   }
 
-  readToCompute(ppn: number, bytes: number, flops: number, attemptCount = 1): void {
+  readToCompute(ppn: number, bytes: number, flops: number, attemptCount = this.#attempts(ppn)): void {
     this.#observe('readToCompute', ppn, bytes, flops, attemptCount);
     const model = this.#model;
     this.#until(model.compute(model.read(this.#readyNs, ppn, bytes, attemptCount, this.#number), bytes, flops));
@@ -195,6 +213,10 @@ export class TimedJob implements ReusableJob {
   join(): void {
     this.#observe('join', 0);
     this.#readyNs = this.#endNs;
+  }
+
+  #attempts(ppn: number): number {
+    return 1 + this.#cells.retryCount(ppn);
   }
 
   #observe(kind: TraceKind, ppn: number, bytes = 0, value = 0, attemptCount = 0, label = 0): void {

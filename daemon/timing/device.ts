@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts';
 import type { TimingProfile } from '../profiles/timing-profile.ts';
-import { type DeviceTime, type JobObserver, type ReusableJob, TimedJob } from './device-job.ts';
+import { type CellReads, type DeviceTime, type JobObserver, type ReusableJob, TimedJob } from './device-job.ts';
 import { DeviceModel, type DeviceUsage } from './device-model.ts';
 import type { DeviceShape } from './device-shape.ts';
 
@@ -9,6 +9,7 @@ export class Device implements DeviceTime {
   readonly #model: DeviceModel;
   readonly #clock: Clock;
   readonly #observer: JobObserver | undefined;
+  #cells: CellReads | undefined;
 
   constructor(
     options: { readonly timing: TimingProfile; readonly shape: DeviceShape },
@@ -19,8 +20,13 @@ export class Device implements DeviceTime {
     this.#observer = modules.observer;
   }
 
+  readFrom(cells: CellReads): void {
+    this.#cells = cells;
+  }
+
   createJob(): ReusableJob {
-    return new TimedJob(this.#model, this.#observer);
+    const cells: CellReads = { retryCount: (ppn) => this.#cells?.retryCount(ppn) ?? 0 };
+    return new TimedJob(this.#model, { observer: this.#observer, cells });
   }
 
   backgroundArrivalNs(isForHost: boolean): number {

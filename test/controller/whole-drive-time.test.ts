@@ -5,7 +5,7 @@ import { labelText, type TraceKind } from '../../spec/device-trace.ts';
 import { ALL_LAYERS, attendFlags, attendOutputs, BLOCK_NSID, KV_CACHE_NSID } from '../../spec/kv-commands.ts';
 import { kvOpcodes, nvmOpcodes } from '../../spec/opcodes.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
-import { systemClock } from '../../daemon/base/clock.ts';
+import { type Clock, systemClock } from '../../daemon/base/clock.ts';
 import { profileOf } from '../../daemon/profiles/profiles.ts';
 import { Device } from '../../daemon/timing/device.ts';
 import type { JobObserver, JobOperation } from '../../daemon/timing/device-job.ts';
@@ -21,7 +21,7 @@ const ROW_BYTES = HEADS * DIM * 4;
 
 interface BookedJob {
   readonly name: string;
-  readonly operations: { kind: TraceKind; bytes: number; value: number }[];
+  readonly operations: { kind: TraceKind; bytes: number; value: number; attemptCount: number }[];
   latencyNs: number;
 }
 
@@ -36,8 +36,8 @@ class Ledger implements JobObserver {
     this.#open.set(job, booked);
   }
 
-  operation(job: number, kind: TraceKind, { bytes, value }: JobOperation): void {
-    this.#open.get(job)!.operations.push({ kind, bytes, value });
+  operation(job: number, kind: TraceKind, { bytes, value, attemptCount }: JobOperation): void {
+    this.#open.get(job)!.operations.push({ kind, bytes, value, attemptCount });
   }
 
   end(job: number, latencyNs: number): void {
@@ -61,16 +61,23 @@ const range = (row: { opcode: number }, lba: number, lbaCount: number) => ({
   cdw12: lbaCount - 1,
 });
 
+/** Nothing that has begun is under way any more when anybody looks again. */
+function leapingClock(): Clock {
+  let nowNs = 0;
+  return { ...systemClock, nowNs: () => (nowNs += 1e8) };
+}
+
 async function withDrive(
   t: TestContext,
   work: (modules: { drive: WholeDrive; io: RawHost; ledger: Ledger }) => Promise<void>,
+  { format = {}, clock = systemClock }: { format?: Parameters<typeof formatFolder>[1]; clock?: Clock } = {},
 ): Promise<void> {
-  const folder = await formatFolder(t);
+  const folder = await formatFolder(t, format);
   const ledger = new Ledger();
   const { timing } = profileOf('smartssd');
   const drive = await openWholeDrive(folder, {
-    deviceTime: ({ geometry }) =>
-      new Device({ timing: timing!, shape: geometry }, { clock: systemClock, observer: ledger }),
+    clock,
+    deviceTime: ({ geometry }) => new Device({ timing: timing!, shape: geometry }, { clock, observer: ledger }),
   });
   try {
     const { io } = await drive.connect();
@@ -79,6 +86,30 @@ async function withDrive(
     await drive.close();
   }
 }
+
+test('a page with more bit errors than can be corrected at once is sensed again, and the read takes as much longer', (t) =>
+  withDrive(
+    t,
+    async ({ drive, io, ledger }) => {
+      const { ftl } = drive;
+      const { errors } = ftl.flash.array;
+      await io.run(range(nvmOpcodes.write, 0, 1), Buffer.alloc(LBA, 1));
+      const ppn = ftl.blocks.map.get(0);
+      const readNs = async (): Promise<number> => {
+        assert.equal((await io.read(range(nvmOpcodes.read, 0, 1), LBA)).status, 0);
+        return ledger.last('Read').latencyNs;
+      };
+      const cleanNs = await readNs();
+      errors.inject(ppn, errors.correctableBits + 1);
+      const retriedNs = await readNs();
+      const { attemptCount } = ledger.last('Read').operations.find(({ kind }) => kind === 'readToHost')!;
+      assert.equal(attemptCount, 1 + errors.retryCount(ppn));
+      assert.equal(attemptCount, 2);
+      const { readNs: cellReadNs } = profileOf('smartssd').timing!.flash;
+      assert.ok(cellReadNs.includes(retriedNs - cleanNs), `${retriedNs - cleanNs} ns longer`);
+    },
+    { format: { profile: profileOf('smartssd') }, clock: leapingClock() },
+  ));
 
 test('every page that is programmed, read or erased is booked, garbage collection too', (t) =>
   withDrive(t, async ({ drive, io, ledger }) => {

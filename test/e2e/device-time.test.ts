@@ -13,7 +13,7 @@ import type { Clock } from '../../daemon/base/clock.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
 import { defaultGcOptions } from '../../daemon/ftl/gc-options.ts';
 import { Device } from '../../daemon/timing/device.ts';
-import type { DeviceTime, ReusableJob } from '../../daemon/timing/device-job.ts';
+import type { CellReads, DeviceTime, ReusableJob } from '../../daemon/timing/device-job.ts';
 import { TraceWriter } from '../../daemon/timing/trace-writer.ts';
 import { openWholeDrive } from '../controller/whole-drive.ts';
 import { attndrive } from '../tools/command-line.ts';
@@ -127,6 +127,10 @@ class FedDeviceTime implements DeviceTime {
     const begin = job.begin.bind(job);
     job.begin = (label, arrivalNs) => begin(label, isBackground({ label }) ? arrivalNs : this.#arrivalsNs.shift()!);
     return job;
+  }
+
+  readFrom(cells: CellReads): void {
+    this.#device.readFrom(cells);
   }
 
   backgroundArrivalNs(isForHost: boolean): number {

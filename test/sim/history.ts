@@ -388,14 +388,15 @@ class Run {
     this.isShutDown = true;
   }
 
-  /** As the composition root does; less often while nothing happens. */
+  /** As the composition root does; less often while nothing happens, or nothing can be made durable. */
   #checkpointNowAndThen(drive: ComposedDrive, afterMs = this.#options.checkpointIntervalMs): void {
     if (afterMs === 0) return;
     const { operations, durability } = drive.ftl;
     this.#modules.loop.setTimer(afterMs, () => {
       const again = (): void => this.#checkpointNowAndThen(drive);
-      if (operations.last === durability.lastOperation) this.#checkpointNowAndThen(drive, Math.min(2 * afterMs, 1000));
-      else durability.flush().then(again, again);
+      const later = (): void => this.#checkpointNowAndThen(drive, Math.min(2 * afterMs, 1000));
+      if (operations.last === durability.lastOperation) later();
+      else durability.flush().then(again, later);
     });
   }
 

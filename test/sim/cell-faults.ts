@@ -9,6 +9,8 @@ export interface CellFaults {
   /** Share of blocks that the maker has marked bad. */
   readonly factoryBadChance: number;
   readonly spareBlocksPerUnit: number;
+  /** Bits of the cells are wrong, and corrected. */
+  readonly hasBitErrors: boolean;
 }
 
 export const noCellFaults: CellFaults = {
@@ -16,12 +18,27 @@ export const noCellFaults: CellFaults = {
   eraseChance: 0,
   factoryBadChance: 0,
   spareBlocksPerUnit: 0,
+  hasBitErrors: false,
 };
 
 export const hasCellFaults = ({ programChance, eraseChance, factoryBadChance }: CellFaults): boolean =>
   programChance + eraseChance + factoryBadChance > 0;
 
-export const chipOf = ({ spareBlocksPerUnit }: CellFaults): Chip => ({ ...idealChip, spareBlocksPerUnit });
+/** Cells with so many bit errors that many pages take another read, and all can be corrected. */
+const correctable = {
+  codewordBytes: 1024,
+  correctableBits: 40,
+  readRetryCount: 3,
+  retryErrorShare: 0.5,
+  rawBitErrorRateFresh: 0.003,
+  rawBitErrorRateRated: 0.003,
+};
+
+export const chipOf = ({ spareBlocksPerUnit, hasBitErrors }: CellFaults): Chip => ({
+  ...idealChip,
+  spareBlocksPerUnit,
+  profile: hasBitErrors ? { ...idealChip.profile, errors: correctable } : idealChip.profile,
+});
 
 export class FaultyDies implements NandFailures {
   readonly #faults: CellFaults;

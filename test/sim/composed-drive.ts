@@ -32,7 +32,7 @@ export interface DriveParts {
   readonly reader: CellReader;
   readonly ftlOptions?: Pick<
     FtlModules,
-    'failures' | 'verify' | 'gc' | 'stagingSegmentBytesMax' | 'unflushedFlashBytesMax'
+    'failures' | 'verify' | 'gc' | 'stagingSegmentBytesMax' | 'unflushedFlashBytesMax' | 'scrub'
   >;
   /** Left out: not modelled. */
   readonly deviceTime?: DeviceTime | undefined;

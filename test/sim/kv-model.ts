@@ -60,6 +60,8 @@ export class ModelSequence {
   isUnsettled = false;
   /** Cells of its pages have rotted: reads of them fail. Forks hold the same pages. */
   isRotten = false;
+  /** Its cells had rotted when it was found, and it may be one of several: nobody knows which. */
+  isUnknown = false;
   /** Latest moment at which a command may have named it. */
   touchedAtNs = 0;
   /** Latest submission of a command that named it and succeeded: the drive has taken it later. */
@@ -162,6 +164,8 @@ export interface FoundSequence {
   readonly lengths: readonly number[];
   /** Whether all tokens of a layer are these. */
   readonly holds: (layer: number, tokens: readonly number[]) => boolean;
+  /** False: `holds` says yes to anything. */
+  readonly isReadable: (layer: number) => boolean;
 }
 
 /** What will be durable. */
@@ -409,13 +413,18 @@ function adoptedOf(sequence: ModelSequence, found: FoundSequence, nowNs: number)
   adopted.durableCount = 1;
   adopted.layers.forEach((generations, layer) => {
     const length = found.lengths[layer]!;
-    const tokens = sequence.layers[layer]!.map((generation) => generation.tokens.slice(0, length)).findLast(
+    const candidates = sequence.layers[layer]!.map((generation) => generation.tokens.slice(0, length)).filter(
       (candidate) => candidate.length === length && found.holds(layer, candidate),
-    )!;
+    );
+    const tokens = candidates.at(-1)!;
+    const isSame = candidates.every((candidate) => candidate.every((token, i) => token === tokens[i]));
+    if (!found.isReadable(layer) && !isSame) adopted.isUnknown = true;
     generations.push({ operation: 0, tokens, length, durableLength: length });
   });
   adopted.namedAtNs = nowNs;
   adopted.touchedAtNs = nowNs;
   adopted.isRotten = sequence.isRotten;
+  adopted.isUnknown ||= sequence.isUnknown;
+  adopted.isUnsettled = adopted.isUnknown;
   return adopted;
 }

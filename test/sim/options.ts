@@ -89,6 +89,8 @@ export interface HistoryOptions {
   /** Power cuts of the whole history. */
   readonly cutCount: number;
   readonly checkpoints: CheckpointLimits;
+  /** Of one pass; undefined: no scrub. */
+  readonly scrubSeconds: number | undefined;
   /** Device time, and whose. */
   readonly timing: TimingMode;
   readonly profile: string;
@@ -167,12 +169,14 @@ function drawGc(random: Prng): GcOptions {
 }
 
 function drawCells(random: Prng, superblockCount: number): CellFaults {
-  if (random.chance(0.75)) return noCellFaults;
+  const hasBitErrors = random.chance(0.4);
+  if (random.chance(0.75)) return { ...noCellFaults, hasBitErrors };
   return {
     programChance: random.pick([0, 0.001, 0.01]),
     eraseChance: random.pick([0, 0.002, 0.02]),
     factoryBadChance: random.pick([0, 0.02]),
     spareBlocksPerUnit: Math.ceil(superblockCount * random.pick([0.05, 0.3, 1])),
+    hasBitErrors,
   };
 }
 
@@ -219,6 +223,7 @@ export function drawOptions(random: Prng): HistoryOptions {
     earlyCutChance: random.pick([0.1, 0.3, 0.6]),
     cutCount: random.pick([10, 50, 100]),
     checkpoints: drawCheckpoints(random),
+    scrubSeconds: random.pick([undefined, undefined, 0.1, 2]),
     timing: random.pick(timingModes),
     profile: random.pick(timedProfileNames),
   };
@@ -235,6 +240,8 @@ export function describeOptions(options: HistoryOptions): string {
     `${options.lbaSpan} LBAs, ${options.sequenceCountMax} sequences`,
     `FUA ${options.fuaChance}`,
     `checkpoints every ${options.checkpointIntervalMs} ms`,
+    options.scrubSeconds === undefined ? 'no scrub' : `a scrub in ${options.scrubSeconds} s`,
+    cells.hasBitErrors ? 'bit errors' : 'no bit errors',
     `segments of ${options.checkpoints.stagingSegmentBytesMax / KIB} KiB`,
     `${gc.policy} from ${gc.startSuperblocks} to ${gc.stopSuperblocks} superblocks`,
     `sync ${disk.syncNs / 1000} us`,

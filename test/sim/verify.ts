@@ -73,6 +73,7 @@ async function findSequence(session: HostSession, id: bigint, model: KvModel): P
     id,
     uid,
     lengths,
+    isReadable: (layer) => rows[layer] !== undefined,
     holds: (layer, tokens) => {
       const found = rows[layer];
       return found === undefined || Buffer.compare(found, rowsOf(shape, layer, tokens)) === 0;

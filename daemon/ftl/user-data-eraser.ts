@@ -1,4 +1,5 @@
-import { oobBytesPerPage, pageInBlockOf, unitOf } from '../nand/geometry.ts';
+import { oobKinds, SLOT_BYTES } from '../../spec/media-format/oob.ts';
+import { oobBytesPerPage, pageInBlockOf, superblockOf, unitOf } from '../nand/geometry.ts';
 import type { PoolName, UserDataEraser } from './contract.ts';
 import type { Flash } from './flash.ts';
 
@@ -61,6 +62,8 @@ class Chunk {
   readonly #cells: Uint8Array;
   readonly #oob: Uint8Array;
   readonly #zeros: Uint8Array;
+  /** All of what was read last could be. */
+  #isRead = false;
 
   constructor(flash: Flash, pagesMax: number) {
     this.#flash = flash;
@@ -83,7 +86,10 @@ class Chunk {
     for (let i = 0; i < pageCount; i++) {
       let end = i;
       while (end < pageCount && isErased(end)) end++;
-      if (end === i) continue;
+      if (end === i) {
+        if (this.#eraseTorn(firstPpn, i, before)) erasedCount++;
+        continue;
+      }
       array.media.wipe(firstPpn + i, end - i);
       erasedCount += end - i;
       i = end;
@@ -98,16 +104,22 @@ class Chunk {
     const oob = this.#oob.subarray(0, pageCount * oobBytesPerPage(geometry));
     const reads = [array.media.readCells(firstPpn * pageSizeBytes, cells), array.media.readOob(firstPpn, oob)];
     const [ofCells, ofOob] = await Promise.allSettled(reads);
-    // What can't be read may be anything, but no entry.
-    if (ofCells?.status === 'rejected') cells.fill(0xff);
-    if (ofOob?.status === 'rejected') oob.fill(0xff);
+    this.#isRead = ofCells?.status === 'fulfilled' && ofOob?.status === 'fulfilled';
+    // What can't be read may be anything.
+    if (!this.#isRead) cells.fill(0xff);
   }
 
   #holdsSomething(i: number): boolean {
-    const { pageSizeBytes } = this.#flash.geometry;
-    const cells = this.#cells.subarray(i * pageSizeBytes, (i + 1) * pageSizeBytes);
     const oob = this.#oobOf(i);
-    return Buffer.compare(cells, this.#zeros) !== 0 || Buffer.compare(oob, this.#zeros.subarray(0, oob.length)) !== 0;
+    return (
+      Buffer.compare(this.#cellsOf(i), this.#zeros) !== 0 ||
+      Buffer.compare(oob, this.#zeros.subarray(0, oob.length)) !== 0
+    );
+  }
+
+  #cellsOf(i: number): Uint8Array {
+    const { pageSizeBytes } = this.#flash.geometry;
+    return this.#cells.subarray(i * pageSizeBytes, (i + 1) * pageSizeBytes);
   }
 
   #oobOf(i: number): Uint8Array {
@@ -126,10 +138,40 @@ class Chunk {
     if (page >= array.nextPage(superblock, unit)) return true;
     // Programmed while it was read: by the other pool, over all that was there.
     if (superblocks.epoch[superblock] !== before.epoch || page >= before.nextPages[unit]!) return false;
-    for (let slot = 0; slot < geometry.slotsPerPage; slot++) {
-      if (superblocks.isValid(ppn * geometry.slotsPerPage + slot)) return false;
-      if (this.#flash.checkedEntry(ppn, this.#oobOf(i), slot) !== undefined) return false;
-    }
-    return true;
+    return this.#isRead && this.#keptSlots(ppn, i).every((isKept) => !isKept);
+  }
+
+  /**
+   * Of a page of another pool: [slot] -> whether its bytes are in use, or recovery may need them. A program that a crash tore
+   * has left some of what was there before, even where its entry is whole.
+   */
+  #keptSlots(ppn: number, i: number): boolean[] {
+    const { geometry, superblocks } = this.#flash;
+    const slots = Array.from({ length: geometry.slotsPerPage }, (_, slot) => slot);
+    const cells = this.#cellsOf(i);
+    const entries = slots.map((slot) => this.#flash.checkedEntry(ppn, this.#oobOf(i), slot));
+    const kept = slots.map((slot) => {
+      if (superblocks.isValid(ppn * geometry.slotsPerPage + slot)) return true;
+      const entry = entries[slot];
+      return entry !== undefined && this.#flash.isSlotIntact(entry, slot, cells);
+    });
+    // A page of KV is one as a whole.
+    return kept[0] === true && entries[0]?.kind === oobKinds.kv ? kept.fill(true) : kept;
+  }
+
+  /** Of a page that stays: slots that a crash tore. True if there were any. */
+  #eraseTorn(firstPpn: number, i: number, { epoch, nextPages }: Before): boolean {
+    const { geometry, superblocks, array } = this.#flash;
+    const ppn = firstPpn + i;
+    const superblock = superblockOf(geometry, ppn);
+    const isSeen = pageInBlockOf(geometry, ppn) < nextPages[unitOf(geometry, ppn)]!;
+    if (!this.#isRead || !isSeen || superblocks.epoch[superblock] !== epoch) return false;
+    const zeros = this.#zeros.subarray(0, SLOT_BYTES);
+    const torn = [...this.#keptSlots(ppn, i).entries()].filter(([slot, isKept]) => {
+      const bytes = this.#cellsOf(i).subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES);
+      return !isKept && Buffer.compare(bytes, zeros) !== 0;
+    });
+    for (const [slot] of torn) array.media.writeCells(ppn * geometry.pageSizeBytes + slot * SLOT_BYTES, zeros);
+    return torn.length > 0;
   }
 }

@@ -27,4 +27,9 @@ export const regressions: readonly Regression[] = [
     cuts: 7,
     found: 'a file of the log with blocks that Format NVM had erased was there again after a power cut',
   },
+  {
+    seed: 0x47a96e409a79d41d2d46baf533a4fcebbc271ffan,
+    cuts: 51,
+    found: 'blocks that Format NVM had to erase stayed beneath a page of the other namespace that a power cut had torn',
+  },
 ];

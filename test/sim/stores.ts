@@ -59,6 +59,12 @@ class SimMedia extends MediaMemory {
     super.writeSuperblockHeader(superblock, header);
   }
 
+  override writeCells(byteOffset: number, bytes: Uint8Array): void {
+    if (!this.#machine.step('wipe', 'begins', byteOffset)) return;
+    this.#machine.take('wipe');
+    super.writeCells(byteOffset, bytes);
+  }
+
   override wipe(ppn: number, pageCount: number): void {
     if (!this.#machine.step('wipe', 'begins', ppn)) return;
     this.#machine.take('wipe');

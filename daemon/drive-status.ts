@@ -58,7 +58,8 @@ export class RoomStatus implements DriveStatus {
     const front = this.#drive.room('subsystem').snapshot().counters;
     const billions = (bytes: number): number => Math.ceil(bytes / 1e9);
     const hostPages = counters.hostBlockPagesProgrammed + counters.hostKvPagesProgrammed;
-    const movedPages = counters.gcPagesProgrammed + counters.scrubPagesProgrammed;
+    const { gcPagesProgrammed, scrubPagesProgrammed, wearPagesProgrammed } = counters;
+    const movedPages = gcPagesProgrammed + scrubPagesProgrammed + wearPagesProgrammed;
     const { hostLbasRead, hostLbasWritten, hostKvPagesProgrammed, attendPagesRead } = counters;
     return {
       criticalWarning: criticalWarning(endurance, false),
@@ -124,6 +125,7 @@ export class RoomStatus implements DriveStatus {
       scrubPagesProgrammed: counters.scrubPagesProgrammed,
       scrubPasses: scrub.passCount,
       badPages: scrub.badPages.length,
+      wearPagesProgrammed: counters.wearPagesProgrammed,
       ...this.#deviceTime(),
     };
   }

@@ -139,7 +139,8 @@ function flashMetrics(drive: RunningDrive): MetricsSnapshot {
   const { counters, superblocksByState, stagingLogBytes, endurance } = drive.room('ftl').snapshot();
   const { isRunning, pass, pagesTotal, passCount, totals, badPages } = drive.room('ftl').scrubber.snapshot();
   const hostPages = counters.hostBlockPagesProgrammed + counters.hostKvPagesProgrammed;
-  const movedPages = counters.gcPagesProgrammed + counters.scrubPagesProgrammed;
+  const { gcPagesProgrammed, scrubPagesProgrammed, wearPagesProgrammed } = counters;
+  const movedPages = gcPagesProgrammed + scrubPagesProgrammed + wearPagesProgrammed;
   const cause = (name: string, value: number) => ({ labels: { cause: name }, value });
   return {
     nandPagesProgrammed: [
@@ -147,12 +148,14 @@ function flashMetrics(drive: RunningDrive): MetricsSnapshot {
       cause('kv', counters.hostKvPagesProgrammed),
       cause('gc', counters.gcPagesProgrammed),
       cause('scrub', counters.scrubPagesProgrammed),
+      cause('wear', counters.wearPagesProgrammed),
     ],
     nandPagesRead: [
       cause('host', counters.hostPagesRead),
       cause('attend', counters.attendPagesRead),
       cause('gc', counters.gcPagesRead),
       cause('scrub', counters.scrubPagesRead),
+      cause('wear', counters.wearPagesRead),
     ],
     nandBlocksErased: counters.superblocksErased,
     gcPagesMoved: [

@@ -68,7 +68,7 @@ export type FirmwareWork = keyof typeof firmwareWork;
 
 /** High byte of a job's label; the low byte is the opcode, or the kind of background work. */
 export const traceSources = { nvm: 1, kv: 2, background: 3 } as const;
-export const backgroundWork = { garbageCollection: 1, scrub: 2 } as const;
+export const backgroundWork = { garbageCollection: 1, scrub: 2, wearLevelling: 3 } as const;
 export type BackgroundWork = keyof typeof backgroundWork;
 
 export const commandLabel = (source: 'nvm' | 'kv', opcode: number): number => (traceSources[source] << 8) | opcode;
@@ -79,6 +79,7 @@ const names = new Map<number, string>([
   ...Object.values(kvOpcodes).map(({ opcode, name }): [number, string] => [commandLabel('kv', opcode), name]),
   [backgroundLabel('garbageCollection'), 'garbage collection'],
   [backgroundLabel('scrub'), 'scrub'],
+  [backgroundLabel('wearLevelling'), 'levelling of wear'],
 ]);
 
 /** "Read", "KV Attend", "garbage collection"; the number of a label that this version doesn't know. */

@@ -285,7 +285,11 @@ export const driveStatistics = defineStruct('Drive Statistics', logPages.driveSt
   scrubPagesProgrammed: uint64(424, 'flash pages that it programmed anew'),
   scrubPasses: uint64(432, 'passes of the scrub over all pages in use'),
   badPages: uint64(440, 'pages in use that were found unreadable since the start'),
-  reserved2: reserved(448, 320),
+  wearPagesProgrammed: uint64(
+    448,
+    'flash pages programmed for the sake of wear: moved to level it, or from failed blocks',
+  ),
+  reserved2: reserved(456, 312),
   // Device time, since start: what the drive's profile says, not this machine, unless it says "wall"
   timingMode: text(768, 16, 'how device time is used: off, report or enforce'),
   profile: text(784, 32, 'what the drive is made of'),

@@ -120,8 +120,12 @@ export const metrics = {
   kvPaddingBytes: gauge('kv_padding_bytes', 'Bytes of KV pages that hold no token.'),
 
   // Flash
-  nandPagesProgrammed: counter('nand_pages_programmed_total', 'Flash pages programmed, by cause.', 'cause'),
-  nandPagesRead: counter('nand_pages_read_total', 'Flash pages read, by cause.', 'cause'),
+  nandPagesProgrammed: counter(
+    'nand_pages_programmed_total',
+    'Flash pages programmed, by cause: block, kv, gc, wear.',
+    'cause',
+  ),
+  nandPagesRead: counter('nand_pages_read_total', 'Flash pages read, by cause: host, attend, gc, wear.', 'cause'),
   nandBlocksErased: counter('nand_superblocks_erased_total', 'Superblocks erased.'),
   gcPagesMoved: counter(
     'gc_pages_moved_total',

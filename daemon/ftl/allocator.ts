@@ -12,16 +12,17 @@ import { GC_RESERVE_SUPERBLOCKS, kvWritePointCount, type Placement } from './gc-
 import { PlacementTable } from './placement-table.ts';
 import { type Pool, pools, type Superblocks } from './superblocks.ts';
 import { TEMPERATURE_COUNT } from './temperature.ts';
-import { WritePoint } from './write-point.ts';
+import type { WearLeveller } from './wear-levelling.ts';
+import { WritePoint, type WriteRole, writeRoles } from './write-point.ts';
 
-/** What hosts leave of garbage collection's reserve where failed blocks have cost them the room that they had reserved. */
+/** What others leave of garbage collection's reserve: hosts whom failed blocks have cost what they had reserved, and wear. */
 const GC_RESERVE_MIN_SUPERBLOCKS = 2;
 
 /** Where a page is to go. */
 export interface PageTarget {
   readonly pool: Pool;
-  readonly role: 'host' | 'gc';
-  /** Block: the hosts' write point. KV: any number, the same for pages that will be given up together. */
+  readonly role: WriteRole;
+  /** Hosts' blocks: the write point. Hosts' KV pages: any number, the same for pages that will be given up together. */
   readonly placement: number;
   /** undefined: any. */
   readonly channel: number | undefined;
@@ -29,8 +30,8 @@ export interface PageTarget {
   readonly job: DeviceJob;
 }
 
-/** Whose superblocks are opened: hosts', garbage collection's reserve, or what of that makes up for a host's loss. */
-type Purse = 'host' | 'gc' | 'loss';
+/** Whose superblocks are opened: hosts', garbage collection's reserve, or what of that others may have for a while. */
+type Purse = 'host' | 'gc' | 'wear' | 'loss';
 
 /** The page of an open superblock that is to be programmed next. */
 export interface TakenPage {
@@ -46,69 +47,76 @@ export interface TakenPage {
 export interface OpenSuperblock {
   readonly superblock: number;
   readonly pool: Pool;
-  readonly role: 'host' | 'gc';
+  readonly role: WriteRole;
   readonly writePoint: number;
   /** Per unit. */
   readonly nextPages: readonly number[];
 }
 
 interface PoolWriters {
-  readonly host: readonly WritePoint[];
-  readonly gc: WritePoint;
-  /** Pages left in the hosts' open superblocks, and in garbage collection's. */
-  hostFreePages: number;
-  gcFreePages: number;
-  /** Superblocks that garbage collection took from its reserve and that were not paid back. */
+  readonly points: Readonly<Record<WriteRole, readonly WritePoint[]>>;
+  /** Pages left in open superblocks. */
+  readonly freePages: Record<WriteRole, number>;
+  /** Superblocks taken from garbage collection's reserve that were not paid back. */
   gcDebt: number;
   /** Pages of hosts' that are spoken for. */
   reservedPages: number;
+}
+
+export interface AllocatorModules {
+  readonly superblocks: Superblocks;
+  readonly array: NandArray;
+  readonly leveller: WearLeveller;
+  readonly operations: OperationCounter;
+  readonly random: Random;
 }
 
 /** Gives out flash pages to write: by pool, by write point, by channel. Opens superblocks as they are needed. */
 export class Allocator {
   readonly #superblocks: Superblocks;
   readonly #array: NandArray;
+  readonly #leveller: WearLeveller;
   readonly #operations: OperationCounter;
   readonly #random: Random;
   readonly #placement: Placement;
   #quota: Record<Pool, number>;
   readonly #writers: Record<Pool, PoolWriters>;
   readonly #kvPlacements: PlacementTable;
-  #lastOpened = -1;
   #isReadOnly = false;
+  /** Called after a superblock was opened: there may be something to move for the sake of wear. */
+  onOpen: () => void = () => undefined;
   /** Called after a superblock was given up: both pools may have to do with fewer. */
   onGiveUp: () => void = () => undefined;
   /** Called before a superblock that hosts have written becomes free. */
   onFree: (superblock: number, pool: Pool, writePoint: number) => void = () => undefined;
 
-  constructor(
-    options: { readonly placement: Placement },
-    modules: { superblocks: Superblocks; array: NandArray; operations: OperationCounter; random: Random },
-  ) {
+  constructor(options: { readonly placement: Placement }, modules: AllocatorModules) {
     this.#placement = options.placement;
     this.#superblocks = modules.superblocks;
     this.#array = modules.array;
+    this.#leveller = modules.leveller;
     this.#operations = modules.operations;
     this.#random = modules.random;
     const { geometry } = modules.array;
     this.#quota = superblockQuotas(geometry, 0);
-    const writePoint = (role: 'host' | 'gc'): WritePoint => new WritePoint(role, geometry, modules.array);
+    const writePoint = (role: WriteRole): WritePoint => new WritePoint(role, geometry, modules.array);
     const writers = (hostCount: number): PoolWriters => ({
-      host: Array.from({ length: this.#placement === 'lifetime' ? hostCount : 1 }, () => writePoint('host')),
-      gc: writePoint('gc'),
-      hostFreePages: 0,
-      gcFreePages: 0,
+      points: {
+        host: Array.from({ length: this.#placement === 'lifetime' ? hostCount : 1 }, () => writePoint('host')),
+        gc: [writePoint('gc')],
+        wear: [writePoint('wear')],
+      },
+      freePages: { host: 0, gc: 0, wear: 0 },
       gcDebt: 0,
       reservedPages: 0,
     });
     this.#writers = { block: writers(TEMPERATURE_COUNT), kv: writers(kvWritePointCount(geometry)) };
-    this.#kvPlacements = new PlacementTable(this.#writers.kv.host.length);
+    this.#kvPlacements = new PlacementTable(this.#writers.kv.points.host.length);
   }
 
   /** Pages that hosts may still reserve without any garbage collection. Failed blocks may have taken some that were. */
   hostPagesAvailable(pool: Pool): number {
-    const { hostFreePages, reservedPages } = this.#writers[pool];
-    return hostFreePages + this.#openable(pool, 'host') * this.#array.geometry.pagesPerSuperblock - reservedPages;
+    return this.#pagesAvailable(pool, 'host') - this.#writers[pool].reservedPages;
   }
 
   reservedPages(pool: Pool): number {
@@ -123,7 +131,24 @@ export class Allocator {
   }
 
   gcPagesAvailable(pool: Pool): number {
-    return this.#writers[pool].gcFreePages + this.#openable(pool, 'gc') * this.#array.geometry.pagesPerSuperblock;
+    return this.#pagesAvailable(pool, 'gc');
+  }
+
+  #pagesAvailable(pool: Pool, role: WriteRole): number {
+    const { pagesPerSuperblock } = this.#array.geometry;
+    return this.#writers[pool].freePages[role] + this.#openable(pool, role) * pagesPerSuperblock;
+  }
+
+  /**
+   * Sees to it that so many pages can be programmed for the sake of wear, whatever others write meanwhile: opens a
+   * superblock if it must. False if none can be had now.
+   */
+  prepareWear(pool: Pool, pageCount: number, job: DeviceJob): boolean {
+    const writers = this.#writers[pool];
+    if (writers.freePages.wear >= pageCount) return true;
+    const target: PageTarget = { pool, role: 'wear', placement: 0, channel: undefined, job };
+    this.#openNext(writers.points.wear[0]!, target, 'wear');
+    return writers.freePages.wear >= pageCount;
   }
 
   /**
@@ -131,10 +156,10 @@ export class Allocator {
    * superblocks counts as one of them at most: others wait for pages of their own kind.
    */
   pagesLeft(pool: Pool): number {
-    const { hostFreePages, gcFreePages, reservedPages } = this.#writers[pool];
+    const { freePages, reservedPages } = this.#writers[pool];
     const { pagesPerSuperblock } = this.#array.geometry;
-    const hostPages = Math.min(hostFreePages - reservedPages, pagesPerSuperblock);
-    return hostPages + gcFreePages + this.superblocksLeft(pool) * pagesPerSuperblock;
+    const hostPages = Math.min(freePages.host - reservedPages, pagesPerSuperblock);
+    return hostPages + freePages.gc + this.superblocksLeft(pool) * pagesPerSuperblock;
   }
 
   /** Superblocks that the pool may use. Fewer once some have gone bad. */
@@ -143,12 +168,12 @@ export class Allocator {
   }
 
   writePointCount(pool: Pool): number {
-    return this.#writers[pool].host.length;
+    return this.#writers[pool].points.host.length;
   }
 
-  /** Channel on which the next page that garbage collection programs lies best. */
-  nextGcChannel(pool: Pool): number {
-    return this.#writers[pool].gc.nextChannel;
+  /** Channel on which the next page that is moved for this reason lies best. */
+  nextChannel(pool: Pool, role: 'gc' | 'wear'): number {
+    return this.#writers[pool].points[role][0]!.nextChannel;
   }
 
   /** Fewer superblocks are left than garbage collection should always have. */
@@ -163,6 +188,7 @@ export class Allocator {
     const reserve = GC_RESERVE_SUPERBLOCKS - this.#writers[pool].gcDebt;
     if (purse === 'host') return Math.max(0, left - reserve);
     if (purse === 'gc') return Math.max(0, Math.min(left, reserve));
+    if (purse === 'wear') return Math.max(0, Math.min(left, reserve) - GC_RESERVE_MIN_SUPERBLOCKS);
     return Math.max(0, left - GC_RESERVE_MIN_SUPERBLOCKS);
   }
 
@@ -205,7 +231,7 @@ export class Allocator {
    * namespaceWriteProtected if it has made the drive read-only.
    */
   take(target: PageTarget): TakenPage {
-    const page = target.role === 'gc' ? this.#findGcPage(target) : this.#findHostPage(target);
+    const page = target.role === 'host' ? this.#findHostPage(target) : this.#findMovedPage(target);
     if (page !== undefined) return page;
     if (this.isReadOnly) throw readOnlyError();
     const detail = `failed blocks have left no page to the ${target.pool} namespace; garbage collection may make room`;
@@ -214,7 +240,7 @@ export class Allocator {
 
   #findHostPage(target: PageTarget): TakenPage | undefined {
     const { pool, placement, channel } = target;
-    const { host } = this.#writers[pool];
+    const { host } = this.#writers[pool].points;
     const own = host[pool === 'kv' ? this.#kvPlacements.writePointOf(placement) : placement];
     assert(own !== undefined, () => `write point ${placement} of pool ${pool}`);
     const page = this.#next(own, target, channel) ?? this.#openNext(own, target, 'host');
@@ -227,12 +253,14 @@ export class Allocator {
     return this.#openNext(own, target, 'loss');
   }
 
-  #findGcPage(target: PageTarget): TakenPage | undefined {
-    const { gc } = this.#writers[target.pool];
+  #findMovedPage(target: PageTarget): TakenPage | undefined {
+    const { pool, role, channel } = target;
     // Hosts' pages, as long as they have some that nobody has reserved.
-    if (this.#placement === 'plain' && this.hostPagesAvailable(target.pool) > 0) return this.#findHostPage(target);
-    const page = this.#next(gc, target, target.channel) ?? this.#openNext(gc, target, 'gc');
-    return page ?? this.#next(gc, target, undefined);
+    const isMixed = this.#placement === 'plain' && role === 'gc';
+    if (isMixed && this.hostPagesAvailable(pool) > 0) return this.#findHostPage(target);
+    const writePoint = this.#writers[pool].points[role][0]!;
+    const page = this.#next(writePoint, target, channel) ?? this.#openNext(writePoint, target, role);
+    return page ?? this.#next(writePoint, target, undefined);
   }
 
   #next(writePoint: WritePoint, target: PageTarget, channel: number | undefined): TakenPage | undefined {
@@ -246,7 +274,7 @@ export class Allocator {
   #openNext(writePoint: WritePoint, target: PageTarget, purse: Purse): TakenPage | undefined {
     if (writePoint.isWindowFull) return undefined;
     while (this.#openable(target.pool, purse) > 0) {
-      const superblock = this.#superblocks.findFree(this.#lastOpened);
+      const superblock = this.#leveller.chooseFree(target.role);
       assert(superblock !== undefined, 'quotas add up to all good superblocks, so one is free');
       if (!this.#open(superblock, target)) continue;
       const writers = this.#writers[target.pool];
@@ -260,10 +288,12 @@ export class Allocator {
   /** The superblock is open for the write point. */
   #attach(superblock: number, writePoint: WritePoint, writers: PoolWriters): void {
     writePoint.add(superblock);
-    const isHost = writePoint.role === 'host';
-    if (isHost) writers.hostFreePages += this.#array.freePages(superblock);
-    else writers.gcFreePages += this.#array.freePages(superblock);
-    this.#superblocks.setHostWritePoint(superblock, isHost ? writers.host.indexOf(writePoint) : undefined);
+    const { role } = writePoint;
+    writers.freePages[role] += this.#array.freePages(superblock);
+    this.#superblocks.setHostWritePoint(
+      superblock,
+      role === 'host' ? writers.points.host.indexOf(writePoint) : undefined,
+    );
   }
 
   /** False if it has turned out bad. */
@@ -280,11 +310,12 @@ export class Allocator {
     }
     const { geometry } = this.#array;
     for (let unit = 0; unit < geometry.unitCount; unit++) job.erase(ppnOf(geometry, superblock, 0, unit));
-    this.#lastOpened = superblock;
     superblocks.setState(superblock, 'open');
     superblocks.assign(superblock, pool);
     superblocks.openTag[superblock] = openTag;
     superblocks.openedAt[superblock] = operation;
+    this.#leveller.opened(superblock);
+    this.onOpen();
     return true;
   }
 
@@ -305,8 +336,7 @@ export class Allocator {
   settle({ superblock, target, writePoint, freePages }: TakenPage): void {
     const writers = this.#writers[target.pool];
     const left = this.#array.freePages(superblock);
-    if (writePoint.role === 'host') writers.hostFreePages -= freePages - left;
-    else writers.gcFreePages -= freePages - left;
+    writers.freePages[writePoint.role] -= freePages - left;
     if (left > 0) return;
     writePoint.remove(superblock);
     this.#superblocks.setState(superblock, 'full');
@@ -319,7 +349,7 @@ export class Allocator {
   openSuperblocks(): OpenSuperblock[] {
     const { unitCount } = this.#array.geometry;
     return pools.flatMap((pool) => {
-      const describe = (role: 'host' | 'gc') => (writePoint: WritePoint, index: number) =>
+      const describe = (role: WriteRole) => (writePoint: WritePoint, index: number) =>
         writePoint.open.map((superblock) => ({
           superblock,
           pool,
@@ -327,15 +357,15 @@ export class Allocator {
           writePoint: index,
           nextPages: Array.from({ length: unitCount }, (_, unit) => this.#array.nextPage(superblock, unit)),
         }));
-      const { host, gc } = this.#writers[pool];
-      return [...host.flatMap(describe('host')), ...[gc].flatMap(describe('gc'))];
+      const { points } = this.#writers[pool];
+      return writeRoles.flatMap((role) => points[role].flatMap(describe(role)));
     });
   }
 
   /** After a clean shutdown. False if there is no such write point any more: the superblock stays closed. */
   reopen(open: OpenSuperblock): boolean {
     const writers = this.#writers[open.pool];
-    const writePoint = open.role === 'gc' ? writers.gc : writers.host[open.writePoint];
+    const writePoint = writers.points[open.role]?.[open.writePoint];
     if (!writePoint || writePoint.isWindowFull) return false;
     open.nextPages.forEach((page, unit) => this.#array.restoreNextPage(open.superblock, unit, page));
     this.#attach(open.superblock, writePoint, writers);

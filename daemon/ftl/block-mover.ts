@@ -4,7 +4,7 @@ import type { Arena } from '../base/arena.ts';
 import { DriveError } from '../base/errors.ts';
 import { CopyBuffer, STEP_PAGES } from './copy-buffer.ts';
 import { copyOf, type Flash, type OobEntry } from './flash.ts';
-import type { Mover, MoveStep, Relocatable } from './mover.ts';
+import type { MoveRole, Mover, MoverModules, MoveStep, Relocatable } from './mover.ts';
 import type { PageWriter } from './page-writer.ts';
 
 interface Copy {
@@ -20,6 +20,7 @@ export class BlockMover implements Mover {
   readonly #flash: Flash;
   readonly #writer: PageWriter;
   readonly #owner: Relocatable;
+  readonly #role: MoveRole;
   readonly #arena: Arena;
   readonly #buffer: CopyBuffer;
   /** A page in which slots gather. */
@@ -29,12 +30,13 @@ export class BlockMover implements Mover {
   #endPpn = 0;
   failure: DriveError | undefined;
 
-  constructor(modules: { flash: Flash; writer: PageWriter; arena: Arena; owner: Relocatable }) {
+  constructor(modules: MoverModules) {
     this.#flash = modules.flash;
     this.#writer = modules.writer;
     this.#owner = modules.owner;
+    this.#role = modules.role;
     this.#arena = modules.arena;
-    this.#buffer = new CopyBuffer({ ...modules, cause: 'gc' });
+    this.#buffer = new CopyBuffer({ ...modules, cause: modules.role });
     this.#frame = modules.arena.allocate(modules.flash.geometry.pageSizeBytes);
   }
 
@@ -111,7 +113,7 @@ export class BlockMover implements Mover {
     });
     if (!isCurrent.includes(true)) return false;
     const entries = copies.map(({ entry }, i) => (isCurrent[i] ? copyOf(entry) : undefined));
-    const target = { pool: 'block', role: 'gc', placement: 0, channel: undefined, job } as const;
+    const target = { pool: 'block', role: this.#role, placement: 0, channel: undefined, job } as const;
     const ppn = this.#writer.write(target, this.#arena.view(this.#frame, geometry.pageSizeBytes), entries);
     copies.forEach(({ entry, from }, i) => {
       if (isCurrent[i]) this.#owner.moved(entry, from, ppn * geometry.slotsPerPage + i);

@@ -219,7 +219,9 @@ export interface FtlCounters {
   readonly hostBlockPagesProgrammed: number;
   readonly hostKvPagesProgrammed: number;
   readonly gcPagesProgrammed: number;
-  /** All of the four below. */
+  /** Moved for the sake of wear: to level it, or since a block has failed. */
+  readonly wearPagesProgrammed: number;
+  /** All of the five below. */
   readonly pagesRead: number;
   readonly hostPagesRead: number;
   /** Walked by attention. */
@@ -228,6 +230,7 @@ export interface FtlCounters {
   /** Looked at by the scrub, and programmed anew by it. */
   readonly scrubPagesRead: number;
   readonly scrubPagesProgrammed: number;
+  readonly wearPagesRead: number;
   readonly superblocksErased: number;
   readonly gcVictims: number;
   /** Pages that garbage collection read while a host waited for room, and while none did. */

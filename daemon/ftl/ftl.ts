@@ -42,7 +42,7 @@ import { GarbageCollector } from './garbage-collector.ts';
 import { defaultGcOptions, type GcOptions } from './gc-options.ts';
 import { KvMover } from './kv-mover.ts';
 import { KvPageStore } from './kv-page-store.ts';
-import type { Relocatable } from './mover.ts';
+import type { MoveRole, Relocatable } from './mover.ts';
 import { PageWriter } from './page-writer.ts';
 import { recover } from './recovery.ts';
 import { type ScrubOptions, Scrubber } from './scrubber.ts';
@@ -54,6 +54,7 @@ import type { VerifyPolicy } from './verify-policy.ts';
 import { TemperatureSensor, temperatures } from './temperature.ts';
 import { Overwriter } from './user-data-eraser.ts';
 import { victimPolicy } from './victim-policy.ts';
+import { spreadMaxOf, WearLeveller } from './wear-levelling.ts';
 
 /** What a drive stands on: files, or memory in tests and simulations. */
 export interface FtlStores {
@@ -85,6 +86,8 @@ export interface FtlModules {
   readonly stagingSegmentBytesMax?: number;
   /** Default `limits.unflushedFlashBytesMax`. */
   readonly unflushedFlashBytesMax?: number;
+  /** Erases by which superblocks may differ before data is moved to level them. Default: by the chip's endurance. */
+  readonly wearSpreadMax?: number;
   /** Left out: not modelled. */
   readonly deviceTime?: DeviceTime;
   /** Default: no scrub but those that are asked for. */
@@ -154,6 +157,8 @@ export class Ftl implements FtlDrive {
   readonly stagingFile: StagingFile;
   readonly userData: Overwriter;
   readonly collectors: Readonly<Record<Pool, GarbageCollector>>;
+  /** They move superblocks for the sake of wear. */
+  readonly relocators: Readonly<Record<Pool, GarbageCollector>>;
   readonly spaces: Readonly<Record<Pool, Space>>;
   readonly #stores: FtlStores;
   readonly #allocator: Allocator;
@@ -180,7 +185,9 @@ export class Ftl implements FtlDrive {
     const checksum = new Checksum(modules);
     const flash = new Flash({ verify }, { array, superblocks, checksum, logger });
     const { placement } = modules.gc ?? defaultGcOptions;
-    const allocator = new Allocator({ placement }, { superblocks, array, operations, random });
+    const spreadMax = modules.wearSpreadMax ?? spreadMaxOf(chip.profile.endurance);
+    const leveller = new WearLeveller({ superblocks, blocks: array.blocks }, spreadMax);
+    const allocator = new Allocator({ placement }, { superblocks, array, leveller, operations, random });
     const temperature = new TemperatureSensor({ superblocks, operations });
     allocator.onFree = (superblock, pool, writePoint) => {
       if (pool === 'block' && writePoint === temperatures.hot) temperature.emptied(superblock);
@@ -190,8 +197,11 @@ export class Ftl implements FtlDrive {
     const appended = (): void => this.durability.appended();
     const sum = (bytes: Uint8Array): number => checksum.of(bytes);
     const staging = new StagingFile({ uuid: stores.uuid }, { store: stores.staging, operations, sum, appended });
-    this.collectors = this.#createCollectors({ allocator, writer, flash }, modules);
-    this.spaces = this.#createSpaces({ allocator, superblocks }, modules);
+    this.collectors = this.#createCollectors('gc', { allocator, writer, flash }, modules);
+    this.relocators = this.#createCollectors('wear', { allocator, writer, flash }, modules);
+    leveller.isLeftAlone = (superblock) =>
+      Object.values(this.relocators).some((relocator) => relocator.isUnreadable(superblock));
+    this.spaces = this.#createSpaces({ allocator, superblocks, leveller }, modules);
     const syncStaging = (): Promise<void> => this.durability.syncStaging();
     const { block: blockSpace, kv: kvSpace } = this.spaces;
     const writePointCount = allocator.writePointCount('block');
@@ -233,20 +243,15 @@ export class Ftl implements FtlDrive {
   readonly #checkpointSoon = (): Promise<void> => this.durability.flush();
 
   #createCollectors(
+    role: MoveRole,
     { allocator, writer, flash }: { allocator: Allocator; writer: PageWriter; flash: Flash },
     { arena, random, logger, gc = defaultGcOptions, deviceTime = noDeviceTime }: FtlModules,
   ): Record<Pool, GarbageCollector> {
-    const common = {
-      superblocks: flash.superblocks,
-      allocator,
-      operations: this.operations,
-      random,
-      logger,
-      deviceTime,
-    };
+    const { superblocks } = flash;
+    const common = { role, superblocks, allocator, operations: this.operations, random, logger, deviceTime };
     const policy = victimPolicy(gc);
-    const block = new BlockMover({ flash, writer, arena, owner: lazily(() => this.blocks) });
-    const kv = new KvMover({ flash, allocator, writer, arena, owner: lazily(() => this.kv) });
+    const block = new BlockMover({ role, flash, writer, arena, owner: lazily(() => this.blocks) });
+    const kv = new KvMover({ role, flash, allocator, writer, arena, owner: lazily(() => this.kv) });
     return {
       block: new GarbageCollector('block', { ...common, policy, mover: block }),
       kv: new GarbageCollector('kv', { ...common, policy, mover: kv }),
@@ -254,14 +259,16 @@ export class Ftl implements FtlDrive {
   }
 
   #createSpaces(
-    { allocator, superblocks }: { allocator: Allocator; superblocks: Superblocks },
+    shared: { allocator: Allocator; superblocks: Superblocks; leveller: WearLeveller },
     { clock, logger, gc = defaultGcOptions }: FtlModules,
   ): Record<Pool, Space> {
     const space = (pool: Pool): Space => {
       const checkpoint = this.#checkpointSoon;
       const assertWorking = (): void => this.durability.assertWorking();
       const collector = this.collectors[pool];
-      return new Space(pool, gc, { superblocks, allocator, collector, checkpoint, assertWorking, clock, logger });
+      const relocator = this.relocators[pool];
+      const modules = { ...shared, collector, relocator, checkpoint, assertWorking, clock, logger };
+      return new Space(pool, gc, modules);
     };
     return { block: space('block'), kv: space('kv') };
   }
@@ -307,6 +314,11 @@ export class Ftl implements FtlDrive {
     for (const space of Object.values(this.spaces)) await this.#unlessRefused(() => space.regain());
     await this.#unlessRefused(() => blocks.cacheHeld());
     this.scrubber.start();
+    const relocate = (): void => {
+      for (const space of Object.values(this.spaces)) space.relocate();
+    };
+    this.#allocator.onOpen = relocate;
+    relocate();
     modules.logger.info(
       {
         clean: state?.isClean ?? true,
@@ -335,8 +347,12 @@ export class Ftl implements FtlDrive {
     blocks.onChange = () => void this.durability.soon();
     let isTold = this.isReadOnly;
     if (isTold) this.#tellReadOnly();
-    this.#allocator.onGiveUp = () => {
+    const wake = (): void => {
       for (const space of Object.values(this.spaces)) space.wake();
+    };
+    this.#allocator.onGiveUp = () => {
+      // Not at once: it happens in the middle of a program.
+      queueMicrotask(wake);
       if (isTold || !this.isReadOnly) return;
       isTold = true;
       this.#tellReadOnly();

@@ -6,11 +6,13 @@ import type { Random } from '../base/random.ts';
 import type { Allocator } from './allocator.ts';
 import type { OperationCounter } from './contract.ts';
 import { STEP_PAGES } from './copy-buffer.ts';
-import type { Mover } from './mover.ts';
+import type { MoveRole, Mover } from './mover.ts';
 import type { Pool, Superblocks } from './superblocks.ts';
 import type { VictimPolicy } from './victim-policy.ts';
 
 export interface CollectorModules {
+  /** What moves superblocks for the sake of wear chooses none by itself, and has a write point of its own. */
+  readonly role: MoveRole;
   readonly superblocks: Superblocks;
   readonly allocator: Allocator;
   readonly operations: OperationCounter;
@@ -21,7 +23,10 @@ export interface CollectorModules {
   readonly deviceTime: DeviceTime;
 }
 
-const LABEL = backgroundLabel('garbageCollection');
+const labels: Record<MoveRole, number> = {
+  gc: backgroundLabel('garbageCollection'),
+  wear: backgroundLabel('wearLevelling'),
+};
 
 /** The superblock that is being emptied. */
 interface Victim {
@@ -43,7 +48,7 @@ export class GarbageCollector {
   #victim: Victim | undefined;
   /** Victims before it of which slots wait for others to fill their page. */
   readonly #unfinished = new Set<number>();
-  #running: Promise<number> | undefined;
+  #running: Promise<unknown> | undefined;
   /** [superblock] -> what stayed in it because it can't be read, and keeps it from being erased. */
   readonly #unreadable = new Map<number, { readonly epoch: number; readonly validSlotCount: number }>();
   victimCount = 0;
@@ -63,11 +68,18 @@ export class GarbageCollector {
     movesMax: number,
     { staleShareMin = 0, isForHost = false }: { staleShareMin?: number; isForHost?: boolean } = {},
   ): Promise<number> {
+    return this.#inTurn(isForHost, () => this.#step(Math.min(movesMax, STEP_PAGES), staleShareMin));
+  }
+
+  /** One at a time, each a job of its own in device time. */
+  async #inTurn<T>(isForHost: boolean, work: () => Promise<T>): Promise<T> {
     while (this.#running) await this.#running.catch(() => undefined);
-    this.#job.begin(LABEL, this.#modules.deviceTime.backgroundArrivalNs(isForHost));
-    this.#running = this.#step(Math.min(movesMax, STEP_PAGES), staleShareMin);
+    const { role, deviceTime } = this.#modules;
+    this.#job.begin(labels[role], deviceTime.backgroundArrivalNs(isForHost));
+    const running = work();
+    this.#running = running;
     try {
-      return await this.#running;
+      return await running;
     } finally {
       this.#running = undefined;
       this.#job.end();
@@ -76,17 +88,27 @@ export class GarbageCollector {
 
   /**
    * Empties one superblock, or goes on to the end with the one at hand; false if nothing can be gained, or there is no
-   * room. `superblock`: this one, whatever it holds, after the one at hand: because it is worn less than others, say, or
-   * its streams are scattered.
+   * room. `superblock`: this one, whatever it holds, after the one at hand: because its streams are scattered, say.
    */
   async collect(superblock?: number): Promise<boolean> {
     if (superblock !== undefined) {
       while (this.#victim !== undefined) await this.step(STEP_PAGES);
-      if (!this.#hasRoomFor(superblock) || !this.#beginWith(superblock)) return false;
+      if (!(await this.begin(superblock))) return false;
     }
     const before = this.victimCount;
     while (this.victimCount === before) if ((await this.step(STEP_PAGES)) === 0) return false;
     return true;
+  }
+
+  /** The next steps empty this superblock, whatever it holds. False if there is one at hand, or no room for all of it. */
+  begin(superblock: number): Promise<boolean> {
+    const begin = (): boolean => this.#hasRoomFor(superblock) && this.#beginWith(superblock);
+    return this.#inTurn(false, () => Promise.resolve(this.#victim === undefined && begin()));
+  }
+
+  /** Slots read of earlier superblocks that wait for others to fill their page. */
+  get gatheredSlotCount(): number {
+    return this.#modules.mover.gatheredSlotCount;
   }
 
   /**
@@ -102,12 +124,12 @@ export class GarbageCollector {
   }
 
   async #step(movesMax: number, staleShareMin: number): Promise<number> {
-    const { mover, allocator } = this.#modules;
+    const { mover } = this.#modules;
     this.#forgetFinished();
     if (!this.#victim && !this.#begin(staleShareMin)) {
       // The page of what is gathered can't be filled any more.
       const isGathered = mover.gatheredSlotCount > 0 && staleShareMin === 0;
-      return isGathered && allocator.gcPagesAvailable(this.#pool) > 0 && this.#programGathered() ? 1 : 0;
+      return isGathered && this.#hasPages(1) && this.#programGathered() ? 1 : 0;
     }
     const victim = this.#victim!;
     try {
@@ -135,20 +157,20 @@ export class GarbageCollector {
 
   /** Chooses a victim. */
   #begin(staleShareMin: number): boolean {
-    const { superblocks, policy, operations, random } = this.#modules;
-    const candidates = this.#candidates(staleShareMin);
+    const { role, superblocks, policy, operations, random } = this.#modules;
+    const candidates = role === 'gc' ? this.#candidates(staleShareMin) : [];
     if (candidates.length === 0) return false;
     return this.#beginWith(policy({ candidates, statistics: superblocks, operation: operations.last, random }));
   }
 
   #beginWith(superblock: number): boolean {
-    const { superblocks, allocator, mover } = this.#modules;
+    const { superblocks, mover } = this.#modules;
     const validSlotCount = superblocks.validSlotCount[superblock]!;
     const isCollectable = superblocks.state(superblock) === 'full' && validSlotCount > 0;
     if (!isCollectable || superblocks.pool(superblock) !== this.#pool) return false;
     // With little room left it only fills up the page for the one before.
     const isFillingOnly = !this.#hasRoomFor(superblock);
-    if (isFillingOnly && (mover.gatheredSlotCount === 0 || allocator.gcPagesAvailable(this.#pool) === 0)) return false;
+    if (isFillingOnly && (mover.gatheredSlotCount === 0 || !this.#hasPages(1))) return false;
     superblocks.setState(superblock, 'victim');
     superblocks.pin(superblock);
     mover.begin(superblock);
@@ -158,9 +180,15 @@ export class GarbageCollector {
 
   /** To copy all that it holds. */
   #hasRoomFor(superblock: number): boolean {
-    const { superblocks, allocator, mover } = this.#modules;
+    const { superblocks, mover } = this.#modules;
     const slotCount = mover.gatheredSlotCount + superblocks.validSlotCount[superblock]!;
-    return Math.ceil(slotCount / superblocks.geometry.slotsPerPage) <= allocator.gcPagesAvailable(this.#pool);
+    return this.#hasPages(Math.ceil(slotCount / superblocks.geometry.slotsPerPage));
+  }
+
+  #hasPages(pageCount: number): boolean {
+    const { role, allocator } = this.#modules;
+    if (role === 'wear') return allocator.prepareWear(this.#pool, pageCount, this.#job);
+    return allocator.gcPagesAvailable(this.#pool) >= pageCount;
   }
 
   /** Full superblocks with something to gain; none if all of it together is less than a page: it would go in circles. */
@@ -177,15 +205,15 @@ export class GarbageCollector {
       const valid = superblocks.validSlotCount[superblock]!;
       if (valid === 0 || valid > validMax) continue;
       if (superblocks.state(superblock) !== 'full' || superblocks.pool(superblock) !== this.#pool) continue;
-      if (this.#isUnreadable(superblock)) continue;
+      if (this.isUnreadable(superblock)) continue;
       candidates.push(superblock);
       staleSlots += slotsPerSuperblock - valid;
     }
     return staleSlots >= slotsPerPage ? candidates : [];
   }
 
-  /** Until some of it is written over: then there may be more to gain. */
-  #isUnreadable(superblock: number): boolean {
+  /** A page of it could not be read. Until some of it is written over: then there may be more to gain. */
+  isUnreadable(superblock: number): boolean {
     const left = this.#unreadable.get(superblock);
     if (left === undefined) return false;
     const { epoch, validSlotCount } = this.#modules.superblocks;

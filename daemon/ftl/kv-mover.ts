@@ -1,12 +1,11 @@
 import type { DeviceJob } from '../timing/device-job.ts';
 import { oobKinds } from '../../spec/media-format/oob.ts';
-import type { Arena } from '../base/arena.ts';
 import { DriveError } from '../base/errors.ts';
 import { channelOf, oobBytesPerPage } from '../nand/geometry.ts';
 import type { Allocator } from './allocator.ts';
 import { CopyBuffer, STEP_PAGES } from './copy-buffer.ts';
 import { copyOf, type Flash, type OobEntry } from './flash.ts';
-import type { Mover, MoveStep, Relocatable } from './mover.ts';
+import type { MoveRole, Mover, MoverModules, MoveStep, Relocatable } from './mover.ts';
 import type { PageWriter } from './page-writer.ts';
 import { planCopies, type PlannedCopy, type StreamPage } from './stream-order.ts';
 
@@ -25,6 +24,7 @@ export class KvMover implements Mover {
   readonly #allocator: Allocator;
   readonly #writer: PageWriter;
   readonly #owner: Relocatable;
+  readonly #role: MoveRole;
   readonly #buffer: CopyBuffer;
   readonly #oob: Uint8Array;
   /** Where the scan for valid pages goes on. */
@@ -36,12 +36,13 @@ export class KvMover implements Mover {
   #nextPlanned = 0;
   failure: DriveError | undefined;
 
-  constructor(modules: { flash: Flash; allocator: Allocator; writer: PageWriter; arena: Arena; owner: Relocatable }) {
+  constructor(modules: MoverModules & { readonly allocator: Allocator }) {
     this.#flash = modules.flash;
     this.#allocator = modules.allocator;
     this.#writer = modules.writer;
     this.#owner = modules.owner;
-    this.#buffer = new CopyBuffer({ ...modules, cause: 'gc' });
+    this.#role = modules.role;
+    this.#buffer = new CopyBuffer({ ...modules, cause: modules.role });
     const { geometry } = modules.flash;
     this.#oob = new Uint8Array(Math.min(SCAN_PAGES, geometry.pagesPerSuperblock) * oobBytesPerPage(geometry));
   }
@@ -103,7 +104,7 @@ export class KvMover implements Mover {
     for (let i = 0; i < count; i++) this.#note(firstPpn + i, this.#oob.subarray(i * oobBytes, (i + 1) * oobBytes));
     this.#nextPpn = firstPpn + count;
     if (!this.#isScanned && this.#found.length < ORDERED_PAGES) return;
-    const firstChannel = this.#allocator.nextGcChannel('kv');
+    const firstChannel = this.#allocator.nextChannel('kv', this.#role);
     this.#planned = planCopies(this.#found, geometry.channelCount, firstChannel);
     this.#nextPlanned = 0;
     this.#found = [];
@@ -145,7 +146,8 @@ export class KvMover implements Mover {
       this.failure ??= error;
       return false;
     }
-    const to = this.#writer.write({ pool: 'kv', role: 'gc', placement: 0, channel, job }, cells, [copyOf(entry)]);
+    const target = { pool: 'kv', role: this.#role, placement: 0, channel, job } as const;
+    const to = this.#writer.write(target, cells, [copyOf(entry)]);
     this.#owner.moved(entry, ppn * geometry.slotsPerPage, to * geometry.slotsPerPage);
     return true;
   }

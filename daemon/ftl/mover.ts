@@ -1,12 +1,25 @@
 import type { DeviceJob } from '../timing/device-job.ts';
+import type { Arena } from '../base/arena.ts';
 import type { DriveError } from '../base/errors.ts';
-import type { OobEntry } from './flash.ts';
+import type { Flash, OobEntry } from './flash.ts';
+import type { PageWriter } from './page-writer.ts';
 
 /** The maps, as garbage collection needs them: who holds a slot, and that it has moved. */
 export interface Relocatable {
   /** Whether the entry's owner still has its bytes at `slot`. */
   isCurrent(entry: OobEntry, slot: number): boolean;
   moved(entry: OobEntry, from: number, to: number): void;
+}
+
+/** Why pages are moved: to make room, or for the sake of wear. */
+export type MoveRole = 'gc' | 'wear';
+
+export interface MoverModules {
+  readonly role: MoveRole;
+  readonly flash: Flash;
+  readonly writer: PageWriter;
+  readonly arena: Arena;
+  readonly owner: Relocatable;
 }
 
 /** What one step of a mover came to. */

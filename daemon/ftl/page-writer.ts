@@ -24,7 +24,7 @@ export class PageWriter {
     target: PageTarget,
     data: Uint8Array,
     entries: PageEntries,
-    cause: NandCause = target.role === 'gc' ? 'gc' : target.pool,
+    cause: NandCause = target.role === 'host' ? target.pool : target.role,
   ): number {
     for (;;) {
       const page = this.#allocator.take(target);

@@ -52,7 +52,8 @@ export async function recover(modules: RecoveryModules): Promise<Recovered> {
   const checkpointOperation = state?.operation ?? 0;
   let operation = checkpointOperation;
   const blockTable = blockRecords.read(meta);
-  await restoreHeaders(modules, state, (seen) => (operation = Math.max(operation, seen)));
+  const retired = new Set(blockTable?.retired);
+  await restoreHeaders(modules, { state, retired }, (seen) => (operation = Math.max(operation, seen)));
   blockRecords.restore(blockTable);
   modules.allocator.giveUpRetired();
   const stagedList = new Map((meta.get(metaNamespaces.stagedBlocks, ['list']) ?? []) as [number, number][]);
@@ -88,7 +89,7 @@ export async function recover(modules: RecoveryModules): Promise<Recovered> {
 /** Epochs, tags and owners of all superblocks; those of a clean shutdown that were open are open again. */
 async function restoreHeaders(
   modules: RecoveryModules,
-  state: StateRecord | undefined,
+  { state, retired }: { state: StateRecord | undefined; retired: ReadonlySet<number> },
   seen: (operation: number) => void,
 ): Promise<void> {
   const { flash, allocator } = modules;
@@ -106,6 +107,7 @@ async function restoreHeaders(
     superblocks.openTag[superblock] = header.openTag;
     superblocks.openedAt[superblock] = header.operation;
     seen(header.operation);
+    if (retired.has(superblock)) continue;
     const reopened = open.get(superblock);
     const isOpen = reopened !== undefined && reopened.pool === header.pool && allocator.reopen(reopened);
     superblocks.restore(superblock, isOpen ? 'open' : 'full', header.pool);
@@ -158,7 +160,7 @@ function superblocksToScan(modules: RecoveryModules, state: StateRecord | undefi
   const wasOpen = new Set(state?.open.map(({ superblock }) => superblock));
   const all = Array.from({ length: geometry.superblockCount }, (_, superblock) => superblock);
   return all.filter((superblock) => {
-    if (superblocks.state(superblock) === 'free') return false;
+    if (superblocks.state(superblock) === 'free' || superblocks.state(superblock) === 'bad') return false;
     return wasOpen.has(superblock) || superblocks.openedAt[superblock]! > (state?.operation ?? 0);
   });
 }

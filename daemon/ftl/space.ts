@@ -9,6 +9,7 @@ import { readOnlyError } from './endurance.ts';
 import type { GarbageCollector } from './garbage-collector.ts';
 import { GC_RESERVE_SUPERBLOCKS, type GcOptions, type PoolThresholds, thresholdsOf } from './gc-options.ts';
 import type { Pool, Superblocks } from './superblocks.ts';
+import type { WearLeveller } from './wear-levelling.ts';
 
 /** A pool of which nobody asked room for so long is idle. */
 const IDLE_MS = 50;
@@ -19,6 +20,9 @@ export interface SpaceModules {
   readonly superblocks: Superblocks;
   readonly allocator: Allocator;
   readonly collector: GarbageCollector;
+  /** Moves superblocks for the sake of wear. */
+  readonly relocator: GarbageCollector;
+  readonly leveller: WearLeveller;
   /** Makes a checkpoint and resolves when it is durable. */
   readonly checkpoint: () => Promise<void>;
   /** DriveError writeFault once nothing can be made durable any more. */
@@ -57,6 +61,7 @@ export class Space {
   #idleTimer: Timer | undefined;
   #wasUsed = false;
   #idleWork: Promise<void> | undefined;
+  #relocation: Promise<void> | undefined;
   #closed = false;
   /** Operation number of the last durable checkpoint. */
   #durableOperation = 0;
@@ -145,28 +150,41 @@ export class Space {
   /** Moves what the pages asked for owe. */
   async #pay(pageCount: number): Promise<void> {
     const { thresholds } = this;
-    const { collector } = this.#modules;
     let movesLeft = thresholds.movesPerHostPage * pageCount;
     while (movesLeft > 0 && this.roomPages - pageCount < thresholds.startPages) {
-      const moves = await collector.step(Math.min(movesLeft, STEP_PAGES), { isForHost: true });
+      const moves = await this.#collectForHost(Math.min(movesLeft, STEP_PAGES));
       if (moves === 0) return;
-      this.counters.hostMoves += moves;
       movesLeft -= moves;
+    }
+  }
+
+  /**
+   * One step. 0 also if it has no page to go on with, since blocks have failed, but will once what is empty is erased: that
+   * is no failure of the host's.
+   */
+  async #collectForHost(movesMax: number): Promise<number> {
+    const { collector, superblocks } = this.#modules;
+    try {
+      const moves = await collector.step(movesMax, { isForHost: true });
+      this.counters.hostMoves += moves;
+      return moves;
+    } catch (error) {
+      if (!(error instanceof DriveError) || superblocks.freeableCount(this.#pool) === 0) throw error;
+      return 0;
     }
   }
 
   /** Makes some progress towards room, or throws. */
   async #makeRoom(pageCount: number): Promise<void> {
-    const { superblocks, allocator, collector } = this.#modules;
+    const { superblocks, allocator } = this.#modules;
     if (this.#freeEmpty() > 0) return;
     const freeable = superblocks.freeableCount(this.#pool);
     const gain = allocator.hostShareOf(this.#pool, freeable) * superblocks.geometry.pagesPerSuperblock;
     if (this.#available() + gain < pageCount) {
-      const moves = await collector.step(STEP_PAGES, { isForHost: true });
-      this.counters.hostMoves += moves;
+      const moves = await this.#collectForHost(STEP_PAGES);
       if (moves > 0) return;
     }
-    if (freeable > 0) return this.#eraseNow();
+    if (superblocks.freeableCount(this.#pool) > 0) return this.#eraseNow();
     if (superblocks.emptySuperblocks(this.#pool).size > 0) return superblocks.nextUnpin();
     // Others have room that they haven't used: they may give it back, or supersede pages with what they write.
     if (allocator.reservedPages(this.#pool) > 0) return new Promise((resolve) => this.#releaseWaiters.push(resolve));
@@ -275,9 +293,38 @@ export class Space {
     if (!this.#closed && superblocks.freeableCount(this.#pool) > 0) await checkpoint();
   }
 
+  // --- For the sake of wear ---
+
+  /** Moves what should lie elsewhere, if there is anything: a superblock once in a while, and hosts go on meanwhile. */
+  relocate(): void {
+    if (this.#relocation || this.#closed || this.isReadOnly) return;
+    // Not at once: it may be a host's program that opens a superblock.
+    const work = Promise.resolve().then(() => this.#relocateAll());
+    this.#relocation = work.finally(() => (this.#relocation = undefined));
+  }
+
+  async #relocateAll(): Promise<void> {
+    const { leveller, relocator, logger } = this.#modules;
+    try {
+      for (;;) {
+        const superblock = leveller.chooseToMove(this.#pool);
+        // Without another it programs what was left over of the last one.
+        if (superblock === undefined && relocator.gatheredSlotCount === 0) return;
+        if (superblock !== undefined && !(await relocator.begin(superblock))) return;
+        if (superblock !== undefined) leveller.moved();
+        while (!this.#closed && !this.isReadOnly && (await relocator.step(STEP_PAGES)) > 0);
+        if (superblock === undefined || this.#closed || this.isReadOnly) return;
+      }
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      logger.warn({ pool: this.#pool, err: error }, 'levelling of wear stopped');
+    }
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     this.#idleTimer?.cancel();
+    await this.#relocation;
     await this.#idleWork;
     await this.#erasing;
   }

@@ -84,7 +84,7 @@ export class Superblocks {
     if (pool === undefined) return;
     this.#staleSlotCount[pool] += this.#staleSlotsOf(superblock);
     this.#settleEmpty(superblock);
-    if (to !== 'free' && to !== 'bad') return;
+    if (to !== 'free') return;
     this.#used[pool]--;
     this.#pools[superblock] = undefined;
   }
@@ -101,16 +101,6 @@ export class Superblocks {
     this.assign(superblock, pool);
     this.closedAt[superblock] = this.openedAt[superblock]!;
     this.#settleEmpty(superblock);
-  }
-
-  /** The next free superblock after `after`, in a circle, so that erases spread; undefined if none is free. */
-  findFree(after: number): number | undefined {
-    const { superblockCount } = this.geometry;
-    for (let i = 1; i <= superblockCount; i++) {
-      const superblock = (after + i) % superblockCount;
-      if (this.state(superblock) === 'free') return superblock;
-    }
-    return undefined;
   }
 
   superblockOfSlot(slot: number): number {

@@ -5,16 +5,20 @@ import type { NandArray } from '../nand/array.ts';
 /** Superblocks that a write point may have open: the older one is filled up while the newer one takes full channels. */
 export const WINDOW_SUPERBLOCKS = 2;
 
+/** Who writes: hosts, garbage collection, or what moves data for the sake of wear. Each has write points of its own. */
+export const writeRoles = ['host', 'gc', 'wear'] as const;
+export type WriteRole = (typeof writeRoles)[number];
+
 /** Where one kind of pages is written: up to two open superblocks and the unit that was written last. */
 export class WritePoint {
   /** Whose pages its open superblocks count as. */
-  readonly role: 'host' | 'gc';
+  readonly role: WriteRole;
   readonly #geometry: Geometry;
   readonly #array: NandArray;
   readonly open: number[] = [];
   #lastUnit: number;
 
-  constructor(role: 'host' | 'gc', geometry: Geometry, array: NandArray) {
+  constructor(role: WriteRole, geometry: Geometry, array: NandArray) {
     this.role = role;
     this.#geometry = geometry;
     this.#array = array;

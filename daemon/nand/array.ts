@@ -8,7 +8,7 @@ import { describePage, type Geometry, pageInBlockOf, ppnOf, superblockOf, unitOf
 import type { Media } from './media.ts';
 
 /** Why a page is programmed or read. */
-export const nandCauses = ['block', 'kv', 'gc', 'scrub'] as const;
+export const nandCauses = ['block', 'kv', 'gc', 'scrub', 'wear'] as const;
 export type NandCause = (typeof nandCauses)[number];
 
 export interface NandCounters {
@@ -37,8 +37,8 @@ export class NandArray {
   readonly blocks: BlockTable;
   readonly errors: CellErrors;
   readonly counters: NandCounters = {
-    programs: { block: 0, kv: 0, gc: 0, scrub: 0 },
-    reads: { block: 0, kv: 0, gc: 0, scrub: 0 },
+    programs: { block: 0, kv: 0, gc: 0, scrub: 0, wear: 0 },
+    reads: { block: 0, kv: 0, gc: 0, scrub: 0, wear: 0 },
     superblocksErased: 0,
   };
   /** [superblock][unit]: page that may be programmed next; pagesPerBlock: none until it is erased. */

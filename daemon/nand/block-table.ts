@@ -64,6 +64,8 @@ export class BlockTable {
   readonly eraseCounts: Uint32Array;
   /** [place] -> what replaced its own block; of retired superblocks too. */
   readonly #replaced = new Map<number, ReplacedBlock>();
+  /** [superblock] -> greatest `eraseCountOffset` of its blocks, 0 for its own; of those with replaced blocks. */
+  readonly #offsetMax = new Map<number, number>();
   /** [unit * blocksPerUnit + block]. */
   readonly #bad = new Map<number, BadBlock>();
   /** [unit] -> bad blocks. */
@@ -100,8 +102,12 @@ export class BlockTable {
 
   /** Erases of the block that serves there. */
   eraseCountAt(superblock: number, unit: number): number {
-    const offset = this.#replaced.get(this.#place(superblock, unit))?.eraseCountOffset ?? 0;
-    return this.eraseCounts[superblock]! + offset;
+    return this.eraseCounts[superblock]! + this.#offsetAt(superblock, unit);
+  }
+
+  /** Erases of the most worn block that serves in the superblock. */
+  wearOf(superblock: number): number {
+    return this.eraseCounts[superblock]! + (this.#offsetMax.get(superblock) ?? 0);
   }
 
   isBad(unit: number, block: number): boolean {
@@ -205,9 +211,19 @@ export class BlockTable {
     this.#spares[unit]!.delete(block);
     const eraseCountOffset = eraseCount - this.eraseCounts[superblock]!;
     this.#replaced.set(this.#place(superblock, unit), { superblock, unit, block, eraseCountOffset });
+    this.#noteOffset(superblock);
     this.#changedPlaces.add(this.#place(superblock, unit));
     this.onChange();
     return true;
+  }
+
+  #noteOffset(superblock: number): void {
+    const offsets = Array.from({ length: this.unitCount }, (_, unit) => this.#offsetAt(superblock, unit));
+    this.#offsetMax.set(superblock, Math.max(...offsets));
+  }
+
+  #offsetAt(superblock: number, unit: number): number {
+    return this.#replaced.get(this.#place(superblock, unit))?.eraseCountOffset ?? 0;
   }
 
   /** Counts the superblock's erase: all of its blocks are good and hold nothing. */
@@ -251,6 +267,7 @@ export class BlockTable {
       this.#badCounts[entry.unit]!++;
     }
     for (const entry of replaced) this.#replaced.set(this.#place(entry.superblock, entry.unit), entry);
+    for (const { superblock } of replaced) this.#noteOffset(superblock);
     for (const superblock of retired) this.#retired.add(superblock);
     const replacing = this.#replacing();
     for (let unit = 0; unit < this.unitCount; unit++) this.#spares[unit] = this.#sparesOf(unit, replacing);

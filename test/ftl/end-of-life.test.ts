@@ -19,6 +19,9 @@ function shortLived(seed: number): Chip {
   return { profile: { ...ideal, endurance }, seed, spareBlocksPerUnit: 4 };
 }
 
+/** So small a spread that data is moved for the sake of wear all the time. */
+const LEVELLED = { wearSpreadMax: 1 };
+
 const isWriteProtected = (error: unknown): boolean =>
   error instanceof DriveError && error.code === 'namespaceWriteProtected';
 
@@ -87,7 +90,7 @@ test('a drive serves until too many blocks are bad, then it is read-only for goo
   for (let seed = 1; seed <= 2; seed++) {
     const random = createSeededRandom(seed);
     const stores = new MemoryDriveStores(request, shortLived(seed));
-    const drive = await openDrive(stores.stores(), random);
+    const drive = await openDrive(stores.stores(), random, LEVELLED);
     const host = new Host(drive);
     await host.write(drive, random, Number.POSITIVE_INFINITY);
     await host.flush(drive);
@@ -100,16 +103,16 @@ test('a drive serves until too many blocks are bad, then it is read-only for goo
     await assertReadOnly(drive, host);
 
     // A crash and a clean restart: still read-only, still all there.
-    await assertReadOnly(await openDrive(stores.afterPowerCut(random).stores(), random), host);
+    await assertReadOnly(await openDrive(stores.afterPowerCut(random).stores(), random, LEVELLED), host);
     await drive.ftl.close();
-    const again = await openDrive(stores.stores(), random);
+    const again = await openDrive(stores.stores(), random, LEVELLED);
     await assertReadOnly(again, host);
     assertTableFits(again, stores);
     const free = again.ftl.kv.freePageCount;
     again.keeper.remove(1, 1e9);
     assert.equal(again.ftl.kv.freePageCount, free + 1, 'what is stored may be let go of');
     await again.ftl.close();
-    assert.equal(await (await openDrive(stores.stores(), random)).keeper.check(1), 1e9);
+    assert.equal(await (await openDrive(stores.stores(), random, LEVELLED)).keeper.check(1), 1e9);
   }
 });
 
@@ -131,18 +134,18 @@ test('power cuts all through its life: nothing flushed is lost, and a failure th
 }, async () => {
   const random = createSeededRandom(7);
   let stores = new MemoryDriveStores(request, shortLived(7));
-  let drive = await openDrive(stores.stores(), random);
+  let drive = await openDrive(stores.stores(), random, LEVELLED);
   const host = new Host(drive);
   let forgotten = 0;
   while (!drive.ftl.isReadOnly) {
-    await host.write(drive, random, 200);
+    await host.write(drive, random, 60);
     await host.flush(drive);
     const { blocks } = drive.ftl.flash.array;
     const flushed = new Set([...blocks.badBlocks()].map(nameOf));
     // The power goes at some step of what follows; what comes after it happens in a world of its own.
     let left: MemoryDriveStores | undefined;
     let failedBefore = 0;
-    let due = 1 + (random.nextUint32() % 60);
+    let due = 1 + (random.nextUint32() % 40);
     const step = (): void => {
       if (--due !== 0) return;
       failedBefore = [...blocks.badBlocks()].length;
@@ -151,7 +154,7 @@ test('power cuts all through its life: nothing flushed is lost, and a failure th
     for (const store of [stores.media, stores.staging, stores.meta]) store.onStep = step;
     while (left === undefined && !drive.ftl.isReadOnly) await host.write(drive, random, 1);
     stores = left ?? stores.afterPowerCut(random);
-    drive = await openDrive(stores.stores(), random);
+    drive = await openDrive(stores.stores(), random, LEVELLED);
     await host.check(drive);
     assertTableFits(drive, stores);
     const found = new Set([...drive.ftl.flash.array.blocks.badBlocks()].map(nameOf));

@@ -31,7 +31,7 @@ test("pages of a die's block are programmed in order and once", () => {
   program(3, 0, 1);
   program(3, 1, 0);
   assert.throws(() => program(4, 0, 0), /out of order: page 4 is next/, 'not erased');
-  assert.deepEqual(array.counters.programs, { block: 0, kv: 3, gc: 0, scrub: 0 });
+  assert.deepEqual(array.counters.programs, { block: 0, kv: 3, gc: 0, scrub: 0, wear: 0 });
   assert.equal(array.freePages(3), geometry.pagesPerSuperblock - 3);
 });
 

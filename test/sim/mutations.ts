@@ -86,7 +86,9 @@ export const mutations = {
     what: 'a superblock that is erased before a transaction covers what took its place',
     suits: rewrites,
     drive: ({ ftl }) => {
-      const { superblocks } = ftl.flash;
+      const { superblocks, array } = ftl.flash;
+      // Opened in turn: what was used lately is the last to be opened again where wear is levelled.
+      array.blocks.wearOf = () => 0;
       const never = new Proxy(superblocks.emptySince, { get: () => 0, set: () => true });
       Object.defineProperty(superblocks, 'emptySince', { value: never });
     },

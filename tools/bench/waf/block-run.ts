@@ -83,8 +83,8 @@ export async function runBlocks(
 }
 
 function programs({ ftl }: MapDrive): number {
-  const { block, gc } = ftl.flash.array.counters.programs;
-  return block + gc;
+  const { block, gc, wear } = ftl.flash.array.counters.programs;
+  return block + gc + wear;
 }
 
 function isSteady(windows: readonly number[]): boolean {

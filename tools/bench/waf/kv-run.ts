@@ -76,7 +76,8 @@ export async function runKv(run: KvRun, onProgress: (share: number) => void = ()
   const written = programs.kv - before.kv;
   const { sequenceCount, hash: traceHash } = trace;
   await close();
-  return { writeAmplification: (written + programs.gc - before.gc) / written, sequenceCount, traceHash };
+  const copied = programs.gc + programs.wear - before.gc - before.wear;
+  return { writeAmplification: (written + copied) / written, sequenceCount, traceHash };
 }
 
 class KvTrace {

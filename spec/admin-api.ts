@@ -142,7 +142,7 @@ export const blockSummary = object({
   eraseCountMax: count('most erase cycles'),
   eraseCountMean: number('mean erase cycles'),
   badBlocks: record(count('erase blocks'), 'bad erase blocks by reason: factory, program, erase'),
-  spareBlockCount: count('good erase blocks that serve nowhere'),
+  spareBlockCount: count('good erase blocks beyond one for each superblock in every unit'),
   availableSparePercent: count('what may still fail, of what might when new'),
   percentUsed: count('mean erase cycles of those that the blocks are rated for; may exceed 100'),
   validPageCount: count('pages that hold live data'),

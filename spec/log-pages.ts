@@ -39,8 +39,8 @@ export const logPages = {
   firmwareSlot: { lid: 0x03, sizeBytes: 512, name: 'Firmware Slot Information' },
   changedNamespaces: { lid: 0x04, sizeBytes: 4096, name: 'Changed Namespace List' },
   effects: { lid: 0x05, sizeBytes: 4096, name: 'Commands Supported and Effects' },
-  featureEffects: { lid: 0x12, sizeBytes: 1024, name: 'Feature Identifiers Supported and Effects' },
   enduranceGroup: { lid: 0x09, sizeBytes: 512, name: 'Endurance Group Information' },
+  featureEffects: { lid: 0x12, sizeBytes: 1024, name: 'Feature Identifiers Supported and Effects' },
   driveStatistics: { lid: 0xc0, sizeBytes: 1024, name: 'Drive Statistics' },
 } as const satisfies Record<string, LogPageRow>;
 
@@ -271,7 +271,7 @@ export const driveStatistics = defineStruct('Drive Statistics', logPages.driveSt
   badBlocksFactory: uint64(328, 'erase blocks that the maker has marked bad'),
   badBlocksProgram: uint64(336, 'erase blocks bad since a program failed'),
   badBlocksErase: uint64(344, 'erase blocks bad since an erase failed'),
-  spareBlocks: uint64(352, 'good erase blocks that serve nowhere now'),
+  spareBlocks: uint64(352, 'good erase blocks beyond one for each superblock in every unit'),
   badSuperblocks: uint64(360, 'superblocks given up, since a unit has no erase block left for them'),
   eraseCountMin: uint64(368, 'erases of the least worn erase block in use'),
   eraseCountMax: uint64(376, 'erases of the most worn erase block in use'),

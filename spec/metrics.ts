@@ -135,7 +135,7 @@ export const metrics = {
   gcEraseWaits: counter('gc_erase_waits_total', 'Times a host waited for a checkpoint to erase a superblock.'),
   superblocks: gauge('superblocks', 'Superblocks by state.', 'state'),
   flashBlocksBad: gauge('flash_blocks_bad', 'Bad erase blocks by reason: factory, program, erase.', 'reason'),
-  flashBlocksSpare: gauge('flash_blocks_spare', 'Good erase blocks that serve nowhere.'),
+  flashBlocksSpare: gauge('flash_blocks_spare', 'Good erase blocks beyond one for each superblock in every unit.'),
   availableSpare: gauge('available_spare_ratio', 'What may still fail, of what might when new: SMART available spare.'),
   enduranceUsed: gauge('endurance_used_ratio', 'Mean erases of the rated cycles: SMART percentage used.'),
   eraseCount: gauge('flash_block_erases', 'Erases of the erase blocks in use: min, mean, max.', 'statistic'),

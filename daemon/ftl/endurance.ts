@@ -9,7 +9,7 @@ export interface EnduranceSnapshot extends WearSummary {
   readonly isReadOnly: boolean;
   /** Bad erase blocks, by how they became bad. */
   readonly badBlockCounts: Readonly<Record<BadBlockReason, number>>;
-  /** Good erase blocks that serve nowhere, over all units. */
+  /** Good erase blocks beyond one for each superblock, over all units. */
   readonly spareBlockCount: number;
   /**
    * Blocks that may still fail before the drive is read-only, of those that might when it left the factory, in the unit
@@ -41,10 +41,11 @@ export function takeEndurance(blocks: BlockTable, geometry: Geometry, chip: Chip
   }
   const needed = neededSuperblocks(geometry);
   const neededCount = needed.block + needed.kv;
+  const superblocksLeft = blocks.superblockCount - blocks.retired.size;
   let spareBlockCount = 0;
   let availableShare = 1;
   for (let unit = 0; unit < blocks.unitCount; unit++) {
-    spareBlockCount += blocks.spareCount(unit);
+    spareBlockCount += Math.max(0, blocks.goodCount(unit) - superblocksLeft);
     const atFirst = blocks.blocksPerUnit - factoryBad[unit]! - neededCount;
     const left = Math.max(0, blocks.goodCount(unit) - neededCount);
     if (atFirst > 0) availableShare = Math.min(availableShare, left / atFirst);

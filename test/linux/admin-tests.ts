@@ -50,6 +50,16 @@ export function adminTests(rig: LinuxRig): void {
       assert.equal(log['avail_spare'], 100);
     });
 
+    test('endurance-log, and the group that both namespaces are of', async () => {
+      const { controller, block } = devices;
+      const log = await rig.guest.json<Record<string, unknown>>(`nvme endurance-log ${controller} -g 1 -o json`);
+      assert.deepEqual([log['critical_warning'], log['avl_spare'], log['percent_used']], [0, 100, 0]);
+      const identity = await rig.guest.json<Record<string, unknown>>(`nvme id-ctrl ${controller} -o json`);
+      assert.equal(identity['endgidmax'], 1);
+      const namespace = await rig.guest.json<Record<string, unknown>>(`nvme id-ns ${block} -o json`);
+      assert.deepEqual([namespace['endgid'], namespace['nsattr']], [1, 0]);
+    });
+
     test('effects-log', async () => {
       const log = await rig.guest.output(`nvme effects-log ${devices.controller} --csi=0`);
       assert.match(log, /ACS6\s+\[Identify/);

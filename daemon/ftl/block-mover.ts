@@ -67,6 +67,11 @@ export class BlockMover implements Mover {
     return { moves: ppns.length, isProgrammed, isDone: this.#nextPpn >= this.#endPpn };
   }
 
+  /** Of the page in which slots gather. */
+  #slotBytes(slot: number): Uint8Array {
+    return this.#arena.view(this.#frame + slot * SLOT_BYTES, SLOT_BYTES);
+  }
+
   /** Takes the valid slots of a page that was read; true if a page was programmed. */
   #gather(ppn: number, index: number, job: DeviceJob): boolean {
     const { superblocks, geometry } = this.#flash;
@@ -79,7 +84,7 @@ export class BlockMover implements Mover {
       const bytes = cells.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
       const entry = this.#checkedEntry(ppn, index, i, bytes);
       if (entry === undefined) continue;
-      this.#arena.view(this.#frame + this.#copies.length * SLOT_BYTES, SLOT_BYTES).set(bytes);
+      this.#slotBytes(this.#copies.length).set(bytes);
       this.#copies.push({ entry, from });
       if (this.#copies.length === geometry.slotsPerPage) isProgrammed = this.programGathered(job) || isProgrammed;
     }
@@ -112,6 +117,8 @@ export class BlockMover implements Mover {
       return isSameLife && this.#owner.isCurrent(entry, from);
     });
     if (!isCurrent.includes(true)) return false;
+    // What was superseded since must not be programmed again: it may be about to be overwritten for good.
+    for (let i = 0; i < geometry.slotsPerPage; i++) if (!isCurrent[i]) this.#slotBytes(i).fill(0);
     const entries = copies.map(({ entry }, i) => (isCurrent[i] ? copyOf(entry) : undefined));
     const target = { pool: 'block', role: this.#role, placement: 0, channel: undefined, job } as const;
     const ppn = this.#writer.write(target, this.#arena.view(this.#frame, geometry.pageSizeBytes), entries);

@@ -54,7 +54,7 @@ async function wearOut(io: RawHost, lbaCount: number): Promise<void> {
   assert.fail('it never became read-only');
 }
 
-async function assertRefusals(io: RawHost, id: bigint): Promise<void> {
+async function assertRefusals(admin: RawHost, io: RawHost, id: bigint): Promise<void> {
   const run = async (fields: object, data?: Uint8Array): Promise<number> =>
     (await io.run(fields as CommandFields, data)).status;
   const deallocation = new Uint8Array(16);
@@ -65,6 +65,8 @@ async function assertRefusals(io: RawHost, id: bigint): Promise<void> {
   assert.equal(await run(dataset, deallocation), PROTECTED);
   assert.equal(await run({ opcode: kvOpcodes.create.opcode, nsid: KV_CACHE_NSID }, createBytes()), PROTECTED);
   assert.equal((await append(io, id, 40, 1)).status, PROTECTED);
+  const format = { opcode: adminOpcodes.formatNvm.opcode, cdw10: 0 };
+  for (const nsid of [1, 2]) assert.equal((await admin.run({ ...format, nsid })).status, PROTECTED, `format ${nsid}`);
   const fork = { opcode: kvOpcodes.fork.opcode, ...idFields(id), cdw12: 3 };
   assert.equal(await run(fork, createDescriptor.encode({ version: 1 })), PROTECTED);
   assert.equal(await run({ opcode: kvOpcodes.truncate.opcode, ...idFields(id), cdw12: 0xffff, cdw13: 1 }), PROTECTED);
@@ -156,7 +158,7 @@ test('a drive that is read-only refuses what changes it, serves the rest, and sa
   assert.deepEqual([before.smart.criticalWarning, before.smart.availSpare], [0, 100]);
   failures.areErasesFailing = true;
   await wearOut(io, drive.lbaCount);
-  await assertRefusals(io, id);
+  await assertRefusals(admin, io, id);
   assert.equal((await attend(io, id, { position: 40, tokenCount: 1 })).status, PROTECTED);
   await assertServes(io, id);
   await assertTold(drive, admin);
@@ -165,7 +167,7 @@ test('a drive that is read-only refuses what changes it, serves the rest, and sa
 
   drive = await openWholeDrive(folder);
   ({ admin, io } = await drive.connect());
-  await assertRefusals(io, id);
+  await assertRefusals(admin, io, id);
   await assertServes(io, id);
   await assertTold(drive, admin);
   assert.equal((await io.run({ opcode: kvOpcodes.reclaim.opcode, ...idFields(id) })).status, 0);

@@ -12,7 +12,7 @@ import { MemoryDriveStores } from './memory-stores.ts';
 import { openDrive } from './open-drive.ts';
 
 const PAGE_BYTES = 4096;
-const arena = createArena(2 ** 21);
+const arena = createArena(2 ** 22);
 const kernels = loadKernels('reference', { memory: arena.memory });
 const frame = arena.allocate(PAGE_BYTES);
 

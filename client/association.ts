@@ -3,6 +3,8 @@ import { hostname, userInfo } from 'node:os';
 import {
   ANY_SUBSYSTEM_NQN,
   adminOpcodes,
+  authenticationCommand,
+  authenticationProtocol,
   CNTLID_DYNAMIC,
   capBits,
   ccBits,
@@ -28,6 +30,8 @@ import {
   properties,
   propertyGetCommand,
   propertySetCommand,
+  type OpcodeRow,
+  type Sgl,
   type StructValue,
   SGL_FLAGS,
   setFeaturesBits,
@@ -35,11 +39,13 @@ import {
   unpackBits64,
 } from '../spec/index.ts';
 import type { DriveAddress } from './address.ts';
+import { authenticate } from './authentication.ts';
 import { type Command, type Completion, encodeEntry } from './command.ts';
-import { DriveDisconnectedError, DriveProtocolError } from './errors.ts';
+import { DriveAuthenticationError, DriveDisconnectedError, DriveProtocolError } from './errors.ts';
 import type { Digests } from './pdu-parser.ts';
 import { type ConnectionEnd, Queue } from './queue.ts';
 import { QueueGroup } from './queue-group.ts';
+import type { DhChapSecrets } from './secret-file.ts';
 
 export interface AssociationOptions {
   /** 0: of a discovery controller, which has none. */
@@ -50,6 +56,8 @@ export interface AssociationOptions {
   readonly subsystemNqn: string;
   readonly hostNqn: string;
   readonly digests: Digests;
+  /** For drives that ask for authentication; with a controller secret they have to ask. */
+  readonly dhChap?: DhChapSecrets | undefined;
 }
 
 export type ControllerIdentity = StructValue<(typeof identifyController)['fields']>;
@@ -164,10 +172,46 @@ export class Association {
     this.#queues.push(queue);
     const group = new QueueGroup([queue]);
     const { dw0 } = await group.execute(this.#connectCommand(queueId, depth), this.#connectLimit());
-    const { cntlid, authreq } = unpackBits(connectResult, dw0);
-    if (authreq !== 0) throw new DriveProtocolError('the drive asks for authentication, which this client lacks');
+    const { cntlid, atr, ascr } = unpackBits(connectResult, dw0);
+    if (ascr !== 0) throw new DriveProtocolError('the drive asks for a secure channel, which this client has none of');
+    await this.#authenticate(group, atr !== 0);
     if (queueId === 0) this.#controllerId = cntlid;
     return queue;
+  }
+
+  /** Each queue for itself. */
+  async #authenticate(group: QueueGroup, isAsked: boolean): Promise<void> {
+    const { dhChap, hostNqn, subsystemNqn } = this.#options;
+    if (dhChap === undefined) {
+      if (!isAsked) return;
+      throw new DriveAuthenticationError(`the drive wants ${hostNqn} to authenticate, and this client has no secret`);
+    }
+    if (!isAsked && dhChap.controllerSecret === undefined) return;
+    const { authenticationSend, authenticationReceive } = fabricsTypes;
+    const run = async (
+      type: OpcodeRow,
+      sgl: MessageSgl,
+      more: Pick<Command, 'capsuleData' | 'receive'>,
+    ): Promise<void> => {
+      const entry = authenticationEntry(type, sgl);
+      const subject = (): string => `host ${hostNqn}`;
+      await group.execute({ entry, opcodeName: type.name, subject, fabrics: true, ...more }, this.#connectLimit());
+    };
+    await authenticate(
+      {
+        send: (message) => {
+          const sgl = { kind: 'inCapsule', offset: 0, length: message.length } as const;
+          return run(authenticationSend, sgl, { capsuleData: [message] });
+        },
+        receive: async (lengthBytes) => {
+          const message = new Uint8Array(lengthBytes);
+          await run(authenticationReceive, { kind: 'transport', length: lengthBytes }, { receive: message });
+          return message;
+        },
+      },
+      dhChap,
+      { hostNqn, subsystemNqn },
+    );
   }
 
   #connectLimit(): { timeoutMs: number } {
@@ -316,6 +360,15 @@ export class Association {
     );
     this.#keepAlive.unref();
   }
+}
+
+type MessageSgl = Extract<Sgl, { readonly kind: 'inCapsule' | 'transport' }>;
+
+function authenticationEntry({ opcode: fctype }: OpcodeRow, sgl: MessageSgl): Uint8Array {
+  const fields = { opcode: FABRICS_OPCODE, flags: SGL_FLAGS, fctype, ...authenticationProtocol };
+  const entry = authenticationCommand.encode({ ...fields, lengthBytes: sgl.length });
+  encodeSgl(sgl, entry, authenticationCommand.offsetOf.sgl);
+  return entry;
 }
 
 export const defaultSubsystemNqn = ANY_SUBSYSTEM_NQN;

@@ -30,8 +30,9 @@ import { formatAddress, parseAddress } from './address.ts';
 import { Association, defaultHostNqn } from './association.ts';
 import { ControllerCommands } from './controller-commands.ts';
 import { DriveProtocolError } from './errors.ts';
+import { readDhChapSecrets, type SecretFiles } from './secret-file.ts';
 
-export interface DiscoveryOptions {
+export interface DiscoveryOptions extends SecretFiles {
   /** The service ends the association if it hears nothing for this long, and so does the client; default 30 s. */
   readonly keepAliveMs?: number | undefined;
   /** For connecting and each step of the handshake; default 10 s. */
@@ -86,6 +87,7 @@ export class DiscoveryClient {
       subsystemNqn: DISCOVERY_NQN,
       hostNqn: options.hostNqn ?? defaultHostNqn(),
       digests: { header: false, data: false },
+      dhChap: readDhChapSecrets(options),
     });
     return new DiscoveryClient(formatAddress(parsed), association);
   }

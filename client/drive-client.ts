@@ -19,10 +19,11 @@ import { DriveDisconnectedError, DriveProtocolError, RegionUnavailableError } fr
 import { KvCache } from './kv-cache.ts';
 import { type AttendPath, PreparedAttend, SlotNumbers } from './prepared-attend.ts';
 import { Region } from './region.ts';
+import { readDhChapSecrets, type SecretFiles } from './secret-file.ts';
 import { RegionSpace } from './region-space.ts';
 import { Transfers } from './transfers.ts';
 
-export interface ConnectOptions {
+export interface ConnectOptions extends SecretFiles {
   /** I/O queues, each a connection; default 1. */
   readonly ioQueueCount?: number | undefined;
   /** Entries of each I/O queue; one fewer commands may be in flight; default 128. */
@@ -79,7 +80,8 @@ export class DriveClient {
   readonly #regions = new Set<Region>();
   #deletedRegionBytes = 0;
 
-  /** Connects to `unix:PATH` or `tcp:HOST:PORT`. DriveUnreachableError, DriveCommandError, DriveProtocolError. */
+  /** Connects to `unix:PATH` or `tcp:HOST:PORT`. DriveUnreachableError, DriveCommandError, DriveProtocolError,
+   * DriveAuthenticationError; Error for a secret file that is no good. */
   static async connect(address: string, options: ConnectOptions = {}): Promise<DriveClient> {
     const parsed = parseAddress(address);
     const association = await Association.open(parsed, {
@@ -90,6 +92,7 @@ export class DriveClient {
       subsystemNqn: options.subsystemNqn ?? defaultSubsystemNqn,
       hostNqn: options.hostNqn ?? defaultHostNqn(),
       digests: { header: (options.digests ?? 'off') !== 'off', data: options.digests === 'all' },
+      dhChap: readDhChapSecrets(options),
     });
     const client = new DriveClient(parsed, association, options);
     try {

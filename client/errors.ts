@@ -90,6 +90,13 @@ export class DriveProtocolError extends DriveClientError {
   readonly retry = false;
 }
 
+/** Host or drive did not prove who it is, or this client has no secret where the drive wants one. The connection is closed. */
+export class DriveAuthenticationError extends DriveClientError {
+  override readonly name = 'DriveAuthenticationError';
+  readonly code = 'authentication';
+  readonly retry = false;
+}
+
 /** Data that came from the drive does not fit its digest: it changed on the way. The connection goes on. */
 export class DriveDigestError extends DriveClientError {
   override readonly name = 'DriveDigestError';

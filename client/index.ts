@@ -31,6 +31,7 @@ export {
 export { type ConnectOptions, DriveClient } from './drive-client.ts';
 export {
   AdminRequestError,
+  DriveAuthenticationError,
   DriveClientError,
   DriveCommandError,
   DriveDigestError,

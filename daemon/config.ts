@@ -22,6 +22,8 @@ export interface DaemonOptions {
   readonly advertise?: string | undefined;
   /** Discovery services to register with, HOST:PORT. Default: none. */
   readonly discovery?: readonly string[] | undefined;
+  /** File of the hosts that may connect, read again at SIGHUP. Default: none, every host may. */
+  readonly hosts?: string | undefined;
   readonly kernels?: string | undefined;
   /** Compute workers; default: one per CPU. 0: everything on the event loop. */
   readonly workers?: number | undefined;
@@ -66,6 +68,7 @@ export interface DaemonConfig {
   readonly http: SocketAddress | undefined;
   readonly advertise: string | undefined;
   readonly discovery: readonly SocketAddress[];
+  readonly hosts: string | undefined;
   readonly kernels: KernelName | 'auto';
   readonly workers: number;
   readonly runtimeFolder: string;
@@ -108,6 +111,7 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
     http: address('http', options.http ?? '127.0.0.1:4480'),
     advertise: ipAddress('advertised address', options.advertise),
     discovery: discoveryServices(options),
+    hosts: options.hosts,
     kernels: kernels as KernelName | 'auto',
     workers: within('workers', options.workers ?? availableParallelism(), 0, 256),
     runtimeFolder: options.runtimeFolder ?? defaultRuntimeFolder(environment, userId),

@@ -1,6 +1,9 @@
 import { DISCOVERY_PORT } from '../spec/discovery.ts';
 import { limits } from '../spec/limits.ts';
 import { systemClock } from './base/clock.ts';
+import { systemRandom } from './base/random.ts';
+import { HostAccess } from './host-access.ts';
+import { ThreadedKeyExchange } from './hosts/threaded-key-exchange.ts';
 import { crc32c } from './base/crc32c.ts';
 import { DriveError } from './base/errors.ts';
 import { createLogger, type Logger, type LogLevel } from './base/logger.ts';
@@ -17,6 +20,8 @@ export interface DiscoveryDaemonOptions {
   readonly tcp?: string | undefined;
   /** File of fixed records, read again at SIGHUP. Default: none. */
   readonly records?: string | undefined;
+  /** File of the hosts that may connect, drives that register included; read again at SIGHUP. Default: every host may. */
+  readonly hosts?: string | undefined;
   readonly logLevel?: string | undefined;
 }
 
@@ -30,30 +35,46 @@ export class DiscoveryService {
   readonly #transport: Transport;
   readonly #logger: Logger;
   readonly #recordsPath: string | undefined;
+  readonly #hosts: HostAccess;
+  readonly #keyExchange = new ThreadedKeyExchange();
 
   constructor(
-    options: { recordsPath: string | undefined; firmware: string },
+    options: { recordsPath: string | undefined; hostsPath: string | undefined; firmware: string },
     modules: { logger: Logger; onFatal: (error: unknown) => void },
   ) {
     const { logger, onFatal } = modules;
     const clock = systemClock;
     this.#logger = logger;
     this.#recordsPath = options.recordsPath;
+    this.#hosts = new HostAccess({ path: options.hostsPath }, { logger });
     this.directory = new DiscoveryDirectory({ limits }, { onChange: () => this.#subsystem.discoveryChanged() });
     const identity = { serial: SERIAL_NUMBER, model: MODEL_NUMBER, firmware: options.firmware };
     const discovery = this.directory;
-    this.#subsystem = createDiscoverySubsystem({ identity, limits }, { clock, logger, onFatal, discovery });
+    this.#subsystem = createDiscoverySubsystem(
+      { identity, limits },
+      {
+        clock,
+        random: systemRandom,
+        logger,
+        onFatal,
+        discovery,
+        hosts: this.#hosts.directory,
+        keyExchange: this.#keyExchange,
+      },
+    );
     this.#transport = new Transport({ limits }, { subsystem: this.#subsystem, clock, logger, checksum: crc32c });
   }
 
   /** Returns where it listens: `tcp:HOST:PORT`. DriveError for an address or records that are no good. */
   async start(tcp: { host: string; port: number }): Promise<string> {
     if (this.#recordsPath !== undefined) this.directory.setFixed(readRecords(this.#recordsPath));
+    this.#hosts.warnIfOpen(tcp);
     return this.#transport.listen({ kind: 'tcp', ...tcp });
   }
 
-  /** Reads the records again; what is wrong with them is said, and those of before stay. */
+  /** Reads hosts and records again; what is wrong with them is said, and those of before stay. */
   reload(): void {
+    if (this.#hosts.reload()) this.#subsystem.hostsChanged();
     if (this.#recordsPath === undefined) return;
     try {
       const records = readRecords(this.#recordsPath);
@@ -66,6 +87,7 @@ export class DiscoveryService {
   }
 
   async stop(): Promise<void> {
+    await this.#keyExchange.close();
     await this.#subsystem.close();
     await this.#transport.close();
   }
@@ -87,7 +109,7 @@ export async function runDiscovery(options: DiscoveryDaemonOptions): Promise<voi
   process.on('uncaughtException', onFatal);
   process.on('unhandledRejection', onFatal);
   const service = new DiscoveryService(
-    { recordsPath: options.records, firmware: version().slice(0, 8) },
+    { recordsPath: options.records, hostsPath: options.hosts, firmware: version().slice(0, 8) },
     { logger, onFatal },
   );
   const listener = await service.start(tcp);

@@ -13,6 +13,8 @@ import { OwnRecords } from './discovery/own-records.ts';
 import { DriveDeviceTime } from './drive-device-time.ts';
 import { type DriveState, driveTransition } from './drive-state.ts';
 import { RoomStatus } from './drive-status.ts';
+import { HostAccess } from './host-access.ts';
+import { ThreadedKeyExchange } from './hosts/threaded-key-exchange.ts';
 import { Ftl, openFolder } from './ftl/ftl.ts';
 import type { GcOptions } from './ftl/gc-options.ts';
 import { loadKernels, resolveKernels } from './kernels/loader.ts';
@@ -79,7 +81,21 @@ export class Drive implements RunningDrive {
   }
 
   #plan(): Step[] {
-    return [this.#storesStep(), this.#deviceTimeStep(), this.#memoryStep(), this.#flashStep(), ...this.#servingSteps()];
+    const opening = [this.#hostsStep(), this.#storesStep(), this.#deviceTimeStep()];
+    return [...opening, this.#memoryStep(), this.#flashStep(), ...this.#servingSteps()];
+  }
+
+  /** First, so that a mistake in the file is told before anything of the drive is touched. */
+  #hostsStep(): Step {
+    const { config } = this.options;
+    const logger = this.modules.logger.child({ room: 'hosts' });
+    return {
+      name: 'read the hosts file',
+      start: () => {
+        this.#rooms.hosts = new HostAccess({ path: config.hosts }, { logger });
+        this.#rooms.hosts.warnIfOpen(config.tcp);
+      },
+    };
   }
 
   #storesStep(): Step {
@@ -171,12 +187,16 @@ export class Drive implements RunningDrive {
       {
         name: 'make the subsystem',
         start: () => {
+          rooms.keyExchange = new ThreadedKeyExchange();
           rooms.subsystem = this.#createSubsystem();
           this.room('ftl').onReadOnly = () => {
             for (const namespaceId of [BLOCK_NSID, KV_CACHE_NSID]) this.room('subsystem').namespaceChanged(namespaceId);
           };
         },
-        stop: () => this.room('subsystem').close(),
+        stop: async () => {
+          await this.room('keyExchange').close();
+          await this.room('subsystem').close();
+        },
       },
       {
         name: 'listen for hosts',
@@ -202,6 +222,11 @@ export class Drive implements RunningDrive {
         stop: () => this.room('registrar').close(),
       },
     ];
+  }
+
+  /** Reads the hosts file again, and ends what it no longer allows. */
+  reloadHosts(): void {
+    if (this.#state === 'ready' && this.room('hosts').reload()) this.room('subsystem').hostsChanged();
   }
 
   async #createAttention(): Promise<Attention> {
@@ -271,6 +296,8 @@ export class Drive implements RunningDrive {
           { listeners: () => this.#rooms.transport?.networkAddresses ?? [] },
         ),
         ...this.#deviceTime(),
+        hosts: this.room('hosts').directory,
+        keyExchange: this.room('keyExchange'),
         clock,
         random,
         logger: logger.child({ room: 'controller' }),

@@ -37,6 +37,7 @@ export async function runDaemon(folder: string, options: DaemonOptions): Promise
   process.stdout.write(
     `attndrive ready: serial ${serial}, kernels ${name} (${isa}), ${places.filter(Boolean).join(' ')}\n`,
   );
+  process.on('SIGHUP', () => drive.reloadHosts());
   const signal = await stopSignal();
   logger.info({ signal }, 'stopping');
   // A second signal while it stops ends it at once, as a crash would.

@@ -67,6 +67,8 @@ function hostMetrics(drive: RunningDrive): MetricsSnapshot {
       labels: { reason },
       value,
     })),
+    hostsRefused: subsystem.refusedHostCount,
+    authentications: [...subsystem.authentications].map(([result, value]) => ({ labels: { result }, value })),
     hostBytes: [
       bytes('in', 'capsule', hostBytes.inCapsule),
       bytes('in', 'pdu', hostBytes.inPdu),

@@ -10,6 +10,8 @@ import type { DiscoveryRegistrar } from './discovery-registrar.ts';
 import type { DriveDeviceTime } from './drive-device-time.ts';
 import type { DriveState } from './drive-state.ts';
 import type { DriveStatus } from './commands/contract.ts';
+import type { HostAccess } from './host-access.ts';
+import type { ThreadedKeyExchange } from './hosts/threaded-key-exchange.ts';
 import type { Ftl, FtlStores } from './ftl/ftl.ts';
 import type { Kernels } from './kernels/contract.ts';
 import type { SequenceStore } from './kv/kv-store.ts';
@@ -44,6 +46,8 @@ export interface Rooms {
   attention: Attention;
   runtime: RuntimeFolder;
   status: DriveStatus;
+  hosts: HostAccess;
+  keyExchange: ThreadedKeyExchange;
   subsystem: Subsystem;
   transport: Transport;
   admin: AdminServer;

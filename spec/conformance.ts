@@ -41,14 +41,16 @@ const table = 'commands/conformance';
 const format = 'commands/format-nvm';
 const discovery = 'controller/discovery';
 const linux = 'linux/admin-tests';
+const authentication = 'controller/authentication';
+const linuxAuthentication = 'linux/authentication-tests';
 const linuxDiscovery = 'linux/discovery-tests';
 
 export const fabricsConformance: readonly ConformanceRow[] = [
   row('00h', 'Property Set', M_M, 'both', ['controller/lifecycle']),
   row('01h', 'Connect', M_M, 'both', ['controller/connect', discovery]),
   row('04h', 'Property Get', M_M, 'both', ['controller/lifecycle']),
-  row('05h', 'Authentication Send', O_O, 'neither', [], 'no authentication; AUTHREQ of Connect is 0'),
-  row('06h', 'Authentication Receive', O_O, 'neither', [], 'no authentication'),
+  row('05h', 'Authentication Send', O_O, 'both', [authentication, linuxAuthentication], 'DH-HMAC-CHAP'),
+  row('06h', 'Authentication Receive', O_O, 'both', [authentication, linuxAuthentication], 'where --hosts wants it'),
   row('08h', 'Disconnect', O_P, 'I/O', ['controller/connect'], 'of I/O queues; refused on the admin queue'),
 ];
 

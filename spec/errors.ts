@@ -57,6 +57,7 @@ export const errorTable = {
   connectInvalidParameters: row('connect: invalid parameters', 1, 0x82, 400),
   connectInvalidHost: row('connect: host not allowed', 1, 0x84, 403),
   invalidQueueType: row('invalid queue type', 1, 0x85, 400),
+  authenticationRequired: row('authentication required', 1, 0x91, 401),
   unknownSequence: row('unknown sequence', 1, 0xc0, 404),
   sequenceExists: row('sequence id in use', 1, 0xc1, 409),
   invalidShape: row('invalid sequence shape', 1, 0xc2, 400),

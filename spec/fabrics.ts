@@ -11,7 +11,7 @@ const commandFields = {
   commandId: u16(2, 'CID'),
   fctype: u8(4, 'fabricsTypes'),
   reserved0: reserved(5, 19),
-  sgl: bytes(24, 16, 'SGL1; only Connect has data'),
+  sgl: bytes(24, 16, 'SGL1: the connect data'),
 } as const;
 
 export const connectCommand = defineStruct('Connect command', 64, {
@@ -47,7 +47,8 @@ export const CNTLID_STATIC_ANY = 0xfffe;
 /** DW0 of Connect's completion. */
 export const connectResult = {
   cntlid: { shift: 0, width: 16, meaning: 'the controller that this queue belongs to' },
-  authreq: { shift: 16, width: 16, meaning: 'authentication requirements; 0: none' },
+  atr: { shift: 17, width: 1, meaning: 'the host has to authenticate on this queue before anything else' },
+  ascr: { shift: 18, width: 1, meaning: 'and to set up a secure channel; never asked for' },
 } as const;
 
 /** DW0 of Connect's completion when it fails with `connectInvalidParameters`. */

@@ -19,11 +19,14 @@ export {
   type SuperblockStatus,
 } from './admin-api.ts';
 export * from './async-events.ts';
+export * from './authentication.ts';
 export * from './bits.ts';
 export * from './completion-entry.ts';
 export * from './conformance.ts';
 export * from './crc32c.ts';
 export * from './device-trace.ts';
+export * from './dh-groups.ts';
+export * from './dh-hmac-chap.ts';
 export * from './discovery.ts';
 export * from './element-type.ts';
 export * from './errors.ts';

@@ -67,6 +67,10 @@ export const limits = {
   connectionCountMax: 1024,
   /** A new connection has this long for ICReq and Connect, and a started capsule for its end. */
   handshakeTimeoutMs: 10_000,
+  /** A host that has to authenticate has this long for it, from Connect. */
+  authenticationTimeoutMs: 60_000,
+  /** A message of an authentication. */
+  authenticationBytesMax: 8192,
   keepAliveTimeoutMsMax: 3_600_000,
   /** A host that takes nothing of what it asked for for this long is disconnected. */
   sendStallTimeoutMs: 30_000,

@@ -92,6 +92,8 @@ export const metrics = {
   connections: gauge('connections', 'Connections of NVMe hosts.', 'transport'),
   associations: gauge('associations', 'Associations (an admin queue with its I/O queues).'),
   connectionsRefused: counter('connections_refused_total', 'Connections closed before Connect, by reason.', 'reason'),
+  hostsRefused: counter('hosts_refused_total', 'Connects of hosts that may not.'),
+  authentications: counter('authentications_total', 'In-band authentications of queues by how they ended.', 'result'),
   hostBytes: counter(
     'host_bytes_total',
     'Data of commands by direction (in, out) and path (capsule, pdu, region, slot).',

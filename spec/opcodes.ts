@@ -105,6 +105,10 @@ export const fabricsTypes = {
   propertySet: { opcode: 0x00, name: 'Property Set' },
   connect: { opcode: 0x01, name: 'Connect' },
   propertyGet: { opcode: 0x04, name: 'Property Get' },
+  /** Data: a message of `authentication.ts`. */
+  authenticationSend: { opcode: 0x05, name: 'Authentication Send' },
+  /** Returns a message of `authentication.ts`, zeros behind it. */
+  authenticationReceive: { opcode: 0x06, name: 'Authentication Receive' },
   disconnect: { opcode: 0x08, name: 'Disconnect' },
 } as const satisfies Record<string, OpcodeRow>;
 

@@ -17,7 +17,9 @@ export interface QueueLink {
   send(commandId: number, source: Uint8Array): Promise<void> | void;
   /** Sends a completion. `status` is the status field of the completion entry. */
   complete(dw0: number, dw1: number, sqHead: number, commandId: number, status: number): void;
-  /** The queue is part of an association now. */
+  /** The host has to authenticate before the queue may be used. */
+  authenticating(): void;
+  /** The queue is part of an association now, and may be used. */
   connected(): void;
   /** Sends what is pending and ends the connection. */
   end(reason: string): void;

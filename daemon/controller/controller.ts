@@ -7,6 +7,7 @@ import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Association, FrontCounters, Limits, MemoryRegion, NetworkAddress } from '../commands/contract.ts';
 import type { CommandSets } from '../commands/registry.ts';
+import type { HostPolicy, HostRules } from '../hosts/contract.ts';
 import { AsyncEvents } from './async-events.ts';
 import { type ControllerState, transition } from './controller-state.ts';
 import { ErrorLog } from './error-log.ts';
@@ -29,6 +30,8 @@ export interface ControllerKind {
   readonly commands: CommandSets;
   /** 0: no I/O queues. */
   readonly ioQueueCountMax: number;
+  /** Who may connect. */
+  readonly hosts: HostPolicy;
   /** Keep alive timeout where the host asks for none; 0: none. */
   readonly idleTimeoutMs: number;
   /** What a host that shuts its controller down waits for. */
@@ -271,6 +274,17 @@ export class Controller implements Association {
 
   get local(): NetworkAddress | undefined {
     return this.#modules.adminQueue.link.local;
+  }
+
+  /** What goes for its host now; undefined: it may no longer connect. */
+  get rules(): HostRules | undefined {
+    return this.kind.hosts.rulesOf(this.hostNqn, this.local === undefined ? 'unix' : 'tcp');
+  }
+
+  /** Whether its host may be connected by the rules of now. */
+  get isAllowed(): boolean {
+    const { identity } = this.#modules.adminQueue;
+    return this.rules !== undefined && (identity === undefined || identity.authentication.isEnough);
   }
 
   /** Milliseconds; 0: what the kind of controller has without, which for a drive is none. */

@@ -1,5 +1,4 @@
 import { packBits, strayBits, unpackBits } from '../../spec/bits.ts';
-import type { ErrorCode } from '../../spec/errors.ts';
 import {
   CNTLID_DYNAMIC,
   connectAttributes,
@@ -17,24 +16,23 @@ import {
 } from '../../spec/fabrics.ts';
 import { fabricsTypes } from '../../spec/opcodes.ts';
 import { SGL_FLAGS, parseSgl } from '../../spec/sgl.ts';
+import { authenticationReceive, authenticationSend } from './authentication-commands.ts';
 import type { CommandSlot } from './command-slot.ts';
+import { answer, type FabricsAnswer } from './fabrics-answer.ts';
 import type { Queue, QueueHost } from './queue.ts';
 
-/** Completion of a Fabrics command, and what to do once it is on its way. */
-export interface FabricsAnswer {
-  readonly code: ErrorCode | undefined;
-  readonly dw0: number;
-  readonly dw1: number;
-  readonly after?: () => void;
-}
-
-export const answer = (code: ErrorCode | undefined, dw0 = 0, dw1 = 0): FabricsAnswer => ({ code, dw0, dw1 });
-
 /** Fabrics commands run in the controller itself: they make queues and controllers, which handlers don't know. */
-export function runFabricsCommand(queue: Queue, slot: CommandSlot, host: QueueHost): FabricsAnswer {
+export function runFabricsCommand(
+  queue: Queue,
+  slot: CommandSlot,
+  host: QueueHost,
+): FabricsAnswer | Promise<FabricsAnswer> {
   const type = slot.bytes[connectCommand.offsetOf.fctype];
   if (type === fabricsTypes.connect.opcode) return host.connect(queue, slot);
   if (queue.identity === undefined) return answer('commandSequence');
+  if (type === fabricsTypes.authenticationSend.opcode) return authenticationSend(queue, slot);
+  if (type === fabricsTypes.authenticationReceive.opcode) return authenticationReceive(queue, slot);
+  if (!queue.isUsable) return answer('authenticationRequired');
   // Linux describes the data that there is none of.
   const sgl = parseSgl(slot.bytes, connectCommand.offsetOf.sgl);
   if (!sgl.ok) return answer(sgl.error);

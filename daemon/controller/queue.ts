@@ -12,11 +12,13 @@ import type { ReusableJob } from '../timing/device-job.ts';
 import type { CompletionHold } from './completion-hold.ts';
 import { BROADCAST_NSID } from '../commands/namespace-ids.ts';
 import type { RegisteredCommand } from '../commands/registry.ts';
+import type { QueueAuthentication } from '../hosts/authentication.ts';
 import { type CommandCounters, UNKNOWN_OPCODE } from './command-counters.ts';
 import { CommandSlot, type SlotOwner } from './command-slot.ts';
 import { QueueError, type QueueLink, type QueuePort } from './contract.ts';
 import type { Controller } from './controller.ts';
-import { answer, type FabricsAnswer, runFabricsCommand } from './fabrics-commands.ts';
+import { answer, type FabricsAnswer } from './fabrics-answer.ts';
+import { runFabricsCommand } from './fabrics-commands.ts';
 import type { BudgetShare, TransferBudget } from './transfer-budget.ts';
 
 /** A connection that has not sent Connect yet may send nothing else. */
@@ -48,6 +50,8 @@ export interface QueueModules {
 /** What a queue needs of the subsystem it belongs to. */
 export interface QueueHost {
   connect(queue: Queue, slot: CommandSlot): FabricsAnswer;
+  /** The queue may be used: Connect succeeded, and the host has authenticated if it had to. */
+  connected(queue: Queue): void;
   /** An error that is no answer to bad input. */
   reportFatal(error: unknown): void;
   commandStarted(): void;
@@ -60,6 +64,7 @@ export interface QueueIdentity {
   readonly queueId: number;
   readonly entryCount: number;
   readonly flowControl: boolean;
+  readonly authentication: QueueAuthentication;
 }
 
 /**
@@ -76,6 +81,7 @@ export class Queue implements QueuePort, SlotOwner {
   /** Commands that wait for the budget, oldest first. At most the queue's depth. */
   readonly #waiting: CommandSlot[] = [];
   #identity: QueueIdentity | undefined;
+  #isUsable = false;
   #entryCount = ENTRIES_BEFORE_CONNECT;
   #sqHead = 0;
   #commandCount = 0;
@@ -128,7 +134,24 @@ export class Queue implements QueuePort, SlotOwner {
     this.#entryCount = identity.entryCount;
     // Connect itself was the first entry.
     this.#sqHead = 1 % identity.entryCount;
+    if (identity.authentication.isDone) this.#begin();
+    else this.link.authenticating();
+  }
+
+  #begin(): void {
+    this.#isUsable = true;
     this.link.connected();
+    this.#modules.subsystem.connected(this);
+  }
+
+  /** An authentication ended well. */
+  authenticated(): void {
+    if (!this.#isUsable && !this.#closed) this.#begin();
+  }
+
+  /** Whether it takes other commands than those of authentication. */
+  get isUsable(): boolean {
+    return this.#isUsable;
   }
 
   submit(entry: Uint8Array, capsule: Uint8Array, isIntact: boolean): void {
@@ -205,7 +228,9 @@ export class Queue implements QueuePort, SlotOwner {
     const { counters, subsystem } = this.#modules;
     if (slot.opcode === FABRICS_OPCODE) {
       slot.counterIndex = counters.indexOf('fabrics', slot.bytes[4] as number);
-      this.#finishFabrics(slot, isIntact ? runFabricsCommand(this, slot, subsystem) : answer('transientTransport'));
+      const result = isIntact ? runFabricsCommand(this, slot, subsystem) : answer('transientTransport');
+      if (!(result instanceof Promise)) this.#finishFabrics(slot, result);
+      else result.then((late) => this.#finishFabrics(slot, late), slot.onFailed);
       return;
     }
     const identity = this.#identity;
@@ -218,6 +243,7 @@ export class Queue implements QueuePort, SlotOwner {
     const set = identity.queueId === 0 ? commands.admin : commands.ofNamespace(slot.namespaceId);
     slot.counterIndex = counters.indexOf(set?.name ?? 'nvm', slot.opcode);
     if (!isIntact) this.#fail(slot, 'transientTransport');
+    else if (!this.#isUsable) this.#fail(slot, 'authenticationRequired');
     else if (!identity.controller.takesCommands(identity.queueId)) this.#fail(slot, 'commandSequence');
     else if (set === undefined) this.#fail(slot, 'invalidNamespace');
     else this.#prepare(slot, identity, set.definitions[slot.opcode]);

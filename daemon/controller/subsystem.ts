@@ -1,8 +1,10 @@
-import { ANY_SUBSYSTEM_NQN, DISCOVERY_NQN } from '../../spec/fabrics.ts';
+import { packBits } from '../../spec/bits.ts';
+import { ANY_SUBSYSTEM_NQN, connectResult, DISCOVERY_NQN } from '../../spec/fabrics.ts';
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import type { AttentionEngine } from '../attention/contract.ts';
 import type { Clock } from '../base/clock.ts';
+import { LimitedLog } from '../base/limited-log.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Random } from '../base/random.ts';
 import {
@@ -17,6 +19,9 @@ import {
 } from '../commands/contract.ts';
 import { CommandRegistry, createDiscoveryCommands } from '../commands/registry.ts';
 import type { BlockNamespace, Durability, UserDataEraser } from '../ftl/contract.ts';
+import { type AuthenticationEnd, QueueAuthentication } from '../hosts/authentication.ts';
+import type { KeyExchange } from '../hosts/chap-crypto.ts';
+import type { HostAuthentication, HostPolicy, HostTransport } from '../hosts/contract.ts';
 import type { KvStore } from '../kv/contract.ts';
 import { type DeviceTime, noDeviceTime } from '../timing/device-job.ts';
 import { CompletionHold, type HoldSnapshot } from './completion-hold.ts';
@@ -24,14 +29,8 @@ import { CommandCounters, type CommandSample, type HostByteCounters, type Latenc
 import type { CommandSlot } from './command-slot.ts';
 import type { QueueLink, QueuePort } from './contract.ts';
 import { type AssociationSnapshot, Controller, type ControllerKind } from './controller.ts';
-import {
-  answer,
-  type FabricsAnswer,
-  invalidInCommand,
-  invalidInData,
-  parseConnect,
-  type ConnectRequest,
-} from './fabrics-commands.ts';
+import { answer, type FabricsAnswer } from './fabrics-answer.ts';
+import { invalidInCommand, invalidInData, parseConnect, type ConnectRequest } from './fabrics-commands.ts';
 import { HealthWatch } from './health-watch.ts';
 import { RegionFolder, type RegionFolderOptions } from './memory-regions.ts';
 import { Queue, type QueueHost } from './queue.ts';
@@ -58,15 +57,18 @@ export interface SubsystemModules extends FrontModules {
   readonly status: DriveStatus;
   /** What the drive's own discovery controller tells. */
   readonly discovery: DiscoverySource;
-  readonly random: Random;
 }
 
 /** What every subsystem needs. */
 interface FrontModules {
   readonly clock: Clock;
+  readonly random: Random;
   readonly logger: Logger;
   /** Left out: device time is not modelled. */
   readonly deviceTime?: DeviceTime;
+  /** Who may connect. */
+  readonly hosts: HostPolicy;
+  readonly keyExchange: KeyExchange;
   /**
    * Told of every error that is no answer to bad input and no known condition of the environment. The command got an
    * internal error; the composition root decides what to stop (after a broken invariant: everything).
@@ -83,6 +85,10 @@ export interface SubsystemSnapshot {
   readonly hold: HoldSnapshot | undefined;
   readonly hostBytes: HostByteCounters;
   readonly counters: Readonly<FrontCounters>;
+  /** Authentications by how they ended. */
+  readonly authentications: ReadonlyMap<AuthenticationEnd, number>;
+  /** Times that Connect came from a host that may not. */
+  readonly refusedHostCount: number;
   /** Commands between arrival and completion. */
   readonly inFlightCount: number;
   /** Data of running commands, and in-capsule data of waiting ones, in bytes. */
@@ -112,7 +118,12 @@ export class Subsystem implements QueueHost {
   readonly #regionFolder: RegionFolder | undefined;
   readonly #hold: CompletionHold | undefined;
   readonly #controllers = new Map<number, Controller>();
+  /** Of these, whose hosts have authenticated or need not. */
+  readonly #established = new Set<Controller>();
+  readonly #authentications = new Map<AuthenticationEnd, number>();
+  readonly #refusals: LimitedLog;
   readonly #healthWatch: HealthWatch | undefined;
+  #refusedHostCount = 0;
   #nextControllerId = 1;
   #inFlightCount = 0;
   #closing = false;
@@ -126,6 +137,7 @@ export class Subsystem implements QueueHost {
     this.#counters = parts.counters;
     this.#hold = parts.hold;
     this.#budget = new TransferBudget({ limits });
+    this.#refusals = new LimitedLog(modules);
     this.#regionFolder = parts.regionFolder;
     const { status } = parts;
     const controllers = (): Iterable<Controller> => this.#controllers.values();
@@ -175,6 +187,13 @@ export class Subsystem implements QueueHost {
     for (const controller of this.#controllers.values()) controller.events.report('discoveryLog');
   }
 
+  /** Who may connect has changed: ends the associations of hosts that may no longer, or no longer without proof. */
+  hostsChanged(): void {
+    for (const controller of [...this.#controllers.values()]) {
+      if (!controller.isAllowed) controller.end('the host may no longer connect, or not without authentication');
+    }
+  }
+
   snapshot(): SubsystemSnapshot {
     return {
       associations: [...this.#controllers.values()].map((controller) => controller.snapshot()),
@@ -184,6 +203,8 @@ export class Subsystem implements QueueHost {
       hold: this.#hold?.snapshot(),
       hostBytes: { ...this.#commandCounters.hostBytes },
       counters: { ...this.frontCounters() },
+      authentications: new Map(this.#authentications),
+      refusedHostCount: this.#refusedHostCount,
       inFlightCount: this.#inFlightCount,
       runningBytes: this.#budget.runningBytes,
       waitingCapsuleBytes: this.#budget.waitingCapsuleBytes,
@@ -222,19 +243,30 @@ export class Subsystem implements QueueHost {
     if ('code' in request) return request;
     const kind = this.#kinds.find(({ subsystemNqns }) => subsystemNqns.includes(request.subsystemNqn));
     if (kind === undefined) return invalidInData('subnqn');
+    const { hostNqn } = request;
+    if (kind.hosts.rulesOf(hostNqn, transportOf(queue)) === undefined) {
+      this.#refusedHostCount++;
+      this.#refusals.warn({ peer: queue.link.peer, hostNqn }, 'host not allowed');
+      return answer('connectInvalidHost');
+    }
     return request.queueId === 0 ? this.#connectAdmin(queue, request, kind) : this.#connectIo(queue, request, kind);
+  }
+
+  connected({ identity }: Queue): void {
+    if (identity?.queueId === 0) this.#established.add(identity.controller);
   }
 
   #connectAdmin(queue: Queue, request: ConnectRequest, kind: ControllerKind): FabricsAnswer {
     const limits = this.#limits;
-    const { entryCount, flowControl, keepAliveTimeoutMs, hostNqn, hostId } = request;
+    const { entryCount, keepAliveTimeoutMs, hostNqn, hostId } = request;
     if (entryCount < 2 || entryCount > limits.adminQueueEntriesMax) return invalidInCommand('sqsize');
     if (keepAliveTimeoutMs > limits.keepAliveTimeoutMsMax) return answer('keepAliveTimeout');
-    if (this.#closing || this.#controllers.size >= limits.associationCountMax) return answer('connectBusy');
+    if (this.#closing || this.#established.size >= limits.associationCountMax) return answer('connectBusy');
     const controllerId = this.#newControllerId();
     const { clock, logger } = this.#modules;
-    const onEnded = (): void => {
+    const onEnded = (ended: Controller): void => {
       this.#controllers.delete(controllerId);
+      this.#established.delete(ended);
       this.#healthWatch?.update();
     };
     const onSettingsChanged = (): void => this.#healthWatch?.update();
@@ -253,15 +285,14 @@ export class Subsystem implements QueueHost {
       },
     );
     this.#controllers.set(controllerId, controller);
-    queue.establish({ controller, queueId: 0, entryCount, flowControl });
     controller.startKeepAlive(keepAliveTimeoutMs);
     logger.debug({ controllerId, hostNqn, peer: queue.link.peer, keepAliveTimeoutMs }, 'association begins');
-    return answer(undefined, controllerId);
+    return this.#establish(queue, request, controller);
   }
 
   #connectIo(queue: Queue, request: ConnectRequest, kind: ControllerKind): FabricsAnswer {
     const limits = this.#limits;
-    const { queueId, entryCount, flowControl, controllerId } = request;
+    const { queueId, entryCount, controllerId } = request;
     const controller = this.#controllers.get(controllerId);
     if (controller?.kind !== kind) return invalidInData('cntlid');
     if (request.hostNqn !== controller.hostNqn) return invalidInData('hostnqn');
@@ -270,8 +301,25 @@ export class Subsystem implements QueueHost {
     if (entryCount < 2 || entryCount > limits.queueEntriesMax) return invalidInCommand('sqsize');
     if (controller.state !== 'ready' || controller.hasQueue(queueId)) return answer('commandSequence');
     controller.addQueue(queueId, queue);
-    queue.establish({ controller, queueId, entryCount, flowControl });
-    return answer(undefined, controllerId);
+    return this.#establish(queue, request, controller);
+  }
+
+  /** The last step of Connect. Every queue authenticates for itself. */
+  #establish(queue: Queue, request: ConnectRequest, controller: Controller): FabricsAnswer {
+    const { hostNqn, subsystemNqn, queueId, entryCount, flowControl } = request;
+    const required = (): HostAuthentication | undefined => controller.rules?.authentication;
+    const authentication = new QueueAuthentication({ hostNqn, subsystemNqn, required }, this.#modules);
+    authentication.onEnd = (end) => this.#authenticationEnded(queue, controller, end);
+    queue.establish({ controller, queueId, entryCount, flowControl, authentication });
+    const { controllerId: cntlid } = controller;
+    return answer(undefined, packBits(connectResult, { cntlid, atr: authentication.isDone ? 0 : 1 }));
+  }
+
+  #authenticationEnded(queue: Queue, { hostNqn }: Controller, end: AuthenticationEnd): void {
+    this.#authentications.set(end, (this.#authentications.get(end) ?? 0) + 1);
+    const { queueId, link } = queue;
+    if (end === 'succeeded') queue.authenticated();
+    else this.#refusals.warn({ peer: link.peer, hostNqn, queueId, reason: end }, 'authentication failed');
   }
 
   #newControllerId(): number {
@@ -286,10 +334,12 @@ export class Subsystem implements QueueHost {
   }
 }
 
+const transportOf = ({ link }: Queue): HostTransport => (link.local === undefined ? 'unix' : 'tcp');
+
 /** The subsystem of a drive: I/O controllers, and discovery controllers that tell where it is. */
 export function createSubsystem(options: SubsystemOptions, modules: SubsystemModules): Subsystem {
   const { identity, limits, regions, holdsCompletions = false } = options;
-  const { arena, kv, blocks, durability, userData, attention, status, discovery, random } = modules;
+  const { arena, kv, blocks, durability, userData, attention, status, discovery, random, hosts } = modules;
   const counters = createFrontCounters();
   const frontCounters = (): FrontCounters => subsystem.frontCounters();
   const namespaceChanged = (namespaceId: number, by: Association): void => subsystem.namespaceChanged(namespaceId, by);
@@ -300,10 +350,13 @@ export function createSubsystem(options: SubsystemOptions, modules: SubsystemMod
     subsystemNqns: [identity.subsystemNqn, ANY_SUBSYSTEM_NQN],
     commands: new CommandRegistry({ identity, limits }, handlerModules),
     ioQueueCountMax: limits.ioQueueCountMax,
+    hosts,
     idleTimeoutMs: 0,
     shutDown: () => durability.flush(),
   };
-  const kinds = [io, discoveryKind({ identity, limits }, discovery)];
+  // Who may not connect need not know where; who may is told without authentication, as everywhere.
+  const seekers: HostPolicy = { rulesOf: (...host) => hosts.rulesOf(...host) && { authentication: undefined } };
+  const kinds = [io, discoveryKind({ identity, limits }, { source: discovery, hosts: seekers })];
   const regionFolder = new RegionFolder(regions, { random });
   const hold = holdsCompletions ? new CompletionHold({ clock: modules.clock }) : undefined;
   const subsystem: Subsystem = new Subsystem({ limits }, modules, { kinds, counters, regionFolder, status, hold });
@@ -315,16 +368,20 @@ export function createDiscoverySubsystem(
   options: DiscoveryOptions,
   modules: FrontModules & { readonly discovery: DiscoverySource },
 ): Subsystem {
-  const kinds = [discoveryKind(options, modules.discovery)];
+  const kinds = [discoveryKind(options, { source: modules.discovery, hosts: modules.hosts })];
   const parts = { kinds, counters: createFrontCounters(), regionFolder: undefined, status: undefined, hold: undefined };
   return new Subsystem({ limits: options.limits }, modules, parts);
 }
 
-const discoveryKind = (options: DiscoveryOptions, source: DiscoverySource): ControllerKind => ({
+const discoveryKind = (
+  options: DiscoveryOptions,
+  { source, hosts }: { source: DiscoverySource; hosts: HostPolicy },
+): ControllerKind => ({
   type: 'discovery',
   subsystemNqns: [DISCOVERY_NQN],
   commands: createDiscoveryCommands(options, { source }),
   ioQueueCountMax: 0,
+  hosts,
   idleTimeoutMs: options.limits.discoveryIdleTimeoutMs,
   shutDown: async () => undefined,
 });

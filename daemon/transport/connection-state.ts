@@ -5,15 +5,17 @@ import { assert } from '../base/assert.ts';
  *
  * - `opening`: accepted; nothing but ICReq is allowed.
  * - `initialized`: ICResp sent; the queue wants Connect first.
- * - `connected`: the queue is part of an association.
+ * - `authenticating`: Connect succeeded, and the host has to authenticate before anything else.
+ * - `connected`: the queue is part of an association and may be used.
  * - `terminating`: C2HTermReq sent, or the last answer before an orderly end; what still arrives is dropped unread.
  * - `closed`: the socket is gone.
  */
-export type ConnectionState = 'opening' | 'initialized' | 'connected' | 'terminating' | 'closed';
+export type ConnectionState = 'opening' | 'initialized' | 'authenticating' | 'connected' | 'terminating' | 'closed';
 
 export const connectionTransitions: Readonly<Record<ConnectionState, readonly ConnectionState[]>> = {
   opening: ['initialized', 'terminating', 'closed'],
-  initialized: ['connected', 'terminating', 'closed'],
+  initialized: ['authenticating', 'connected', 'terminating', 'closed'],
+  authenticating: ['connected', 'terminating', 'closed'],
   connected: ['terminating', 'closed'],
   terminating: ['closed'],
   closed: [],

@@ -88,6 +88,8 @@ export class Connection implements QueueLink, PduReceiver {
   /** Transfer that the H2CData PDU being read belongs to. */
   #current: { tag: number; transfer: Transfer; last: boolean } | undefined;
   #watchdog: Timer;
+  /** When the host has to have authenticated. */
+  #authenticateByNs = Number.POSITIVE_INFINITY;
   #seen = { pduCount: -1, progress: -1, stalledTicks: 0 };
 
   constructor(options: ConnectionOptions, modules: ConnectionModules) {
@@ -116,6 +118,10 @@ export class Connection implements QueueLink, PduReceiver {
 
   get state(): ConnectionState {
     return this.#state;
+  }
+
+  get #wasUsed(): boolean {
+    return this.#state !== 'opening' && this.#state !== 'initialized' && this.#state !== 'authenticating';
   }
 
   get refusal(): RefusalReason | undefined {
@@ -161,6 +167,11 @@ export class Connection implements QueueLink, PduReceiver {
     if (this.#portClosed) return;
     this.#writer.capsuleResp(dw0, dw1, sqHead, commandId, status);
     if (this.#halfClosed && this.#port.inFlightCount === 0) this.end('the host has closed its side');
+  }
+
+  authenticating(): void {
+    this.#state = transition(this.#state, 'authenticating');
+    this.#authenticateByNs = this.#clock.nowNs() + this.#limits.authenticationTimeoutMs * 1e6;
   }
 
   connected(): void {
@@ -330,7 +341,7 @@ export class Connection implements QueueLink, PduReceiver {
   };
 
   #fail(error: unknown): void {
-    if (this.#state === 'opening' || this.#state === 'initialized') this.#refusal = 'protocol';
+    if (!this.#wasUsed) this.#refusal = 'protocol';
     if (error instanceof PduError) {
       this.#logger.warn({ peer: this.peer, fes: error.fes, fei: error.info, detail: error.message }, 'malformed PDU');
       this.#writer.c2hTermReq(error.fes, error.info, error.header);
@@ -378,6 +389,11 @@ export class Connection implements QueueLink, PduReceiver {
     if (this.#state === 'opening' || this.#state === 'initialized') {
       this.#refusal = 'timeout';
       this.destroy(`no ICReq and Connect within ${timeoutMs} ms`);
+      return;
+    }
+    if (this.#state === 'authenticating' && this.#clock.nowNs() >= this.#authenticateByNs) {
+      this.#refusal = 'timeout';
+      this.destroy(`not authenticated within ${this.#limits.authenticationTimeoutMs} ms`);
       return;
     }
     const { pduCount } = this.#reader;

@@ -107,7 +107,7 @@ describe('Connect of an admin queue', () => {
     const rig = await createRig(t);
     const { host } = await rig.admin();
     const entry = host.entryBytes({ opcode: FABRICS_OPCODE }, host.commandId());
-    entry[4] = 0x05;
+    entry[4] = 0x07;
     host.write(host.capsuleBytes(entry));
     assert.equal((await host.completion()).status, statusOf('invalidOpcode'));
   });

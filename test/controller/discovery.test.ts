@@ -15,7 +15,10 @@ import { adminOpcodes, discoveryOpcodes } from '../../spec/opcodes.ts';
 import { crc32c } from '../../spec/crc32c.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
 import type { Limits } from '../../daemon/commands/contract.ts';
+import { createSeededRandom } from '../../daemon/base/random.ts';
 import { createDiscoverySubsystem, type Subsystem } from '../../daemon/controller/subsystem.ts';
+import { HostDirectory } from '../../daemon/hosts/host-directory.ts';
+import { ThreadedKeyExchange } from '../../daemon/hosts/threaded-key-exchange.ts';
 import { DiscoveryDirectory } from '../../daemon/discovery/directory.ts';
 import { Transport } from '../../daemon/transport/listener.ts';
 import { RawHost } from './raw-host.ts';
@@ -46,7 +49,8 @@ async function startService(t: TestContext, lowered: Partial<Limits> = {}): Prom
   const fatals: unknown[] = [];
   const directory = new DiscoveryDirectory({ limits: bounds }, { onChange: () => subsystem.discoveryChanged() });
   const identity = { serial: 'RACK', model: 'discovery', firmware: '1' };
-  const modules = { clock, logger: silentLogger, onFatal: (error: unknown) => void fatals.push(error) };
+  const door = { hosts: new HostDirectory(), keyExchange: new ThreadedKeyExchange(), random: createSeededRandom(1) };
+  const modules = { ...door, clock, logger: silentLogger, onFatal: (error: unknown) => void fatals.push(error) };
   const subsystem: Subsystem = createDiscoverySubsystem(
     { identity, limits: bounds },
     { ...modules, discovery: directory },

@@ -12,6 +12,8 @@ import { createSeededRandom } from '../../daemon/base/random.ts';
 import type { Limits, NetworkAddress, SubsystemIdentity } from '../../daemon/commands/contract.ts';
 import { createSubsystem, type Subsystem, type SubsystemModules } from '../../daemon/controller/subsystem.ts';
 import { OwnRecords } from '../../daemon/discovery/own-records.ts';
+import { HostDirectory } from '../../daemon/hosts/host-directory.ts';
+import { ThreadedKeyExchange } from '../../daemon/hosts/threaded-key-exchange.ts';
 import { Transport } from '../../daemon/transport/listener.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
@@ -137,6 +139,8 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
       },
       discovery: new OwnRecords({ nqn, advertisedHost: undefined }, { listeners: () => listeners }),
       clock,
+      hosts: new HostDirectory(),
+      keyExchange: new ThreadedKeyExchange(),
       random: createSeededRandom(1),
       logger: silentLogger,
       onFatal: (error) => void fatals.push(error),

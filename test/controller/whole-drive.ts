@@ -21,6 +21,8 @@ import { type FormatOptions, formatDrive } from '../../daemon/ftl/format.ts';
 import { Ftl, type FtlStores, openFolder } from '../../daemon/ftl/ftl.ts';
 import { defaultGcOptions, type GcOptions } from '../../daemon/ftl/gc-options.ts';
 import { OwnRecords } from '../../daemon/discovery/own-records.ts';
+import { HostDirectory } from '../../daemon/hosts/host-directory.ts';
+import { ThreadedKeyExchange } from '../../daemon/hosts/threaded-key-exchange.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { type DeviceTime, noDeviceTime } from '../../daemon/timing/device-job.ts';
@@ -125,6 +127,8 @@ export async function openWholeDrive(folder: string, options: WholeDriveOptions 
       status: new RoomStatus(running),
       discovery: new OwnRecords({ nqn: subsystemNqn(SERIAL), advertisedHost: undefined }, { listeners: () => [] }),
       clock,
+      hosts: new HostDirectory(),
+      keyExchange: new ThreadedKeyExchange(),
       random,
       logger,
       onFatal,

@@ -1,6 +1,7 @@
 /** Everything that the stock Linux host and nvme-cli do with a drive, for one kernel. */
 import { after, before, describe } from 'node:test';
 import { adminTests } from './admin-tests.ts';
+import { authenticationTests } from './authentication-tests.ts';
 import { blockTests } from './block-tests.ts';
 import type { KernelSeries } from './debian-packages.ts';
 import { discoveryTests } from './discovery-tests.ts';
@@ -15,6 +16,7 @@ export function linuxSuite(series: KernelSeries): void {
     before(() => rig.start());
     after(() => rig.stop());
     discoveryTests(rig);
+    authenticationTests(rig);
     adminTests(rig);
     blockTests(rig);
     nvmetTests(rig);

@@ -14,6 +14,8 @@ import type { CellReader } from '../../daemon/nand/cell-reader.ts';
 import { type Geometry, mediaSizes } from '../../daemon/nand/geometry.ts';
 import type { DaemonConfig, TimingMode } from '../../daemon/config.ts';
 import { OwnRecords } from '../../daemon/discovery/own-records.ts';
+import { HostDirectory } from '../../daemon/hosts/host-directory.ts';
+import { ThreadedKeyExchange } from '../../daemon/hosts/threaded-key-exchange.ts';
 import { RoomStatus } from '../../daemon/drive-status.ts';
 import type { Rooms } from '../../daemon/rooms.ts';
 import { type DeviceTime, noDeviceTime } from '../../daemon/timing/device-job.ts';
@@ -86,6 +88,8 @@ export async function composeDrive(stores: FtlStores, parts: DriveParts): Promis
     room: (name) => rooms[name]!,
   });
   const discovery = new OwnRecords({ nqn: subsystemNqn(SERIAL), advertisedHost: undefined }, { listeners: () => [] });
+  const hosts = new HostDirectory();
+  const keyExchange = new ThreadedKeyExchange();
   const regions = { folder: parts.regionFolder, fileMode: 0o600 };
   const subsystem = createSubsystem(
     { identity: identityOf(ftl.geometry.pageSizeBytes), limits, regions, holdsCompletions: timing === 'enforce' },
@@ -99,6 +103,8 @@ export async function composeDrive(stores: FtlStores, parts: DriveParts): Promis
       deviceTime,
       status,
       discovery,
+      hosts,
+      keyExchange,
       clock,
       random,
       logger,

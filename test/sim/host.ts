@@ -188,6 +188,8 @@ export class HostQueue implements QueueLink {
     if (!command.isSending) command.deliver();
   }
 
+  authenticating(): void {}
+
   connected(): void {}
 
   end(): void {

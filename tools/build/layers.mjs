@@ -4,7 +4,7 @@
 /** Folders under daemon/, lowest first; those of one level don't know each other. */
 export const daemonLevels = [
   ['base'],
-  ['kernels', 'profiles'],
+  ['kernels', 'profiles', 'hosts'],
   ['timing'],
   ['nand', 'meta'],
   ['ftl'],

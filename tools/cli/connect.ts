@@ -1,21 +1,34 @@
 /** Finding and connecting to the drive that a command is about. */
 import type { Command } from 'commander';
 import { CliError } from './cli-error.ts';
-import type { AdminClient, DriveClient } from '../../client/index.ts';
+import type { AdminClient, ConnectOptions, DriveClient } from '../../client/index.ts';
 
 export interface DriveOption {
   readonly drive?: string;
+  readonly hostnqn?: string;
+  readonly dhchapSecretFile?: string;
+  readonly dhchapCtrlSecretFile?: string;
 }
 
 /** Adds --drive to a command that talks to a running drive. */
 export function withDriveOption(command: Command): Command {
-  return command.option('--drive <ADDRESS>', 'drive folder, unix:PATH or tcp:HOST:PORT (default: the one that runs)');
+  return command
+    .option('--drive <ADDRESS>', 'drive folder, unix:PATH or tcp:HOST:PORT (default: the one that runs)')
+    .option('--hostnqn <NQN>', 'NQN of this host (default: one made of its name and the user)')
+    .option('--dhchap-secret-file <FILE>', 'secret of this host: a file of mode 0600, or credential:NAME')
+    .option('--dhchap-ctrl-secret-file <FILE>', 'secret that the drive has to prove to know');
 }
+
+const connectOptions = (options: DriveOption): ConnectOptions => ({
+  hostNqn: options.hostnqn,
+  dhChapSecretFile: options.dhchapSecretFile,
+  dhChapControllerSecretFile: options.dhchapCtrlSecretFile,
+});
 
 /** Connects, runs `work`, disconnects. Errors of the SDK are for people; what the drive refused is explained. */
 export async function withDrive<T>(options: DriveOption, work: (client: DriveClient) => Promise<T>): Promise<T> {
   const { DriveClient, DriveCommandError, locateDrive } = await import('../../client/index.ts');
-  const client = await DriveClient.connect(locateDrive(options.drive).address);
+  const client = await DriveClient.connect(locateDrive(options.drive).address, connectOptions(options));
   try {
     return await work(client);
   } catch (error) {

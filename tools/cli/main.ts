@@ -13,6 +13,7 @@ import { addDiscovery } from './commands/discovery.ts';
 import { addFault } from './commands/fault.ts';
 import { addFormat } from './commands/format.ts';
 import { addFormatNvm } from './commands/format-nvm.ts';
+import { addGenDhchapKey } from './commands/gen-dhchap-key.ts';
 import { addIdentify } from './commands/identify.ts';
 import { addInspect } from './commands/inspect.ts';
 import { addKv } from './commands/kv.ts';
@@ -58,6 +59,7 @@ export function createProgram(): Command {
   addReplay(program);
   addScrub(program);
   addFault(program);
+  addGenDhchapKey(program);
   addBench(program);
   return program;
 }

@@ -12,6 +12,7 @@ interface StartOptions {
   http?: string;
   advertise?: string;
   discovery?: string[];
+  hosts?: string;
   kernels?: string;
   workers?: number;
   runtimeDir?: string;
@@ -35,11 +36,13 @@ interface StartOptions {
 
 const epilogue = `
 Without --tcp and --http it listens on 127.0.0.1:4420 (NVMe/TCP) and 127.0.0.1:4480 (HTTP), and always on Unix sockets
-in the runtime directory. One line says when it is ready and where; SIGTERM and SIGINT stop it cleanly.
+in the runtime directory. One line says when it is ready and where; SIGTERM and SIGINT stop it cleanly, SIGHUP makes it
+read the hosts file again:
+  {"hosts": [{"nqn": "nqn.2014-08.org.nvmexpress:uuid:…", "secret": "host.key", "controllerSecret": "drive.key"}]}
 
 Examples:
   $ attndrive start ./drive
-  $ attndrive start ./drive --tcp 0.0.0.0:4420 --http off
+  $ attndrive start ./drive --tcp 0.0.0.0:4420 --http off --hosts /etc/attndrive/hosts.json
   $ attndrive start ./drive --tcp 192.0.2.7:4420 --discovery 192.0.2.1:8009
   $ attndrive start ./drive --tcp :0 --http :0 --kernels wasm --workers 2
   $ attndrive start ./drive --timing enforce --record trace.bin`;
@@ -54,6 +57,7 @@ export function addStart(program: Command): void {
     .option('--http <HOST:PORT|off>', 'control plane and metrics (default: 127.0.0.1:4480)')
     .option('--advertise <IP>', 'address that hosts are told to come to (default: the one they came to)')
     .option('--discovery <HOST:PORT...>', 'discovery services to register with (default: none)')
+    .option('--hosts <FILE>', 'hosts that may connect, and their secrets (default: none, every host may)')
     .addOption(new Option('--kernels <NAME>', 'attention kernels (default: auto)').choices(['auto', ...kernelNames]))
     .option('--workers <N>', 'compute workers (default: one per CPU; 0: none)', integerWithin(0, 256))
     .option('--runtime-dir <DIR>', 'parent of the folder for sockets and memory regions; should be tmpfs')
@@ -119,6 +123,7 @@ function daemonOptions(options: StartOptions): DaemonOptions {
     http: options.http,
     advertise: options.advertise,
     discovery: options.discovery,
+    hosts: options.hosts,
     kernels: options.kernels,
     workers: options.workers,
     runtimeFolder: options.runtimeDir,

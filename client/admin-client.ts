@@ -7,6 +7,7 @@ import {
   mediaTypes,
   type Route,
 } from '../spec/admin-api.ts';
+import { readSecretFile, readTrustedFile } from './secret-file.ts';
 import { AdminRequestError, DriveUnreachableError } from './errors.ts';
 import { parseAddress } from './address.ts';
 
@@ -17,15 +18,35 @@ type ResponseOf<R> = R extends Route<infer _P, infer _Q, infer A, infer _B> ? A 
 
 const REQUEST_TIMEOUT_MS = 60_000;
 
+export interface AdminClientOptions {
+  /** File with the token, mode 0600 or 0400, or `credential:NAME`. */
+  readonly tokenFile?: string | undefined;
+  /** Certificates to trust instead of the system's, PEM. */
+  readonly caFile?: string | undefined;
+}
+
 /** The control plane over HTTP: one method per route of `spec/admin-api.ts`. Ids of sequences are `bigint`. */
 export class AdminClient {
   readonly #client: Client;
   readonly #address: string;
+  readonly #authorization: string | undefined;
 
-  /** `unix:PATH`, `tcp:HOST:PORT` or `http://HOST:PORT`. Connects with the first request. */
-  constructor(address: string) {
+  /**
+   * `unix:PATH`, `tcp:HOST:PORT`, `http://HOST:PORT` or `https://HOST:PORT`. Connects with the first request. Error for a
+   * file that is no good; RangeError for a token to be sent over a network in the clear.
+   */
+  constructor(address: string, options: AdminClientOptions = {}) {
     this.#address = address;
+    const { tokenFile, caFile } = options;
+    this.#authorization = tokenFile === undefined ? undefined : `Bearer ${readSecretFile(tokenFile, 'token').trim()}`;
     const timeouts = { headersTimeout: REQUEST_TIMEOUT_MS, bodyTimeout: REQUEST_TIMEOUT_MS };
+    if (address.startsWith('https://')) {
+      const connect = caFile === undefined ? {} : { ca: readTrustedFile(caFile, 'certificates') };
+      this.#client = new Client(new URL(address).origin, { ...timeouts, connect });
+      return;
+    }
+    if (tokenFile !== undefined && !isOnThisMachine(address))
+      throw new RangeError(`a token goes over TLS only, not to ${address}`);
     if (address.startsWith('http://')) {
       this.#client = new Client(new URL(address).origin, timeouts);
       return;
@@ -134,7 +155,11 @@ export class AdminClient {
       method: route.method,
       path,
       query,
-      headers: content === undefined ? { accept } : { accept, 'content-type': mediaTypes.json },
+      headers: {
+        accept,
+        ...(this.#authorization === undefined ? {} : { authorization: this.#authorization }),
+        ...(content === undefined ? {} : { 'content-type': mediaTypes.json }),
+      },
       ...(content === undefined ? {} : { body: JSON.stringify(content) }),
     });
     const text = await body.text();
@@ -153,6 +178,9 @@ export class AdminClient {
     }
   }
 }
+
+const isOnThisMachine = (address: string): boolean =>
+  /^(unix:|(tcp:|http:\/\/)(localhost|127(\.\d+){3}|\[::1\])(:|\/|$))/.test(address);
 
 function refusal(statusCode: number, text: string): AdminRequestError {
   try {

@@ -1,7 +1,7 @@
 /** The attndrive SDK: everything a host program needs. See README.md beside this file. */
 export { ALL_TOKENS, type ElementType, type FloatType, type QuantisedType } from '../spec/index.ts';
 export { type DriveAddress, formatAddress, parseAddress } from './address.ts';
-export { AdminClient } from './admin-client.ts';
+export { AdminClient, type AdminClientOptions } from './admin-client.ts';
 export type { ControllerIdentity } from './association.ts';
 export type { AttendEntry, AttendResult, OneShotOptions } from './attend.ts';
 export type { AttendEntryShape, AttendOptions, PreparedEntry } from './attend-layout.ts';

@@ -18,6 +18,15 @@ export interface DaemonOptions {
   readonly tcp?: string | undefined;
   /** HTTP control plane and metrics; 'off': Unix socket only. Default 127.0.0.1:4480. */
   readonly http?: string | undefined;
+  /** Names by which HTTP clients may call this machine, besides its addresses, localhost and the host of `http`. */
+  readonly httpNames?: readonly string[] | undefined;
+  /** File with the token that HTTP over TCP wants. Default: none; then it only shows the drive. */
+  readonly httpTokenFile?: string | undefined;
+  /** Whether metrics are shown without the token, too. */
+  readonly httpOpenMetrics?: boolean | undefined;
+  /** Files with a certificate chain and its private key, PEM: HTTP over TCP speaks TLS. Default: none. */
+  readonly httpCertFile?: string | undefined;
+  readonly httpKeyFile?: string | undefined;
   /** IP address that hosts are told to come to, where another machine stands between (NAT). Default: as they came. */
   readonly advertise?: string | undefined;
   /** Discovery services to register with, HOST:PORT. Default: none. */
@@ -66,6 +75,11 @@ export interface DaemonOptions {
 export interface DaemonConfig {
   readonly tcp: SocketAddress | undefined;
   readonly http: SocketAddress | undefined;
+  readonly httpNames: readonly string[];
+  readonly httpTokenFile: string | undefined;
+  readonly httpOpenMetrics: boolean;
+  readonly httpCertFile: string | undefined;
+  readonly httpKeyFile: string | undefined;
   readonly advertise: string | undefined;
   readonly discovery: readonly SocketAddress[];
   readonly hosts: string | undefined;
@@ -108,7 +122,7 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
   if (!(verifyPolicies as readonly string[]).includes(verify)) refuse('verify', verify, verifyPolicies.join(', '));
   return Object.freeze({
     tcp: address('tcp', options.tcp ?? '127.0.0.1:4420'),
-    http: address('http', options.http ?? '127.0.0.1:4480'),
+    ...httpConfig(options),
     advertise: ipAddress('advertised address', options.advertise),
     discovery: discoveryServices(options),
     hosts: options.hosts,
@@ -132,6 +146,25 @@ function deviceTime({ timing = 'off', record }: DaemonOptions): Pick<DaemonConfi
   if (!(timingModes as readonly string[]).includes(timing)) refuse('timing', timing, timingModes.join(', '));
   if (record !== undefined && timing === 'off') refuse('record', record, 'with timing report or enforce only, not off');
   return { timing: timing as TimingMode, record };
+}
+
+type HttpConfig = Pick<
+  DaemonConfig,
+  'http' | 'httpNames' | 'httpTokenFile' | 'httpOpenMetrics' | 'httpCertFile' | 'httpKeyFile'
+>;
+
+function httpConfig(options: DaemonOptions): HttpConfig {
+  const { httpNames = [], httpTokenFile, httpOpenMetrics = false, httpCertFile, httpKeyFile } = options;
+  const http = address('http', options.http ?? '127.0.0.1:4480');
+  for (const name of httpNames) if (!/^[A-Za-z0-9.-]+$/.test(name)) refuse('HTTP name', name, 'the name of a machine');
+  if ((httpCertFile === undefined) !== (httpKeyFile === undefined)) {
+    refuse('certificate and key', [httpCertFile, httpKeyFile].join(''), 'both or none');
+  }
+  const given = httpTokenFile ?? httpCertFile;
+  if (http === undefined && given !== undefined) refuse('token or certificate', given, 'none, with http off');
+  if (httpOpenMetrics && httpTokenFile === undefined)
+    refuse('open metrics', true, 'with a token file: they are open without');
+  return { http, httpNames, httpTokenFile, httpOpenMetrics, httpCertFile, httpKeyFile };
 }
 
 type GcConfig = Pick<DaemonConfig, 'placement' | 'gcPolicy' | 'gcChoices' | 'gcWindow' | 'gcStart' | 'gcStop'>;

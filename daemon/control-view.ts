@@ -258,7 +258,7 @@ type ConfigValue = string | number | boolean | SocketAddress | readonly SocketAd
 
 /** An option as its user would write it: "always", "127.0.0.1:4420", "off". */
 function configurationText(name: string, value: ConfigValue): string {
-  if (value === undefined) return name === 'group' || name === 'advertise' ? 'none' : 'off';
+  if (value === undefined) return name === 'tcp' || name === 'http' ? 'off' : 'none';
   if (typeof value === 'boolean') return value ? 'on' : 'off';
   if (typeof value !== 'object') return String(value);
   if (isList(value)) return value.map((item) => configurationText(name, item)).join(', ') || 'none';

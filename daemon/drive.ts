@@ -14,6 +14,7 @@ import { DriveDeviceTime } from './drive-device-time.ts';
 import { type DriveState, driveTransition } from './drive-state.ts';
 import { RoomStatus } from './drive-status.ts';
 import { HostAccess } from './host-access.ts';
+import { readHttpSecrets, warnOfOpenHttp } from './http-access.ts';
 import { ThreadedKeyExchange } from './hosts/threaded-key-exchange.ts';
 import { Ftl, openFolder } from './ftl/ftl.ts';
 import type { GcOptions } from './ftl/gc-options.ts';
@@ -85,15 +86,17 @@ export class Drive implements RunningDrive {
     return [...opening, this.#memoryStep(), this.#flashStep(), ...this.#servingSteps()];
   }
 
-  /** First, so that a mistake in the file is told before anything of the drive is touched. */
+  /** First, so that a mistake in a file is told before anything of the drive is touched. */
   #hostsStep(): Step {
     const { config } = this.options;
     const logger = this.modules.logger.child({ room: 'hosts' });
     return {
-      name: 'read the hosts file',
+      name: 'read who may connect',
       start: () => {
         this.#rooms.hosts = new HostAccess({ path: config.hosts }, { logger });
         this.#rooms.hosts.warnIfOpen(config.tcp);
+        this.#rooms.httpSecrets = readHttpSecrets(config);
+        warnOfOpenHttp(config, logger);
       },
     };
   }
@@ -208,7 +211,10 @@ export class Drive implements RunningDrive {
         start: async () => {
           const { adminSocket: socketPath, socketMode } = this.room('runtime');
           const { clock, logger } = this.modules;
-          const options = { socketPath, socketMode, http: this.options.config.http };
+          const { http, httpNames, httpOpenMetrics: openMetrics } = this.options.config;
+          const names = http === undefined ? httpNames : [http.host, ...httpNames];
+          const secrets = this.room('httpSecrets');
+          const options = { socketPath, socketMode, http: http && { ...http, names, openMetrics }, secrets };
           const view = new ControlView(this);
           rooms.admin = new AdminServer(options, { view, clock, logger: logger.child({ room: 'admin' }) });
           await rooms.admin.start();
@@ -224,9 +230,17 @@ export class Drive implements RunningDrive {
     ];
   }
 
-  /** Reads the hosts file again, and ends what it no longer allows. */
-  reloadHosts(): void {
-    if (this.#state === 'ready' && this.room('hosts').reload()) this.room('subsystem').hostsChanged();
+  /** Reads again who may connect, and the secrets of HTTP; ends what is no longer allowed. */
+  reload(): void {
+    if (this.#state !== 'ready') return;
+    if (this.room('hosts').reload()) this.room('subsystem').hostsChanged();
+    try {
+      this.room('admin').replaceSecrets(readHttpSecrets(this.options.config));
+      this.modules.logger.info({}, 'secrets of HTTP read again');
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      this.modules.logger.error({ reason: error.message }, 'secrets of HTTP not read again');
+    }
   }
 
   async #createAttention(): Promise<Attention> {

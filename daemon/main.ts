@@ -32,12 +32,17 @@ export async function runDaemon(folder: string, options: DaemonOptions): Promise
   process.on('unhandledRejection', onFatal);
   await drive.start();
   const { serial, nvmeSocket, adminSocket, tcp, http } = drive.running();
-  const places = [`unix:${nvmeSocket}`, tcp && `tcp:${tcp}`, `http+unix:${adminSocket}`, http && `http://${http}`];
+  const places = [
+    `unix:${nvmeSocket}`,
+    tcp && `tcp:${tcp}`,
+    `http+unix:${adminSocket}`,
+    http && `${config.httpCertFile === undefined ? 'http' : 'https'}://${http}`,
+  ];
   const { name, isa } = drive.room('kernels');
   process.stdout.write(
     `attndrive ready: serial ${serial}, kernels ${name} (${isa}), ${places.filter(Boolean).join(' ')}\n`,
   );
-  process.on('SIGHUP', () => drive.reloadHosts());
+  process.on('SIGHUP', () => drive.reload());
   const signal = await stopSignal();
   logger.info({ signal }, 'stopping');
   // A second signal while it stops ends it at once, as a crash would.

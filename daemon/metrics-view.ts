@@ -68,6 +68,7 @@ function hostMetrics(drive: RunningDrive): MetricsSnapshot {
       value,
     })),
     hostsRefused: subsystem.refusedHostCount,
+    httpRefused: [...drive.room('admin').refusedCounts].map(([reason, value]) => ({ labels: { reason }, value })),
     authentications: [...subsystem.authentications].map(([result, value]) => ({ labels: { result }, value })),
     hostBytes: [
       bytes('in', 'capsule', hostBytes.inCapsule),

@@ -1,4 +1,4 @@
-import type { AdminServer } from './admin/admin-server.ts';
+import type { AdminServer, HttpSecrets } from './admin/admin-server.ts';
 import type { Attention } from './attention/attention.ts';
 import type { Arena } from './base/arena.ts';
 import type { Clock } from './base/clock.ts';
@@ -50,6 +50,7 @@ export interface Rooms {
   keyExchange: ThreadedKeyExchange;
   subsystem: Subsystem;
   transport: Transport;
+  httpSecrets: HttpSecrets;
   admin: AdminServer;
   registrar: DiscoveryRegistrar;
 }

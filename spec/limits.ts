@@ -95,6 +95,9 @@ export const limits = {
   adminConnectionCountMax: 64,
   /** A request has this long to arrive whole. */
   adminRequestTimeoutMs: 10_000,
+  /** Of a bearer token: 32 letters and digits are more than anybody can guess. */
+  adminTokenCharactersMin: 32,
+  adminTokenCharactersMax: 1024,
   /** An idle kept-alive connection is closed after this long. */
   adminIdleTimeoutMs: 60_000,
 } as const;

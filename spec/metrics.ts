@@ -93,6 +93,7 @@ export const metrics = {
   associations: gauge('associations', 'Associations (an admin queue with its I/O queues).'),
   connectionsRefused: counter('connections_refused_total', 'Connections closed before Connect, by reason.', 'reason'),
   hostsRefused: counter('hosts_refused_total', 'Connects of hosts that may not.'),
+  httpRefused: counter('http_refused_total', 'HTTP requests that were not let in, by reason.', 'reason'),
   authentications: counter('authentications_total', 'In-band authentications of queues by how they ended.', 'result'),
   hostBytes: counter(
     'host_bytes_total',

@@ -19,7 +19,7 @@ import {
 } from '../commands/contract.ts';
 import { CommandRegistry, createDiscoveryCommands } from '../commands/registry.ts';
 import type { BlockNamespace, Durability, UserDataEraser } from '../ftl/contract.ts';
-import { type AuthenticationEnd, QueueAuthentication } from '../hosts/authentication.ts';
+import { type AuthenticationEnd, authenticationEnds, QueueAuthentication } from '../hosts/authentication.ts';
 import type { KeyExchange } from '../hosts/chap-crypto.ts';
 import type { HostAuthentication, HostPolicy, HostTransport } from '../hosts/contract.ts';
 import type { KvStore } from '../kv/contract.ts';
@@ -120,7 +120,7 @@ export class Subsystem implements QueueHost {
   readonly #controllers = new Map<number, Controller>();
   /** Of these, whose hosts have authenticated or need not. */
   readonly #established = new Set<Controller>();
-  readonly #authentications = new Map<AuthenticationEnd, number>();
+  readonly #authentications = new Map<AuthenticationEnd, number>(authenticationEnds.map((end) => [end, 0]));
   readonly #refusals: LimitedLog;
   readonly #healthWatch: HealthWatch | undefined;
   #refusedHostCount = 0;

@@ -42,8 +42,13 @@ export interface AuthenticationModules {
   readonly keyExchange: KeyExchange;
 }
 
-/** How an authentication ended. */
-export type AuthenticationEnd = 'succeeded' | AuthenticationFailure | 'refusedByHost';
+/** How an authentication can end. */
+export const authenticationEnds = [
+  'succeeded',
+  ...(Object.keys(authenticationFailures) as AuthenticationFailure[]),
+  'refusedByHost',
+] as const;
+export type AuthenticationEnd = (typeof authenticationEnds)[number];
 
 /** What the host and the drive agreed on, and what they told each other so far. */
 interface Transaction {

@@ -135,7 +135,8 @@ export async function openWholeDrive(folder: string, options: WholeDriveOptions 
     },
   );
   const transport = new Transport({ limits }, { subsystem, clock, logger, checksum: crc32c });
-  Object.assign(rooms, { subsystem, transport });
+  // No control plane listens: it has refused nobody.
+  Object.assign(rooms, { subsystem, transport, admin: { refusedCounts: new Map() } });
   const address = await transport.listen({ kind: 'unix', path: join(folder, 'nvme.sock'), mode: 0o600 });
   const open = async (): Promise<RawHost> => {
     const host = await RawHost.open(address);

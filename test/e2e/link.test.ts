@@ -1,6 +1,8 @@
 /** The SDK and a real daemon over TCP and a Unix socket: queues, transfers, cancellation, control plane, metrics. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { AdminClient, DriveClient, type Sequence } from '../../client/index.ts';
 import { adminRoutes } from '../../spec/admin-api.ts';
@@ -20,7 +22,9 @@ const kept = <C extends { close(): Promise<void> }>(client: C): C => {
 
 before(async () => {
   daemon = new DaemonProcess('16MiB');
-  await daemon.start(['--tcp', '127.0.0.1:0', '--http', '127.0.0.1:0']);
+  const token = join(daemon.runtimeFolder, 'token');
+  writeFileSync(token, 'a-token-for-the-control-plane-over-tcp', { mode: 0o600 });
+  await daemon.start(['--tcp', '127.0.0.1:0', '--http', '127.0.0.1:0', '--http-token-file', token]);
 });
 
 after(async () => {
@@ -125,8 +129,12 @@ describe('the control plane', () => {
     const { adminSocket, http, serial } = runningDrive(daemon);
     const client = kept(await connectTo(daemon));
     const witness = await Witness.write(client);
-    for (const address of [`unix:${adminSocket}`, `http://${http}`]) {
-      const admin = kept(new AdminClient(address));
+    const token = join(daemon.runtimeFolder, 'token');
+    for (const [address, options] of [
+      [`unix:${adminSocket}`, {}],
+      [`http://${http}`, { tokenFile: token }],
+    ] as const) {
+      const admin = kept(new AdminClient(address, options));
       assert.deepEqual(await admin.health(), { state: 'ready', live: true, ready: true, readOnly: false, detail: '' });
       const drive = await admin.drive();
       assert.equal(drive.serial, serial);

@@ -10,6 +10,11 @@ import { integerWithin, parseIntervalSeconds, parseSize } from '../quantity.ts';
 interface StartOptions {
   tcp?: string;
   http?: string;
+  httpName?: string[];
+  httpTokenFile?: string;
+  httpOpenMetrics?: boolean;
+  httpCert?: string;
+  httpKey?: string;
   advertise?: string;
   discovery?: string[];
   hosts?: string;
@@ -47,17 +52,27 @@ Examples:
   $ attndrive start ./drive --tcp :0 --http :0 --kernels wasm --workers 2
   $ attndrive start ./drive --timing enforce --record trace.bin`;
 
+/** Where the drive listens, and who may come. */
+const withAccessOptions = (command: Command): Command =>
+  command
+    .option('--tcp <HOST:PORT|off>', 'NVMe/TCP (default: 127.0.0.1:4420)')
+    .option('--http <HOST:PORT|off>', 'control plane and metrics (default: 127.0.0.1:4480)')
+    .option('--http-token-file <FILE>', 'token that HTTP over TCP wants (default: none; it then only shows the drive)')
+    .option('--http-open-metrics', 'show metrics without the token, too')
+    .option('--http-cert <FILE>', 'certificate chain, PEM: HTTP over TCP speaks TLS')
+    .option('--http-key <FILE>', 'its private key')
+    .option('--http-name <NAME...>', 'names that HTTP clients may call this machine (default: addresses, localhost)')
+    .option('--advertise <IP>', 'address that hosts are told to come to (default: the one they came to)')
+    .option('--discovery <HOST:PORT...>', 'discovery services to register with (default: none)')
+    .option('--hosts <FILE>', 'hosts that may connect, and their secrets (default: none, every host may)');
+
 export function addStart(program: Command): void {
-  program
+  const start = program
     .command('start')
     .summary('run a drive in the foreground')
     .description('Runs the drive in DIR in the foreground until it is told to stop.')
-    .argument('<DIR>', 'folder made by format')
-    .option('--tcp <HOST:PORT|off>', 'NVMe/TCP (default: 127.0.0.1:4420)')
-    .option('--http <HOST:PORT|off>', 'control plane and metrics (default: 127.0.0.1:4480)')
-    .option('--advertise <IP>', 'address that hosts are told to come to (default: the one they came to)')
-    .option('--discovery <HOST:PORT...>', 'discovery services to register with (default: none)')
-    .option('--hosts <FILE>', 'hosts that may connect, and their secrets (default: none, every host may)')
+    .argument('<DIR>', 'folder made by format');
+  withAccessOptions(start)
     .addOption(new Option('--kernels <NAME>', 'attention kernels (default: auto)').choices(['auto', ...kernelNames]))
     .option('--workers <N>', 'compute workers (default: one per CPU; 0: none)', integerWithin(0, 256))
     .option('--runtime-dir <DIR>', 'parent of the folder for sockets and memory regions; should be tmpfs')
@@ -121,6 +136,11 @@ function daemonOptions(options: StartOptions): DaemonOptions {
   return {
     tcp: options.tcp,
     http: options.http,
+    httpNames: options.httpName,
+    httpTokenFile: options.httpTokenFile,
+    httpOpenMetrics: options.httpOpenMetrics,
+    httpCertFile: options.httpCert,
+    httpKeyFile: options.httpKey,
     advertise: options.advertise,
     discovery: options.discovery,
     hosts: options.hosts,

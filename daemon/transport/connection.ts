@@ -13,6 +13,7 @@ import { submissionEntry } from '../../spec/submission-entry.ts';
 import { assert } from '../base/assert.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
+import type { LimitedLog } from '../base/limited-log.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Limits, NetworkAddress } from '../commands/contract.ts';
 import { type ConnectionSnapshot, QueueError, type QueueLink, type QueuePort } from '../controller/contract.ts';
@@ -55,6 +56,8 @@ export interface ConnectionModules {
   readonly subsystem: Subsystem;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** What any host can cause. */
+  readonly warnings: LimitedLog;
   /** For header and data digests. */
   readonly checksum: Checksum;
   /** Called once, when the socket is gone. */
@@ -70,6 +73,7 @@ export class Connection implements QueueLink, PduReceiver {
   readonly #socket: Socket;
   readonly #clock: Clock;
   readonly #logger: Logger;
+  readonly #warnings: LimitedLog;
   readonly #onClosed: (connection: Connection) => void;
   readonly #subsystem: Subsystem;
   readonly #port: QueuePort;
@@ -100,6 +104,7 @@ export class Connection implements QueueLink, PduReceiver {
     this.#socket = modules.socket;
     this.#clock = modules.clock;
     this.#logger = modules.logger;
+    this.#warnings = modules.warnings;
     this.#onClosed = modules.onClosed;
     this.#acceptedAtMs = modules.clock.wallMs();
     this.#reader = new PduReader(this, modules.checksum);
@@ -120,8 +125,19 @@ export class Connection implements QueueLink, PduReceiver {
     return this.#state;
   }
 
-  get #wasUsed(): boolean {
-    return this.#state !== 'opening' && this.#state !== 'initialized' && this.#state !== 'authenticating';
+  /** Whether its host has got in, and it is not at its end. */
+  get isUsed(): boolean {
+    return this.#state === 'connected';
+  }
+
+  get #isOutside(): boolean {
+    return this.#state === 'opening' || this.#state === 'initialized' || this.#state === 'authenticating';
+  }
+
+  /** Ends at once, for another that may be better: it has not got in yet. */
+  giveWay(): void {
+    if (this.#isOutside) this.#refusal = 'limit';
+    this.destroy('the limit of connections is reached, and it has not got in');
   }
 
   get refusal(): RefusalReason | undefined {
@@ -187,7 +203,9 @@ export class Connection implements QueueLink, PduReceiver {
   /** Ends at once, dropping what is pending. */
   destroy(reason: string): void {
     if (this.#state === 'closed') return;
-    this.#logger.info({ peer: this.peer, reason }, 'connection dropped');
+    // Strangers are counted; a line for each would be a way to fill the disk.
+    if (this.isUsed) this.#logger.info({ peer: this.peer, reason }, 'connection dropped');
+    else this.#logger.debug({ peer: this.peer, reason }, 'connection dropped');
     this.#socket.destroy();
   }
 
@@ -227,7 +245,7 @@ export class Connection implements QueueLink, PduReceiver {
         return;
       default: {
         const { fes, fei } = h2cTermFields(header);
-        this.#logger.warn({ peer: this.peer, fes, fei }, 'host ended the connection with H2CTermReq');
+        this.#warnings.warn({ peer: this.peer, fes, fei }, 'host ended the connection with H2CTermReq');
         this.#terminate('H2CTermReq');
       }
     }
@@ -341,12 +359,12 @@ export class Connection implements QueueLink, PduReceiver {
   };
 
   #fail(error: unknown): void {
-    if (!this.#wasUsed) this.#refusal = 'protocol';
+    if (this.#isOutside) this.#refusal = 'protocol';
     if (error instanceof PduError) {
-      this.#logger.warn({ peer: this.peer, fes: error.fes, fei: error.info, detail: error.message }, 'malformed PDU');
+      this.#warnings.warn({ peer: this.peer, fes: error.fes, fei: error.info, detail: error.message }, 'malformed PDU');
       this.#writer.c2hTermReq(error.fes, error.info, error.header);
     } else if (error instanceof QueueError) {
-      this.#logger.warn({ peer: this.peer, detail: error.message }, 'queue rule broken');
+      this.#warnings.warn({ peer: this.peer, detail: error.message }, 'queue rule broken');
       const { fes, info, header } = new PduError('sequence', error.message, 0, new Uint8Array(0));
       this.#writer.c2hTermReq(fes, info, header);
     } else {

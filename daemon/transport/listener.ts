@@ -2,6 +2,7 @@ import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
+import { LimitedLog } from '../base/limited-log.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Limits, NetworkAddress } from '../commands/contract.ts';
 import type { ConnectionSnapshot } from '../controller/contract.ts';
@@ -33,6 +34,7 @@ export interface TransportSnapshot {
 export class Transport {
   readonly #limits: Limits;
   readonly #modules: TransportModules;
+  readonly #warnings: LimitedLog;
   readonly #servers: Server[] = [];
   readonly #networkAddresses: NetworkAddress[] = [];
   readonly #connections = new Set<Connection>();
@@ -43,6 +45,7 @@ export class Transport {
   constructor(options: { limits: Limits }, modules: TransportModules) {
     this.#limits = options.limits;
     this.#modules = modules;
+    this.#warnings = new LimitedLog(modules);
     modules.subsystem.setLinkBytesSource(() => this.#linkBytes());
   }
 
@@ -93,9 +96,9 @@ export class Transport {
 
   #accept(socket: Socket, transport: 'unix' | 'tcp'): void {
     const peer = transport === 'unix' ? 'unix' : `${socket.remoteAddress}:${socket.remotePort}`;
-    if (this.#connections.size >= this.#limits.connectionCountMax) {
+    if (this.#connections.size >= this.#limits.connectionCountMax && !this.#makeRoom()) {
       this.#refusedCounts.limit++;
-      this.#modules.logger.warn({ peer, connectionCount: this.#connections.size }, 'connection refused: limit reached');
+      this.#warnings.warn({ peer, connectionCount: this.#connections.size }, 'connection refused: limit reached');
       socket.destroy();
       return;
     }
@@ -111,7 +114,23 @@ export class Transport {
     const local =
       transport === 'unix' ? undefined : { host: plainAddress(socket.localAddress ?? ''), port: socket.localPort ?? 0 };
     const options = { transport, peer, local, limits: this.#limits };
-    this.#connections.add(new Connection(options, { socket, subsystem, clock, logger, checksum, onClosed }));
+    const modules = { socket, subsystem, clock, logger, checksum, warnings: this.#warnings, onClosed };
+    this.#connections.add(new Connection(options, modules));
+  }
+
+  /**
+   * Drops the connection that has waited longest to get in, so that a flood of those that never will pushes out itself. Not
+   * one that is used.
+   */
+  #makeRoom(): boolean {
+    for (const connection of this.#connections) {
+      if (!connection.isUsed) {
+        connection.giveWay();
+        this.#connections.delete(connection);
+        return true;
+      }
+    }
+    return false;
   }
 
   #linkBytes(): { receivedBytes: number; sentBytes: number } {

@@ -148,7 +148,8 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
       ...options.modules,
     },
   );
-  const transport = new Transport({ limits }, { subsystem, clock, logger: silentLogger, checksum: crc32c });
+  const logger = options.modules?.logger ?? silentLogger;
+  const transport = new Transport({ limits }, { subsystem, clock, logger, checksum: crc32c });
   const unix = await transport.listen({ kind: 'unix', path: join(folder, 'nvme.sock'), mode: 0o600 });
   const tcp = await transport.listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
   listeners.push(...transport.networkAddresses);

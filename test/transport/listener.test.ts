@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { DriveError } from '../../daemon/base/errors.ts';
+import { createLogger } from '../../daemon/base/logger.ts';
 import { RawHost } from '../controller/raw-host.ts';
 import { createRig } from '../controller/rig.ts';
 
@@ -63,14 +64,44 @@ describe('listening', () => {
     });
   });
 
-  test('connections beyond the limit are closed at once, the others stay', async (t) => {
+  test('at the limit the one that waits longest to get in gives way; where all are in, a new one is closed', async (t) => {
     const rig = await createRig(t, { limits: { connectionCountMax: 2 } });
-    const { host } = await rig.admin();
+    const { host, cntlid } = await rig.admin();
     const second = await rig.host();
-    const third = await RawHost.open(rig.tcp);
-    await third.untilClosed();
+    const third = await rig.host(rig.tcp);
+    await second.untilClosed();
     assert.equal(rig.transport.snapshot().refusedCounts.limit, 1);
-    assert.equal(host.closed || second.closed, false);
+    third.close();
+    while (rig.transport.snapshot().connections.length > 1) await new Promise((resolve) => setImmediate(resolve));
+    const io = await rig.io(cntlid);
+    const fourth = await RawHost.open(rig.tcp);
+    await fourth.untilClosed();
+    assert.equal(rig.transport.snapshot().refusedCounts.limit, 2);
+    assert.equal(host.closed || io.closed, false);
+  });
+
+  test('a flood that never gets in keeps nobody out, and fills no log', async (t) => {
+    const lines: string[] = [];
+    const logger = createLogger({ level: 'info' }, { write: (line) => void lines.push(line) });
+    const rig = await createRig(t, { limits: { connectionCountMax: 32 }, modules: { logger } });
+    const { host } = await rig.admin();
+    const flood: RawHost[] = [];
+    t.after(() => flood.forEach((stranger) => stranger.close()));
+    for (let i = 0; i < 200; i++) {
+      const stranger = await RawHost.open(rig.tcp);
+      flood.push(stranger);
+      // Some say nothing, some a part of ICReq, some what no PDU is.
+      const bytes = stranger.icReqBytes();
+      if (i % 3 > 0) stranger.write(i % 3 === 1 ? bytes.subarray(0, 7) : Buffer.alloc(200, i));
+      if (i % 40 !== 0) continue;
+      const late = await rig.admin({ address: rig.tcp });
+      assert.equal((await late.host.propertyGet(0x1c)).status, 0);
+      late.host.close();
+    }
+    assert.equal((await host.propertyGet(0x1c)).status, 0);
+    assert.ok(rig.transport.snapshot().connections.length <= 32);
+    assert.ok(lines.length <= 20, `${lines.length} lines`);
+    assert.deepEqual(rig.fatals, []);
   });
 
   test('closing ends every connection', async (t) => {

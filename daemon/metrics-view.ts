@@ -67,6 +67,7 @@ function hostMetrics(drive: RunningDrive): MetricsSnapshot {
       labels: { reason },
       value,
     })),
+    hostQuotaRefusals: [...subsystem.quotaRefusals].map(([quota, value]) => ({ labels: { quota }, value })),
     hostsRefused: subsystem.refusedHostCount,
     httpRefused: [...drive.room('admin').refusedCounts].map(([reason, value]) => ({ labels: { reason }, value })),
     authentications: [...subsystem.authentications].map(([result, value]) => ({ labels: { result }, value })),

@@ -32,6 +32,7 @@ export * from './element-type.ts';
 export * from './errors.ts';
 export * from './fabrics.ts';
 export * from './features.ts';
+export * from './host-quotas.ts';
 export * from './identify.ts';
 export * from './identify-kv.ts';
 export * from './kv-commands.ts';

@@ -95,6 +95,11 @@ export const metrics = {
   hostsRefused: counter('hosts_refused_total', 'Connects of hosts that may not.'),
   httpRefused: counter('http_refused_total', 'HTTP requests that were not let in, by reason.', 'reason'),
   authentications: counter('authentications_total', 'In-band authentications of queues by how they ended.', 'result'),
+  hostQuotaRefusals: counter(
+    'host_quota_refusals_total',
+    'Times that a host wanted more than its quota, by quota.',
+    'quota',
+  ),
   hostBytes: counter(
     'host_bytes_total',
     'Data of commands by direction (in, out) and path (capsule, pdu, region, slot).',

@@ -256,6 +256,10 @@ export interface Association {
   createRegion(sizeBytes: number): Promise<MemoryRegion>;
   deleteRegion(key: number): Promise<void>;
   readonly slots: ResultSlots;
+  /** Whether the host may name its own sequences only. */
+  readonly isConfined: boolean;
+  /** The sequences as this host may see them. */
+  readonly kv: KvStore;
 }
 
 /** The command's data, wherever it lies: in the capsule, on the socket, or in a region that its keyed SGL names. */

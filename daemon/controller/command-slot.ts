@@ -16,6 +16,7 @@ import type { RegisteredCommand } from '../commands/registry.ts';
 import type { HostByteCounters } from './command-counters.ts';
 import { type DeviceJob, type ReusableJob, untimed } from '../timing/device-job.ts';
 import type { HeldCompletion } from './completion-hold.ts';
+import type { HostAccount } from '../hosts/host-account.ts';
 import type { QueueLink } from './contract.ts';
 
 type DataKind = 'none' | 'inCapsule' | 'transport' | 'keyed';
@@ -91,6 +92,8 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
   counterIndex = 0;
   /** Whether it has taken its data's length of the budget, and whether its capsule is held while it waits. */
   hasBudget = false;
+  /** Where it is counted while it is in flight. */
+  account: HostAccount | undefined;
   heldBytes = 0;
   job: DeviceJob = untimed;
   readonly outcome: Outcome = { code: undefined, dw0: 0, dw1: 0 };

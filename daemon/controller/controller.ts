@@ -3,11 +3,15 @@ import type { AsyncEventName } from '../../spec/async-events.ts';
 import { NVME_VERSION, type PropertyName } from '../../spec/fabrics.ts';
 import { logPages } from '../../spec/log-pages.ts';
 import type { Clock } from '../base/clock.ts';
+import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Association, FrontCounters, Limits, MemoryRegion, NetworkAddress } from '../commands/contract.ts';
+import { HostSequences } from '../commands/host-sequences.ts';
 import type { CommandSets } from '../commands/registry.ts';
 import type { HostPolicy, HostRules } from '../hosts/contract.ts';
+import type { HostAccount } from '../hosts/host-account.ts';
+import type { OwnedStore } from '../kv/contract.ts';
 import { AsyncEvents } from './async-events.ts';
 import { type ControllerState, transition } from './controller-state.ts';
 import { ErrorLog } from './error-log.ts';
@@ -32,6 +36,8 @@ export interface ControllerKind {
   readonly ioQueueCountMax: number;
   /** Who may connect. */
   readonly hosts: HostPolicy;
+  /** Undefined: it has none. */
+  readonly sequences: OwnedStore | undefined;
   /** Keep alive timeout where the host asks for none; 0: none. */
   readonly idleTimeoutMs: number;
   /** What a host that shuts its controller down waits for. */
@@ -47,6 +53,8 @@ export interface ControllerOptions {
 }
 
 export interface ControllerModules {
+  /** What its host has, over all its controllers. */
+  readonly account: HostAccount;
   readonly adminQueue: Queue;
   /** Where memory regions are made; undefined: there are none. */
   readonly regionFolder: RegionFolder | undefined;
@@ -90,9 +98,11 @@ export class Controller implements Association {
   readonly events: AsyncEvents;
   readonly errors: ErrorLog;
   readonly slots: AssociationSlots;
+  readonly account: HostAccount;
   /** Warnings of the SMART log that the host has been told of, or would have been. */
   reportedWarnings = 0;
   readonly #regions: AssociationRegions | undefined;
+  readonly #sequences: HostSequences | undefined;
   readonly #limits: Limits;
   readonly #modules: ControllerModules;
   readonly #keepAlive: KeepAlive;
@@ -113,9 +123,11 @@ export class Controller implements Association {
     this.#modules = modules;
     this.#connectedAtMs = modules.clock.wallMs();
     this.#queues.set(0, modules.adminQueue);
-    this.slots = new AssociationSlots({ limits });
-    const { regionFolder: folder, counters } = modules;
-    this.#regions = folder && new AssociationRegions({ limits }, { folder, counters });
+    const { regionFolder: folder, counters, account } = modules;
+    this.account = account;
+    this.slots = new AssociationSlots({ limits }, { account });
+    this.#regions = folder && new AssociationRegions({ limits }, { folder, counters, account });
+    this.#sequences = kind.sequences && this.#hostSequences(kind.sequences);
     const expired = (): void => this.end('keep alive timeout');
     this.#keepAlive = new KeepAlive({ clock: modules.clock, expired });
     this.features = this.#createFeatures();
@@ -165,6 +177,7 @@ export class Controller implements Association {
     for (const queue of [...this.#queues.values()]) queue.end(reason);
     this.#queues.clear();
     this.#regions?.end();
+    this.slots.end();
     this.#modules.onEnded(this);
   }
 
@@ -270,6 +283,20 @@ export class Controller implements Association {
   #someRegions(): AssociationRegions {
     if (this.#regions === undefined) throw new DriveError('sglDataBlock', 'this controller has no memory regions');
     return this.#regions;
+  }
+
+  #hostSequences(kv: OwnedStore): HostSequences {
+    const options = { owner: this.hostHash, isConfined: () => this.isConfined };
+    return new HostSequences(options, { kv, account: this.account });
+  }
+
+  get kv(): HostSequences {
+    assert(this.#sequences !== undefined, 'commands of sequences come to controllers that have them');
+    return this.#sequences;
+  }
+
+  get isConfined(): boolean {
+    return this.rules?.isConfined ?? true;
   }
 
   get local(): NetworkAddress | undefined {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
+import type { HostAccount } from '../hosts/host-account.ts';
 import type { FrontCounters, Limits, MemoryRegion } from '../commands/contract.ts';
 
 /**
@@ -180,13 +181,18 @@ export class AssociationRegions {
   readonly #limits: Limits;
   readonly #folder: RegionFolder;
   readonly #counters: FrontCounters;
+  readonly #account: HostAccount;
   readonly #regions = new Map<number, RegionFile>();
   /** Created and being created. */
   #count = 0;
   #totalBytes = 0;
   #ended = false;
 
-  constructor(options: { limits: Limits }, modules: { folder: RegionFolder; counters: FrontCounters }) {
+  constructor(
+    options: { limits: Limits },
+    modules: { folder: RegionFolder; counters: FrontCounters; account: HostAccount },
+  ) {
+    this.#account = modules.account;
     this.#limits = options.limits;
     this.#folder = modules.folder;
     this.#counters = modules.counters;
@@ -216,6 +222,9 @@ export class AssociationRegions {
     if (this.#totalBytes + sizeBytes > regionBytesTotalMax) {
       throw new DriveError('regionLimit', `${this.#totalBytes} of ${regionBytesTotalMax} bytes in use`);
     }
+    this.#account.check('regionBytes', sizeBytes);
+    this.#account.take('regions', 1);
+    this.#account.take('regionBytes', sizeBytes);
     this.#count++;
     this.#totalBytes += sizeBytes;
     try {
@@ -227,8 +236,7 @@ export class AssociationRegions {
       this.#regions.set(region.key, region);
       return region;
     } catch (error) {
-      this.#count--;
-      this.#totalBytes -= sizeBytes;
+      this.#given(sizeBytes);
       throw error;
     }
   }
@@ -236,9 +244,15 @@ export class AssociationRegions {
   delete(key: number): void {
     const region = this.get(key);
     this.#regions.delete(key);
-    this.#count--;
-    this.#totalBytes -= region.sizeBytes;
+    this.#given(region.sizeBytes);
     region.close();
+  }
+
+  #given(sizeBytes: number): void {
+    this.#count--;
+    this.#totalBytes -= sizeBytes;
+    this.#account.give('regions', 1);
+    this.#account.give('regionBytes', sizeBytes);
   }
 
   end(): void {

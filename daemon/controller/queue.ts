@@ -131,6 +131,7 @@ export class Queue implements QueuePort, SlotOwner {
   establish(identity: QueueIdentity): void {
     assert(this.#identity === undefined, 'a queue connects once');
     this.#identity = identity;
+    this.#share.account = identity.controller.account;
     this.#entryCount = identity.entryCount;
     // Connect itself was the first entry.
     this.#sqHead = 1 % identity.entryCount;
@@ -139,9 +140,32 @@ export class Queue implements QueuePort, SlotOwner {
   }
 
   #begin(): void {
+    try {
+      this.#takeQuota();
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      // Others of the host have authenticated since its Connect.
+      this.end(error.message);
+      return;
+    }
     this.#isUsable = true;
     this.link.connected();
     this.#modules.subsystem.connected(this);
+  }
+
+  /** DriveError hostQuota. */
+  #takeQuota(): void {
+    const { controller, queueId } = this.#identity as QueueIdentity;
+    if (queueId === 0) controller.account.check('associations', 1);
+    controller.account.take('queues', 1);
+    if (queueId === 0) controller.account.take('associations', 1);
+  }
+
+  #giveQuota(): void {
+    if (!this.#isUsable || this.#identity === undefined) return;
+    const { controller, queueId } = this.#identity;
+    controller.account.give('queues', 1);
+    if (queueId === 0) controller.account.give('associations', 1);
   }
 
   /** An authentication ended well. */
@@ -173,6 +197,8 @@ export class Queue implements QueuePort, SlotOwner {
     }
     this.#inFlight.set(slot.commandId, slot);
     this.#modules.subsystem.commandStarted();
+    slot.account = this.#share.account;
+    slot.account?.add('commands', 1);
     try {
       this.#start(slot, isIntact);
     } catch (error) {
@@ -187,7 +213,7 @@ export class Queue implements QueuePort, SlotOwner {
     const place = this.#waiting.indexOf(slot);
     if (place < 0) return this.#identity?.queueId === 0 && this.#identity.controller.events.abort(commandId);
     this.#waiting.splice(place, 1);
-    this.#modules.budget.letGo(slot.heldBytes);
+    this.#modules.budget.letGo(this.#share, slot.heldBytes);
     slot.heldBytes = 0;
     this.#fail(slot, 'aborted');
     return true;
@@ -202,9 +228,10 @@ export class Queue implements QueuePort, SlotOwner {
     this.#closed = true;
     this.#abort.abort();
     this.#modules.budget.stopWaiting(this.#wake);
+    this.#giveQuota();
     const waiting = this.#waiting.splice(0);
     for (const slot of waiting) {
-      this.#modules.budget.letGo(slot.heldBytes);
+      this.#modules.budget.letGo(this.#share, slot.heldBytes);
       this.#settle(slot);
     }
     this.#modules.hold?.abandon(this);
@@ -246,7 +273,11 @@ export class Queue implements QueuePort, SlotOwner {
     else if (!this.#isUsable) this.#fail(slot, 'authenticationRequired');
     else if (!identity.controller.takesCommands(identity.queueId)) this.#fail(slot, 'commandSequence');
     else if (set === undefined) this.#fail(slot, 'invalidNamespace');
-    else this.#prepare(slot, identity, set.definitions[slot.opcode]);
+    else {
+      // This one is counted already.
+      identity.controller.account.check('commands', 0);
+      this.#prepare(slot, identity, set.definitions[slot.opcode]);
+    }
   }
 
   #prepare(slot: CommandSlot, identity: QueueIdentity, definition: RegisteredCommand | undefined): void {
@@ -278,7 +309,7 @@ export class Queue implements QueuePort, SlotOwner {
   #wait(slot: CommandSlot): void {
     const { budget } = this.#modules;
     const capsuleBytes = slot.capsule.length;
-    if (!budget.tryHold(capsuleBytes)) {
+    if (!budget.tryHold(this.#share, capsuleBytes)) {
       this.#fail(slot, 'commandInterrupted');
       return;
     }
@@ -297,7 +328,7 @@ export class Queue implements QueuePort, SlotOwner {
         return;
       }
       this.#waiting.shift();
-      budget.letGo(slot.heldBytes);
+      budget.letGo(this.#share, slot.heldBytes);
       slot.heldBytes = 0;
       slot.hasBudget = true;
       this.#run(slot);
@@ -402,6 +433,8 @@ export class Queue implements QueuePort, SlotOwner {
     this.#inFlight.delete(slot.commandId);
     slot.leaveNamespaces();
     this.#modules.subsystem.commandSettled();
+    slot.account?.give('commands', 1);
+    slot.account = undefined;
     slot.unload();
     if (!slot.hasBudget) return;
     slot.hasBudget = false;

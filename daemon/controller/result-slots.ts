@@ -1,5 +1,6 @@
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
+import type { HostAccount } from '../hosts/host-account.ts';
 import type { Limits, ResultSlots } from '../commands/contract.ts';
 
 interface Slot {
@@ -10,11 +11,14 @@ interface Slot {
 /** Result slots of one association. Memory is taken when a slot is claimed and given back when it is freed. */
 export class AssociationSlots implements ResultSlots {
   readonly #limits: Limits;
+  readonly #account: HostAccount;
   readonly #slots = new Map<number, Slot>();
   #totalBytes = 0;
+  #isEnded = false;
 
-  constructor(options: { limits: Limits }) {
+  constructor(options: { limits: Limits }, modules: { account: HostAccount }) {
     this.#limits = options.limits;
+    this.#account = modules.account;
   }
 
   get usedCount(): number {
@@ -33,6 +37,7 @@ export class AssociationSlots implements ResultSlots {
       const used = `${this.#totalBytes} of ${resultSlotBytesTotalMax} bytes in use`;
       throw new DriveError('slotLimit', `slot ${slot} of ${sizeBytes} bytes: ${used}`);
     }
+    this.#account.take('resultSlotBytes', sizeBytes);
     this.#totalBytes += sizeBytes;
     this.#slots.set(slot, { state: 'claimed', bytes: new Uint8Array(sizeBytes) });
   }
@@ -47,7 +52,9 @@ export class AssociationSlots implements ResultSlots {
   }
 
   commit(slot: number): void {
-    this.#claimed(slot).state = 'filled';
+    const claimed = this.#claimed(slot);
+    claimed.state = 'filled';
+    if (this.#isEnded) this.#remove(slot, claimed);
   }
 
   abandon(slot: number): void {
@@ -62,7 +69,14 @@ export class AssociationSlots implements ResultSlots {
     this.#remove(slot, this.#filled(slot));
   }
 
+  /** The association is over. What running commands have claimed is given back when they end. */
+  end(): void {
+    this.#isEnded = true;
+    for (const [number, slot] of [...this.#slots]) if (slot.state === 'filled') this.#remove(number, slot);
+  }
+
   #remove(number: number, slot: Slot): void {
+    this.#account.give('resultSlotBytes', slot.bytes.length);
     this.#slots.delete(number);
     this.#totalBytes -= slot.bytes.length;
   }

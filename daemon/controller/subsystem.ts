@@ -1,4 +1,5 @@
 import { packBits } from '../../spec/bits.ts';
+import type { HostQuota } from '../../spec/host-quotas.ts';
 import { ANY_SUBSYSTEM_NQN, connectResult, DISCOVERY_NQN } from '../../spec/fabrics.ts';
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
@@ -22,7 +23,8 @@ import type { BlockNamespace, Durability, UserDataEraser } from '../ftl/contract
 import { type AuthenticationEnd, authenticationEnds, QueueAuthentication } from '../hosts/authentication.ts';
 import type { KeyExchange } from '../hosts/chap-crypto.ts';
 import type { HostAuthentication, HostPolicy, HostTransport } from '../hosts/contract.ts';
-import type { KvStore } from '../kv/contract.ts';
+import { HostAccounts } from '../hosts/host-account.ts';
+import type { OwnedStore } from '../kv/contract.ts';
 import { type DeviceTime, noDeviceTime } from '../timing/device-job.ts';
 import { CompletionHold, type HoldSnapshot } from './completion-hold.ts';
 import { CommandCounters, type CommandSample, type HostByteCounters, type LatencySample } from './command-counters.ts';
@@ -49,7 +51,7 @@ export interface SubsystemOptions {
 
 export interface SubsystemModules extends FrontModules {
   readonly arena: Arena;
-  readonly kv: KvStore;
+  readonly kv: OwnedStore;
   readonly blocks: BlockNamespace;
   readonly durability: Durability;
   readonly userData: UserDataEraser;
@@ -89,6 +91,8 @@ export interface SubsystemSnapshot {
   readonly authentications: ReadonlyMap<AuthenticationEnd, number>;
   /** Times that Connect came from a host that may not. */
   readonly refusedHostCount: number;
+  /** Times that a host wanted more than it may have. */
+  readonly quotaRefusals: ReadonlyMap<HostQuota, number>;
   /** Commands between arrival and completion. */
   readonly inFlightCount: number;
   /** Data of running commands, and in-capsule data of waiting ones, in bytes. */
@@ -123,6 +127,7 @@ export class Subsystem implements QueueHost {
   readonly #authentications = new Map<AuthenticationEnd, number>(authenticationEnds.map((end) => [end, 0]));
   readonly #refusals: LimitedLog;
   readonly #healthWatch: HealthWatch | undefined;
+  readonly #accounts = new HostAccounts();
   #refusedHostCount = 0;
   #nextControllerId = 1;
   #inFlightCount = 0;
@@ -205,6 +210,7 @@ export class Subsystem implements QueueHost {
       counters: { ...this.frontCounters() },
       authentications: new Map(this.#authentications),
       refusedHostCount: this.#refusedHostCount,
+      quotaRefusals: new Map(this.#accounts.refusedCounts),
       inFlightCount: this.#inFlightCount,
       runningBytes: this.#budget.runningBytes,
       waitingCapsuleBytes: this.#budget.waitingCapsuleBytes,
@@ -256,17 +262,27 @@ export class Subsystem implements QueueHost {
     if (identity?.queueId === 0) this.#established.add(identity.controller);
   }
 
+  /** DriveError hostQuota, as `connectIo`. */
   #connectAdmin(queue: Queue, request: ConnectRequest, kind: ControllerKind): FabricsAnswer {
     const limits = this.#limits;
     const { entryCount, keepAliveTimeoutMs, hostNqn, hostId } = request;
     if (entryCount < 2 || entryCount > limits.adminQueueEntriesMax) return invalidInCommand('sqsize');
     if (keepAliveTimeoutMs > limits.keepAliveTimeoutMsMax) return answer('keepAliveTimeout');
     if (this.#closing || this.#established.size >= limits.associationCountMax) return answer('connectBusy');
+    const account = this.#accounts.enter(hostNqn, () => kind.hosts.rulesOf(hostNqn, transportOf(queue))?.quotas);
+    try {
+      account.check('associations', 1);
+      account.check('queues', 1);
+    } catch (error) {
+      this.#accounts.leave(hostNqn);
+      throw error;
+    }
     const controllerId = this.#newControllerId();
     const { clock, logger } = this.#modules;
     const onEnded = (ended: Controller): void => {
       this.#controllers.delete(controllerId);
       this.#established.delete(ended);
+      this.#accounts.leave(hostNqn);
       this.#healthWatch?.update();
     };
     const onSettingsChanged = (): void => this.#healthWatch?.update();
@@ -274,6 +290,7 @@ export class Subsystem implements QueueHost {
     const controller = new Controller(
       { kind, controllerId, hostNqn, hostId, limits },
       {
+        account,
         adminQueue: queue,
         regionFolder: this.#regionFolder,
         counters: this.#counters,
@@ -294,12 +311,15 @@ export class Subsystem implements QueueHost {
     const limits = this.#limits;
     const { queueId, entryCount, controllerId } = request;
     const controller = this.#controllers.get(controllerId);
-    if (controller?.kind !== kind) return invalidInData('cntlid');
+    // A queue by another way than the first would come past the rules of that way.
+    const isSameWay = controller !== undefined && (controller.local === undefined) === (queue.link.local === undefined);
+    if (!isSameWay || controller.kind !== kind) return invalidInData('cntlid');
     if (request.hostNqn !== controller.hostNqn) return invalidInData('hostnqn');
     if (Buffer.compare(request.hostId, controller.hostId) !== 0) return invalidInData('hostid');
     if (queueId > kind.ioQueueCountMax) return invalidInCommand('qid');
     if (entryCount < 2 || entryCount > limits.queueEntriesMax) return invalidInCommand('sqsize');
     if (controller.state !== 'ready' || controller.hasQueue(queueId)) return answer('commandSequence');
+    controller.account.check('queues', 1);
     controller.addQueue(queueId, queue);
     return this.#establish(queue, request, controller);
   }
@@ -351,11 +371,17 @@ export function createSubsystem(options: SubsystemOptions, modules: SubsystemMod
     commands: new CommandRegistry({ identity, limits }, handlerModules),
     ioQueueCountMax: limits.ioQueueCountMax,
     hosts,
+    sequences: kv,
     idleTimeoutMs: 0,
     shutDown: () => durability.flush(),
   };
   // Who may not connect need not know where; who may is told without authentication, as everywhere.
-  const seekers: HostPolicy = { rulesOf: (...host) => hosts.rulesOf(...host) && { authentication: undefined } };
+  const seekers: HostPolicy = {
+    rulesOf: (...host) => {
+      const rules = hosts.rulesOf(...host);
+      return rules && { ...rules, authentication: undefined };
+    },
+  };
   const kinds = [io, discoveryKind({ identity, limits }, { source: discovery, hosts: seekers })];
   const regionFolder = new RegionFolder(regions, { random });
   const hold = holdsCompletions ? new CompletionHold({ clock: modules.clock }) : undefined;
@@ -382,6 +408,7 @@ const discoveryKind = (
   commands: createDiscoveryCommands(options, { source }),
   ioQueueCountMax: 0,
   hosts,
+  sequences: undefined,
   idleTimeoutMs: options.limits.discoveryIdleTimeoutMs,
   shutDown: async () => undefined,
 });

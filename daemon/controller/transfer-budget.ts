@@ -1,3 +1,4 @@
+import type { HostAccount } from '../hosts/host-account.ts';
 import type { Limits } from '../commands/contract.ts';
 
 /** A connection with nothing running may start a command of this size whatever the others have taken. */
@@ -6,6 +7,8 @@ export const SMALL_COMMAND_BYTES = 65_536;
 /** What one connection has taken of the budget. */
 export interface BudgetShare {
   dataBytes: number;
+  /** Of the host, over all its connections; undefined before Connect. */
+  account?: HostAccount | undefined;
 }
 
 /**
@@ -35,16 +38,22 @@ export class TransferBudget {
   tryAcquire(share: BudgetShare, lengthBytes: number): boolean {
     const isIdle = share.dataBytes === 0;
     const { connectionDataBytesMax, dataBytesTotalMax } = this.#limits;
+    const { account } = share;
     if (!isIdle && share.dataBytes + lengthBytes > connectionDataBytesMax) return false;
+    const isSmall = isIdle && lengthBytes <= SMALL_COMMAND_BYTES;
+    const fitsHost = account === undefined || account.used('dataBytes') === 0 || account.fits('dataBytes', lengthBytes);
+    if (!fitsHost && !isSmall) return false;
     const fitsTotal = this.#totalBytes + lengthBytes <= dataBytesTotalMax || this.#totalBytes === 0;
-    if (!fitsTotal && !(isIdle && lengthBytes <= SMALL_COMMAND_BYTES)) return false;
+    if (!fitsTotal && !isSmall) return false;
     share.dataBytes += lengthBytes;
+    account?.add('dataBytes', lengthBytes);
     this.#totalBytes += lengthBytes;
     return true;
   }
 
   release(share: BudgetShare, lengthBytes: number): void {
     share.dataBytes -= lengthBytes;
+    share.account?.give('dataBytes', lengthBytes);
     this.#totalBytes -= lengthBytes;
     if (this.#waiters.size === 0) return;
     const waiters = [...this.#waiters];
@@ -62,13 +71,16 @@ export class TransferBudget {
   }
 
   /** Room for a waiting command's in-capsule data; false: refuse the command. */
-  tryHold(capsuleBytes: number): boolean {
+  tryHold({ account }: BudgetShare, capsuleBytes: number): boolean {
+    if (account?.fits('waitingBytes', capsuleBytes) === false) return false;
     if (this.#waitingCapsuleBytes + capsuleBytes > this.#limits.waitingCapsuleBytesTotalMax) return false;
     this.#waitingCapsuleBytes += capsuleBytes;
+    account?.add('waitingBytes', capsuleBytes);
     return true;
   }
 
-  letGo(capsuleBytes: number): void {
+  letGo({ account }: BudgetShare, capsuleBytes: number): void {
+    account?.give('waitingBytes', capsuleBytes);
     this.#waitingCapsuleBytes -= capsuleBytes;
   }
 }

@@ -1,6 +1,7 @@
 /** Which hosts may connect, how they prove who they are, and what they may take. */
 import type { KeyObject } from 'node:crypto';
 import type { ChapHash, DhGroup } from '../../spec/authentication.ts';
+import type { HostQuotas } from '../../spec/host-quotas.ts';
 import type { ChapSecret } from '../../spec/dh-hmac-chap.ts';
 
 /** The socket that a host came by. */
@@ -22,6 +23,9 @@ export interface HostAuthentication {
 export interface HostRules {
   /** Undefined: its word is believed. */
   readonly authentication: HostAuthentication | undefined;
+  readonly quotas: HostQuotas;
+  /** Whether it may name its own sequences only; others are as if they were not there. */
+  readonly isConfined: boolean;
 }
 
 export interface HostPolicy {

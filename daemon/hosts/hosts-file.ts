@@ -1,12 +1,12 @@
 import { chapHashNames, dhGroupNames } from '../../spec/authentication.ts';
+import { hostQuotaNames, standardQuotas } from '../../spec/host-quotas.ts';
 import { nqnProblem } from '../../spec/fabrics.ts';
 import { DriveError } from '../base/errors.ts';
-import type { HostAuthentication, HostSecret } from './contract.ts';
+import type { HostAuthentication, HostRules, HostSecret } from './contract.ts';
 
 /** One host of a hosts file. */
-export interface HostEntry {
+export interface HostEntry extends HostRules {
   readonly nqn: string;
-  readonly authentication: HostAuthentication | undefined;
 }
 
 /** What a hosts file says. */
@@ -53,7 +53,7 @@ export function parseHosts(text: string, path: string, readSecret: SecretReader)
   };
 }
 
-const hostKeys = ['nqn', 'secret', 'controllerSecret', 'hashes', 'dhGroups'] as const;
+const hostKeys = ['nqn', 'secret', 'controllerSecret', 'hashes', 'dhGroups', 'sequences', 'quotas'] as const;
 
 function parseHost(value: unknown, refuse: Refuse, readSecret: SecretReader): HostEntry {
   const entry = new Fields(value, refuse, hostKeys);
@@ -61,7 +61,12 @@ function parseHost(value: unknown, refuse: Refuse, readSecret: SecretReader): Ho
   if (nqn === undefined) throw refuse('"nqn" is missing');
   const problem = nqnProblem(nqn);
   if (problem !== undefined) throw refuse(`NQN ${JSON.stringify(nqn)}: ${problem}`);
-  return { nqn, authentication: parseAuthentication(entry, refuse, readSecret) };
+  return {
+    nqn,
+    authentication: parseAuthentication(entry, refuse, readSecret),
+    quotas: { ...standardQuotas, ...entry.numbers('quotas', hostQuotaNames) },
+    isConfined: entry.choice('sequences', ['own', 'all']) === 'own',
+  };
 }
 
 function parseAuthentication(entry: Fields, refuse: Refuse, readSecret: SecretReader): HostAuthentication | undefined {
@@ -110,6 +115,20 @@ class Fields {
     const value = this.#value[name];
     if (value === undefined || (typeof value === 'string' && value !== '')) return value;
     throw this.#refuse(`"${name}" is a text`);
+  }
+
+  /** An object of whole numbers. */
+  numbers<T extends string>(name: string, allowed: readonly T[]): Partial<Record<T, number>> {
+    const value = this.#value[name];
+    if (value === undefined) return {};
+    const refuse = (detail: string): DriveError => this.#refuse(`"${name}": ${detail}`);
+    const fields = new Fields(value, refuse, allowed);
+    for (const [key, number] of Object.entries(fields.#value)) {
+      if (!Number.isSafeInteger(number) || (number as number) < 0) {
+        throw refuse(`"${key}" ${JSON.stringify(number)}; allowed: a whole number from 0 on`);
+      }
+    }
+    return fields.#value as Partial<Record<T, number>>;
   }
 
   list(name: string): readonly unknown[] {

@@ -118,7 +118,7 @@ async function addTokens(
 function countPages(room: KvRoom, sequence: Sequence, groupCount: number): void {
   const { layout } = sequence;
   const padding = groupCount * layout.headCount * (layout.paddingBytes[0] + layout.paddingBytes[1]);
-  room.counters.heldPageCount += groupCount * layout.streamCount;
+  room.countHeld(sequence, groupCount * layout.streamCount);
   room.counters.heldPaddingBytes += padding;
   room.counters.programmedPaddingBytes += padding;
   const paddedParts = layout.paddingBytes.filter((bytes) => bytes > 0).length;
@@ -127,7 +127,9 @@ function countPages(room: KvRoom, sequence: Sequence, groupCount: number): void 
 
 /** The slab for the group after the one that is being completed: the same one unless a view still reads it. */
 function nextSlab(room: KvRoom, sequence: Sequence, layer: Layer): TailSlab {
-  return layer.slab === undefined || layer.slab.isViewed ? room.tails.allocate(sequence.layout) : layer.slab;
+  return layer.slab === undefined || layer.slab.isViewed
+    ? room.tails.allocate(sequence.layout, sequence.holding)
+    : layer.slab;
 }
 
 function appendToTail(
@@ -138,7 +140,7 @@ function appendToTail(
   firstSourceToken: number,
 ): void {
   const count = source.tokenCount - firstSourceToken;
-  layer.slab ??= room.tails.allocate(sequence.layout);
+  layer.slab ??= room.tails.allocate(sequence.layout, sequence.holding);
   copyToSlab(sequence, layer.slab, sequence.tailCount(layer), source, firstSourceToken, count);
   layer.length += count;
 }

@@ -112,6 +112,16 @@ export interface KvStore {
   appendSizeBytes(id: bigint, tokenCount: number, elementType: ElementType | undefined): number;
 }
 
+/** The store for those who keep owners apart. */
+export interface OwnedStore extends KvStore {
+  /** Of a live sequence, or of one whose lease ended lately; undefined: nobody has this id. */
+  ownerOf(id: bigint): bigint | undefined;
+  /** What the sequences of one owner take: `bytes` of flash pages, shared ones for each holder, and tail buffers. */
+  holding(owner: bigint): { readonly sequenceCount: number; readonly bytes: number };
+  /** As `list`, of one owner. */
+  listOf(owner: bigint, after: bigint, countMax: number): bigint[];
+}
+
 export interface ReadBackRequest {
   readonly id: bigint;
   readonly layer: number;

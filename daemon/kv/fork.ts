@@ -20,7 +20,7 @@ export async function shareTokens(
     for (const [index, layer] of parent.layers.entries()) {
       const copy = child.layers[index];
       assert(copy !== undefined, 'parent and child have the same layers');
-      await shareLayer(room, parent, { layer, copy, length: Math.min(tokenCount, layer.length), job });
+      await shareLayer(room, parent, { child, layer, copy, length: Math.min(tokenCount, layer.length), job });
     }
   } catch (error) {
     dropTokens(room, child);
@@ -29,6 +29,7 @@ export async function shareTokens(
 }
 
 interface LayerShare {
+  readonly child: Sequence;
   readonly layer: Layer;
   readonly copy: Layer;
   readonly length: number;
@@ -38,7 +39,7 @@ interface LayerShare {
 async function shareLayer(
   room: KvRoom,
   parent: Sequence,
-  { layer: source, copy, length, job }: LayerShare,
+  { child, layer: source, copy, length, job }: LayerShare,
 ): Promise<void> {
   const { layout } = parent;
   const groupCount = Math.floor(length / layout.groupTokens);
@@ -48,10 +49,10 @@ async function shareLayer(
   copy.length = groupCount * layout.groupTokens;
   copy.stagedLength = copy.length;
   room.counters.tokenCount += copy.length;
-  room.counters.heldPageCount += copy.table.pageCount;
+  room.countHeld(child, copy.table.pageCount);
   room.counters.heldPaddingBytes += groupCount * layout.headCount * (layout.paddingBytes[0] + layout.paddingBytes[1]);
   if (rowCount === 0) return;
-  copy.slab = room.tails.allocate(layout);
+  copy.slab = room.tails.allocate(layout, child.holding);
   if (groupCount < source.table.groupCount) {
     const pages = Array.from({ length: layout.streamCount }, (_, stream) => source.table.page(groupCount, stream));
     await readRowsIntoSlab(room, layout, pages, rowCount, copy.slab, job);
@@ -71,7 +72,7 @@ export function dropTokens(room: KvRoom, sequence: Sequence): void {
     const { groupCount } = layer.table;
     room.releasePages(layer, 0);
     room.counters.tokenCount -= layer.length;
-    room.counters.heldPageCount -= layer.table.pageCount;
+    room.countHeld(sequence, -layer.table.pageCount);
     room.counters.heldPaddingBytes -= groupCount * paddingPerGroup;
     layer.table.cutTo(0);
     layer.length = 0;

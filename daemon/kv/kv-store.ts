@@ -19,8 +19,8 @@ import { appendTokens, checkAppendRange } from './append.ts';
 import { checkpointSequences, removedOf, stageBuffered, type RemovedSequence } from './checkpoint.ts';
 import type {
   AppendSource,
-  KvStore,
   LayerView,
+  OwnedStore,
   ReadBackRequest,
   SequenceRequest,
   SequenceShape,
@@ -41,12 +41,14 @@ import { summaryOf } from './summary.ts';
 import { truncateLayers } from './truncate.ts';
 
 const ID_MAX = 2n ** 64n - 1n;
+/** Ids looked at together where those of one owner are wanted. */
+const LIST_STEP = 1024;
 
 /**
  * The sequences of one drive. Made before the drive is opened, since opening recovers it: `recover`, then `settle`,
  * then commands; `close` ends its timer.
  */
-export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery {
+export class SequenceStore implements OwnedStore, CheckpointParticipant, KvRecovery {
   readonly #room: KvRoom;
   readonly #leases: LeaseKeeper;
   readonly #sequences = new Map<bigint, Sequence>();
@@ -125,7 +127,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     try {
       this.#enliven(sequence, this.#room.record(encodeCreate({ ...request, id: sequence.id, shape })));
     } catch (error) {
-      this.#sequences.delete(sequence.id);
+      this.#dismiss(sequence);
       throw error;
     }
     this.#room.counters.createdCount++;
@@ -158,7 +160,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
       });
     } catch (error) {
       child.enter('reclaimed');
-      this.#sequences.delete(child.id);
+      this.#dismiss(child);
       throw error;
     }
     this.#room.counters.forkedCount++;
@@ -177,9 +179,18 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
     if (this.#sequences.has(request.id)) throw new DriveError('sequenceExists', `sequence ${request.id}`);
     const id = request.id === 0n ? this.#chooseId() : request.id;
     const layout = rowLayoutOf(request.shape, this.#room.pages.pageSizeBytes);
-    const sequence = new Sequence({ ...request, id }, parentId, layout);
+    const sequence = new Sequence(
+      { ...request, id },
+      { parentId, layout, holding: this.#room.holdings.enter(request.owner) },
+    );
     this.#sequences.set(id, sequence);
     return sequence;
+  }
+
+  /** Its id is free again, unless the drive chose it. */
+  #dismiss(sequence: Sequence): void {
+    this.#sequences.delete(sequence.id);
+    this.#room.holdings.leave(sequence.owner, sequence.holding);
   }
 
   /** Ids that the drive chooses count up from 1 and are never chosen twice. */
@@ -225,7 +236,7 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
   #forget(sequence: Sequence): void {
     if (sequence.saved) this.#removed.push(removedOf(sequence));
     sequence.enter('reclaimed');
-    this.#sequences.delete(sequence.id);
+    this.#dismiss(sequence);
     this.#sortedIds = undefined;
     this.#room.dirty.delete(sequence);
     this.#leases.remove(sequence);
@@ -324,6 +335,29 @@ export class SequenceStore implements KvStore, CheckpointParticipant, KvRecovery
       else high = middle;
     }
     return ids.slice(low, low + countMax);
+  }
+
+  // --- For those who keep owners apart
+
+  ownerOf(id: bigint): bigint | undefined {
+    const sequence = this.#sequences.get(id);
+    return sequence?.state === 'live' ? sequence.owner : this.#leases.ownerOfExpired(id);
+  }
+
+  holding(owner: bigint): { sequenceCount: number; bytes: number } {
+    const { sequenceCount, pageCount, tailBytes } = this.#room.holdings.of(owner);
+    return { sequenceCount, bytes: pageCount * this.#room.pages.pageSizeBytes + tailBytes };
+  }
+
+  listOf(owner: bigint, after: bigint, countMax: number): bigint[] {
+    const own: bigint[] = [];
+    for (let last = after; own.length < countMax; ) {
+      const ids = this.list(last, LIST_STEP);
+      for (const id of ids) if (own.length < countMax && this.#sequences.get(id)?.owner === owner) own.push(id);
+      if (ids.length < LIST_STEP) break;
+      last = ids.at(-1) as bigint;
+    }
+    return own;
   }
 
   snapshot(): KvSnapshot {

@@ -18,7 +18,8 @@ export class LeaseKeeper {
   readonly #clock: Clock;
   readonly #expire: (sequence: Sequence) => void;
   readonly #leased = new Set<Sequence>();
-  readonly #expired = new Set<bigint>();
+  /** Owners by id. */
+  readonly #expired = new Map<bigint, bigint>();
   #cursor: Iterator<Sequence> | undefined;
   #timer: Timer | undefined;
   /** Time counted, and the clock's when that was. */
@@ -65,6 +66,10 @@ export class LeaseKeeper {
     return this.#expired.has(id);
   }
 
+  ownerOfExpired(id: bigint): bigint | undefined {
+    return this.#expired.get(id);
+  }
+
   sweep(): void {
     const { nowNs } = this;
     this.#countedNs = nowNs;
@@ -94,9 +99,9 @@ export class LeaseKeeper {
       if (error instanceof DriveError) return;
       throw error;
     }
-    this.#expired.add(sequence.id);
+    this.#expired.set(sequence.id, sequence.owner);
     if (this.#expired.size <= limits.expiredSequenceCountMax) return;
-    for (const oldest of this.#expired) {
+    for (const oldest of this.#expired.keys()) {
       this.#expired.delete(oldest);
       break;
     }

@@ -205,7 +205,9 @@ export class Recovery {
       const layout = rowLayoutOf(request.shape, room.pages.pageSizeBytes);
       const found = recovering.layers.map((layer) => layer.finish());
       const layers = recovering.layers.map(({ table, generation }) => new Layer(table, generation));
-      const sequence = new Sequence(request, recovering.parentId, layout, layers);
+      const { parentId } = recovering;
+      const holding = room.holdings.enter(request.owner);
+      const sequence = new Sequence(request, { parentId, layout, holding, layers });
       for (const [index, recovered] of found.entries()) {
         await this.#settleLayer(room, sequence, layers[index] as Layer, recovered);
         if (recovered.lostTokenCount > 0) recovering.touched = true;
@@ -225,7 +227,7 @@ export class Recovery {
     layer.length = recovered.length;
     layer.stagedLength = recovered.length - sequence.tailCount(layer);
     if (layer.length > layer.stagedLength) {
-      const slab = room.tails.allocate(layout);
+      const slab = room.tails.allocate(layout, sequence.holding);
       layer.slab = slab;
       if (cut !== undefined) await readRowsIntoSlab(room, layout, cut.pages, cut.rowCount, slab);
       for (const staged of recovered.staged) fillRows(room, layer, slab, staged);
@@ -233,7 +235,7 @@ export class Recovery {
     cut?.pages.forEach((page) => room.pages.release(page));
     const padding = layout.headCount * (layout.paddingBytes[0] + layout.paddingBytes[1]);
     room.counters.tokenCount += layer.length;
-    room.counters.heldPageCount += layer.table.pageCount;
+    room.countHeld(sequence, layer.table.pageCount);
     room.counters.heldPaddingBytes += layer.table.groupCount * padding;
     this.#droppedPageCount += recovered.droppedPageCount;
     this.#droppedTailCount += recovered.droppedTailCount;

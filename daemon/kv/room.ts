@@ -5,6 +5,7 @@ import { DriveError } from '../base/errors.ts';
 import { stagingOwners, type KvPages, type StagingLog } from '../ftl/contract.ts';
 import type { Kernels } from '../kernels/contract.ts';
 import { newCounters } from './counters.ts';
+import { Holdings } from './holdings.ts';
 import { generationOf, type Layer, type Sequence } from './sequence.ts';
 import { encodeTruncate } from './staged-records.ts';
 import type { Part } from './shape.ts';
@@ -17,6 +18,7 @@ export class KvRoom {
   readonly clock: Clock;
   readonly tails: TailBuffer;
   readonly counters = newCounters();
+  readonly holdings = new Holdings();
   /** Live sequences that differ from their metadata records or have tail tokens that are not staged. */
   readonly dirty = new Set<Sequence>();
   /** The arena again, for native comparisons. */
@@ -69,6 +71,12 @@ export class KvRoom {
   pageFrame(part: Part, usedBytes: number): number {
     const frame = (this.#frames[part] ??= new PageFrame(this.arena, this.pages.pageSizeBytes));
     return frame.use(usedBytes);
+  }
+
+  /** A sequence holds so many pages more, or fewer. */
+  countHeld(sequence: Sequence, pageCount: number): void {
+    this.counters.heldPageCount += pageCount;
+    sequence.holding.pageCount += pageCount;
   }
 
   releasePages(layer: Layer, fromGroup: number): void {

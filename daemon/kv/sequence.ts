@@ -1,5 +1,6 @@
 import { placementOf } from '../ftl/placement-table.ts';
 import { BlockTable } from './block-table.ts';
+import type { Holding } from './holdings.ts';
 import type { SequenceRequest, SequenceShape } from './contract.ts';
 import { MutationQueue } from './mutation-queue.ts';
 import { sequenceTransition, type SequenceState } from './sequence-state.ts';
@@ -28,6 +29,15 @@ export class Layer {
   }
 }
 
+/** What a sequence is made of besides its identity. */
+export interface SequenceParts {
+  readonly parentId: bigint;
+  readonly layout: RowLayout;
+  readonly holding: Holding;
+  /** What recovery found; empty ones if left out. */
+  readonly layers?: readonly Layer[];
+}
+
 /** One sequence: its identity, its layers, and the queue that orders its changes. */
 export class Sequence {
   readonly id: bigint;
@@ -38,6 +48,8 @@ export class Sequence {
   readonly shape: SequenceShape;
   readonly layout: RowLayout;
   readonly layers: readonly Layer[];
+  /** Of its owner: what it takes is counted there. */
+  readonly holding: Holding;
   readonly queue = new MutationQueue();
   /** Same number for all its pages: the FTL puts them into the same erase blocks. */
   readonly placement: number;
@@ -47,8 +59,7 @@ export class Sequence {
   /** Has a metadata record. */
   saved = false;
 
-  /** `layers`: what recovery found; empty ones if left out. */
-  constructor(request: SequenceRequest, parentId: bigint, layout: RowLayout, layers?: readonly Layer[]) {
+  constructor(request: SequenceRequest, { parentId, layout, holding, layers }: SequenceParts) {
     this.id = request.id;
     this.parentId = parentId;
     this.owner = request.owner;
@@ -56,6 +67,7 @@ export class Sequence {
     this.leaseSeconds = request.leaseSeconds;
     this.shape = request.shape;
     this.layout = layout;
+    this.holding = holding;
     this.placement = placementOf(request.id);
     this.layers =
       layers ??

@@ -1,5 +1,6 @@
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
+import type { Holding } from './holdings.ts';
 import type { Part, RowLayout } from './shape.ts';
 
 /**
@@ -83,13 +84,17 @@ export class TailBuffer {
     return this.#usedBytes;
   }
 
-  /** DriveError bufferFull. */
-  allocate(layout: RowLayout): TailSlab {
+  /** `holding`: whose it is. DriveError bufferFull. */
+  allocate(layout: RowLayout, holding: Holding): TailSlab {
     const arena = this.#arena;
     const { freeBytes } = arena;
-    const slab = new TailSlab(layout, { arena, onFree: () => void (this.#usedBytes -= takenBytes) });
+    const count = (bytes: number): void => {
+      this.#usedBytes += bytes;
+      holding.tailBytes += bytes;
+    };
+    const slab = new TailSlab(layout, { arena, onFree: () => count(-takenBytes) });
     const takenBytes = freeBytes - arena.freeBytes;
-    this.#usedBytes += takenBytes;
+    count(takenBytes);
     return slab;
   }
 }

@@ -70,7 +70,7 @@ async function slabFromPages(
 ): Promise<TailSlab> {
   const { layout } = sequence;
   const group = Math.floor(length / layout.groupTokens);
-  const slab = room.tails.allocate(layout);
+  const slab = room.tails.allocate(layout, sequence.holding);
   try {
     const pages = Array.from({ length: layout.streamCount }, (_, stream) => layer.table.page(group, stream));
     await readRowsIntoSlab(room, layout, pages, length % layout.groupTokens, slab, job);
@@ -86,7 +86,7 @@ function slabFromTail(room: KvRoom, sequence: Sequence, layer: Layer, length: nu
   const { slab } = layer;
   assert(slab !== undefined, 'tokens past the last group are in a slab');
   if (length === layer.length || !slab.isViewed) return slab;
-  const copy = room.tails.allocate(sequence.layout);
+  const copy = room.tails.allocate(sequence.layout, sequence.holding);
   copy.copyRows(slab, length % sequence.layout.groupTokens);
   return copy;
 }
@@ -106,7 +106,7 @@ function cutLayer(
   layer.table.cutTo(groupCount);
   room.replaceSlab(layer, slab);
   room.counters.tokenCount -= layer.length - length;
-  room.counters.heldPageCount -= cutGroups * layout.streamCount;
+  room.countHeld(sequence, -cutGroups * layout.streamCount);
   room.counters.heldPaddingBytes -= cutGroups * layout.headCount * (layout.paddingBytes[0] + layout.paddingBytes[1]);
   layer.length = length;
   room.markTruncated(sequence, layer, operation);

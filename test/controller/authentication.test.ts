@@ -11,6 +11,7 @@ import {
   dhGroups,
 } from '../../spec/authentication.ts';
 import { type ErrorCode, errorTable } from '../../spec/errors.ts';
+import { standardQuotas } from '../../spec/host-quotas.ts';
 import { adminOpcodes } from '../../spec/opcodes.ts';
 import { dhPrime } from '../../spec/dh-groups.ts';
 import type { HostAuthentication } from '../../daemon/hosts/contract.ts';
@@ -44,7 +45,7 @@ const authentication = (more: Partial<HostAuthentication> = {}): HostAuthenticat
   ...more,
 });
 const fileWith = (required: HostAuthentication | undefined, more: Partial<HostsFile> = {}): HostsFile => ({
-  hosts: [{ nqn: HOST_NQN, authentication: required }],
+  hosts: [{ nqn: HOST_NQN, authentication: required, quotas: standardQuotas, isConfined: true }],
   allowsOthers: false,
   coversUnix: true,
   ...more,

@@ -83,9 +83,9 @@ const inFlight = (rig: Rig): number => rig.subsystem.snapshot().inFlightCount;
 
 test('held completions go with their connection, their controller, and the drive', async (t) => {
   const rig = await createRig(t, { enforced });
-  const { host: admin, cntlid } = await rig.admin();
+  const { host: admin, cntlid } = await rig.admin({ address: rig.tcp });
   const gone = await rig.io(cntlid, { qid: 1, address: rig.tcp });
-  const stays = await rig.io(cntlid, { qid: 2 });
+  const stays = await rig.io(cntlid, { qid: 2, address: rig.tcp });
   gone.send(verify(0));
   stays.send(verify(1));
   await settle();

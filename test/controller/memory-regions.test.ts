@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { errorTable, type ErrorCode } from '../../spec/errors.ts';
+import { standardQuotas } from '../../spec/host-quotas.ts';
 import { BLOCK_NSID, regionDescriptor } from '../../spec/kv-commands.ts';
 import { adminOpcodes, nvmOpcodes } from '../../spec/opcodes.ts';
 import { createFrontCounters } from '../../daemon/commands/contract.ts';
@@ -206,7 +207,10 @@ describe('limits of regions', () => {
   });
 
   test('a file system without room', async (t) => {
-    const rig = await createRig(t, { limits: { regionBytesMax: 2 ** 52, regionBytesTotalMax: 2 ** 52 } });
+    const quotas = { ...standardQuotas, regionBytes: Number.POSITIVE_INFINITY };
+    const hosts = { rulesOf: () => ({ authentication: undefined, quotas, isConfined: false }) };
+    const limits = { regionBytesMax: 2 ** 52, regionBytesTotalMax: 2 ** 52 };
+    const rig = await createRig(t, { limits, modules: { hosts } });
     const { host } = await rig.admin();
     assert.equal((await host.read(createFields(2 ** 51), 512)).status, statusOf('regionLimit'));
     assert.deepEqual(readdirSync(join(rig.folder, 'regions')), []);

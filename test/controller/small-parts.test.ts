@@ -1,17 +1,21 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import { standardQuotas } from '../../spec/host-quotas.ts';
 import { limits } from '../../spec/limits.ts';
 import { parseSgl } from '../../spec/sgl.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
 import type { Association, MemoryRegion } from '../../daemon/commands/contract.ts';
 import { CommandSlot } from '../../daemon/controller/command-slot.ts';
 import type { QueueLink } from '../../daemon/controller/contract.ts';
+import { HostAccount } from '../../daemon/hosts/host-account.ts';
 import { KeepAlive } from '../../daemon/controller/keep-alive.ts';
 import { AssociationSlots } from '../../daemon/controller/result-slots.ts';
 import { TransferBudget } from '../../daemon/controller/transfer-budget.ts';
 import { untimed } from '../../daemon/timing/device-job.ts';
 import { ManualClock } from './rig.ts';
+
+const account = new HostAccount({ quotas: () => standardQuotas, onRefused: () => undefined });
 
 describe('the SGL of a command', () => {
   const region = { check: () => undefined } as unknown as MemoryRegion;
@@ -63,7 +67,7 @@ describe('the SGL of a command', () => {
 
 describe('result slots', () => {
   const slots = () =>
-    new AssociationSlots({ limits: { ...limits, resultSlotCountMax: 4, resultSlotBytesTotalMax: 100 } });
+    new AssociationSlots({ limits: { ...limits, resultSlotCountMax: 4, resultSlotBytesTotalMax: 100 } }, { account });
   const code = (expected: string) => (error: unknown) => error instanceof DriveError && error.code === expected;
 
   test('claim, write, commit, read, free', () => {

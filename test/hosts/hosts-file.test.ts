@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createSecretKey } from 'node:crypto';
 import { test } from 'node:test';
+import { standardQuotas } from '../../spec/host-quotas.ts';
 import type { HostSecret } from '../../daemon/hosts/contract.ts';
 import { HostDirectory } from '../../daemon/hosts/host-directory.ts';
 import { parseHosts } from '../../daemon/hosts/hosts-file.ts';
@@ -18,10 +19,10 @@ const directoryOf = (value: unknown) => new HostDirectory(parse(value));
 
 test('hosts that are listed may connect, others may not unless the file says so', () => {
   const closed = directoryOf({ hosts: [{ nqn: a }] });
-  assert.deepEqual(closed.rulesOf(a, 'tcp'), { authentication: undefined });
+  assert.deepEqual(closed.rulesOf(a, 'tcp'), { authentication: undefined, quotas: standardQuotas, isConfined: true });
   assert.equal(closed.rulesOf(b, 'tcp'), undefined);
   const open = directoryOf({ hosts: [{ nqn: a, secret: 'a.key' }], otherHosts: 'allowed' });
-  assert.deepEqual(open.rulesOf(b, 'tcp'), { authentication: undefined });
+  assert.deepEqual(open.rulesOf(b, 'tcp'), { authentication: undefined, quotas: standardQuotas, isConfined: true });
   assert.notEqual(open.rulesOf(a, 'tcp')?.authentication, undefined, 'who has a secret has to show it');
   assert.equal(directoryOf({ hosts: [] }).rulesOf(a, 'tcp'), undefined);
   assert.notEqual(new HostDirectory().rulesOf(a, 'tcp'), undefined, 'without a file every host may');
@@ -29,8 +30,16 @@ test('hosts that are listed may connect, others may not unless the file says so'
 
 test('the Unix socket is a matter of permissions unless the file says otherwise', () => {
   const hosts = [{ nqn: a, secret: 'a.key' }];
-  assert.deepEqual(directoryOf({ hosts }).rulesOf(b, 'unix'), { authentication: undefined });
-  assert.deepEqual(directoryOf({ hosts }).rulesOf(a, 'unix'), { authentication: undefined });
+  assert.deepEqual(directoryOf({ hosts }).rulesOf(b, 'unix'), {
+    authentication: undefined,
+    quotas: standardQuotas,
+    isConfined: false,
+  });
+  assert.deepEqual(directoryOf({ hosts }).rulesOf(a, 'unix'), {
+    authentication: undefined,
+    quotas: standardQuotas,
+    isConfined: false,
+  });
   const covered = directoryOf({ hosts, unix: 'hosts' });
   assert.equal(covered.rulesOf(b, 'unix'), undefined);
   assert.notEqual(covered.rulesOf(a, 'unix')?.authentication, undefined);
@@ -47,6 +56,16 @@ test('secrets and algorithms', () => {
     [hashes.length, hashes[0], dhGroups.length, dhGroups[0], dhGroups.at(-1)],
     [3, 'sha512', 6, 'ffdhe3072', 'null'],
   );
+});
+
+test('quotas, and whose sequences a host may name', () => {
+  const quotas = { sequences: 3, kvBytes: 1 << 20 };
+  const directory = directoryOf({ hosts: [{ nqn: a, quotas, sequences: 'all' }, { nqn: b }], unix: 'hosts' });
+  assert.deepEqual(directory.rulesOf(a, 'tcp')?.quotas, { ...standardQuotas, ...quotas });
+  assert.deepEqual([directory.rulesOf(a, 'tcp')?.isConfined, directory.rulesOf(b, 'tcp')?.isConfined], [false, true]);
+  // By the socket quotas go all the same.
+  const bySocket = directoryOf({ hosts: [{ nqn: a, quotas }] }).rulesOf(a, 'unix');
+  assert.deepEqual([bySocket?.quotas.sequences, bySocket?.isConfined], [3, false]);
 });
 
 test('a file that is replaced goes from then on', () => {
@@ -75,6 +94,11 @@ const wrong: readonly (readonly [unknown, RegExp])[] = [
     /"hashes" \["md5"\]; allowed: a list of sha256, sha384, sha512/,
   ],
   [{ hosts: [{ nqn: a, secret: 'x', dhGroups: [] }] }, /"dhGroups" \[\]; allowed: a list of null, ffdhe2048/],
+  [{ hosts: [{ nqn: a, quotas: { files: 1 } }] }, /hosts\[0\]: "quotas": "files"; allowed: associations, queues, /],
+  [{ hosts: [{ nqn: a, quotas: { queues: -1 } }] }, /"quotas": "queues" -1; allowed: a whole number from 0 on/],
+  [{ hosts: [{ nqn: a, quotas: { queues: '5' } }] }, /"queues" "5"; allowed: a whole number/],
+  [{ hosts: [{ nqn: a, quotas: [] }] }, /"quotas": allowed: an object with/],
+  [{ hosts: [{ nqn: a, sequences: 'mine' }] }, /"sequences" "mine"; allowed: own, all/],
   [{ hosts: [], otherHosts: 'yes' }, /"otherHosts" "yes"; allowed: refused, allowed/],
   [{ hosts: [], unix: true }, /"unix" is a text/],
 ];

@@ -147,12 +147,28 @@ export class Invariants {
     assert.ok(superblocks.usedCount('kv') <= geometry.kvSuperblockCount, 'superblocks of the KV namespace');
     const held = kv.map.entries.reduce((count, ppn) => count + (ppn === UNMAPPED ? 0 : 1), 0);
     assert.equal(kv.freePageCount, Math.max(0, kv.pageCount - held), 'free KV pages, none of them reserved');
+    this.#checkHoldings();
     const { arena } = this.#world;
     const usedBytes = arena.sizeBytes - arena.freeBytes - drive.kv.snapshot().tailBytes;
     this.#baselineBytes ??= usedBytes;
     // Two page frames are taken when they are first needed.
     const grownBytes = usedBytes - this.#baselineBytes;
     assert.ok(grownBytes <= 2 * geometry.pageSizeBytes, `${grownBytes} bytes of memory are held by nobody`);
+  }
+
+  /** What owners have together is what there is. */
+  #checkHoldings(): void {
+    const { kv } = this.#world.drive;
+    const { heldPageCount, tailBytes, sequenceCount } = kv.snapshot();
+    const owners = new Set(kv.list(0n, 10_000).map((id) => kv.inspect(id).owner));
+    const held = [...owners].map((owner) => kv.holding(owner));
+    const heldBytes = held.reduce((sum, { bytes }) => sum + bytes, 0);
+    assert.equal(heldBytes, heldPageCount * this.#ftl.flash.geometry.pageSizeBytes + tailBytes, 'bytes of all owners');
+    assert.equal(
+      held.reduce((sum, { sequenceCount: count }) => sum + count, 0),
+      sequenceCount,
+      'sequences of all owners',
+    );
   }
 
   #checkCounters(): void {

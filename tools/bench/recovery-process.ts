@@ -18,6 +18,7 @@ import { SEGMENT_ENTRIES, UNMAPPED } from '../../daemon/ftl/segmented-map.ts';
 import { loadKernels, resolveKernels } from '../../daemon/kernels/loader.ts';
 import { BlockTable } from '../../daemon/kv/block-table.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
+import { Holdings } from '../../daemon/kv/holdings.ts';
 import { encodeSequence, segmentKey, sequenceKey } from '../../daemon/kv/metadata-records.ts';
 import { Layer, Sequence } from '../../daemon/kv/sequence.ts';
 import { resolveShape, rowLayoutOf } from '../../daemon/kv/shape.ts';
@@ -137,7 +138,9 @@ async function putSequences(records: Records, pageCount: number, pageSizeBytes: 
     await records.put(
       metaNamespaces.kvSequences,
       sequenceKey(id),
-      encodeSequence(new Sequence(request, 0n, layout, layers)),
+      encodeSequence(
+        new Sequence(request, { parentId: 0n, layout, holding: new Holdings().enter(request.owner), layers }),
+      ),
     );
   }
   return page;

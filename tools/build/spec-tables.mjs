@@ -84,6 +84,11 @@ const kinds = {
       ['limit', 'value'],
       Object.entries(table).map(([name, value]) => [`\`${name}\``, value]),
     ),
+  quotas: (table) =>
+    markdown(
+      ['quota', 'without a word', 'meaning'],
+      Object.entries(table).map(([name, { standard, meaning }]) => [`\`${name}\``, standard ?? 'none', meaning]),
+    ),
   cns: (table) =>
     markdown(
       ['CNS', 'answer'],

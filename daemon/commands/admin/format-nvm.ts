@@ -1,4 +1,4 @@
-import { BLOCK_NSID } from '../../../spec/kv-commands.ts';
+import { BLOCK_NSID, KV_CACHE_NSID } from '../../../spec/kv-commands.ts';
 import { adminOpcodes, formatBits, secureErase } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
 import {
@@ -27,6 +27,9 @@ async function format({ entry, association }: CommandContext, modules: CommandMo
   const ses = field(entry.cdw10, formatBits.ses);
   checkFormat(entry.cdw10, ses);
   const namespaceIds = namespacesOf(entry.namespaceId);
+  if (association.isConfined && namespaceIds.includes(KV_CACHE_NSID)) {
+    throw new DriveError('operationDenied', 'the namespace holds what other hosts own; reclaim sequences one by one');
+  }
   const opened: (() => void)[] = [];
   try {
     for (const namespaceId of namespaceIds) {

@@ -25,9 +25,10 @@ export const kvAppend = (options: CommandOptions, modules: CommandModules): Comm
 async function append(
   context: CommandContext,
   { limits }: CommandOptions,
-  { arena, kv, durability, counters }: CommandModules,
+  { arena, durability, counters }: CommandModules,
 ): Promise<CommandResult> {
   const { entry, data, job } = context;
+  const { kv } = context.association;
   const { cdw12, cdw13: position, cdw14: tokenCount } = entry;
   const id = sequenceIdOf(entry);
   const layerIndex = field(cdw12, layer);

@@ -62,7 +62,7 @@ function run(
     const dataOffset = scope.allocate(lengthBytes);
     const bytes = scope.view(dataOffset, lengthBytes);
     await data.read(bytes);
-    const plan = parseAttend(bytes, { limits, kv: modules.kv, association, exchangeBytes });
+    const plan = parseAttend(bytes, { limits, kv: association.kv, association, exchangeBytes });
     const slots = claimSlots(plan, association.slots);
     try {
       const command = new AttendCommand(plan, {
@@ -257,7 +257,8 @@ class AttendCommand {
   /** All appends come first, in order; every entry then sees the lengths after all of them. */
   async #append(): Promise<void> {
     const { context, modules } = this.#work;
-    const { kv, counters, durability } = modules;
+    const { counters, durability } = modules;
+    const { kv } = context.association;
     const elementType = this.#plan.appendType;
     for (const [index, { sequenceId, layer, append }] of this.#plan.entries.entries()) {
       if (append === undefined) continue;

@@ -12,7 +12,7 @@ export const kvCreate = (modules: CommandModules): CommandDefinition => ({
   run: (context) => create(context, modules),
 });
 
-async function create(context: CommandContext, { kv, durability }: CommandModules): Promise<CommandResult> {
+async function create(context: CommandContext, { durability }: CommandModules): Promise<CommandResult> {
   const descriptor = await readCreateDescriptor(context);
   const { layerCount, kvHeadCount, headDimK, headDimV, groupTokens } = descriptor;
   const shape = {
@@ -24,7 +24,7 @@ async function create(context: CommandContext, { kv, durability }: CommandModule
     elementTypeV: requiredElementType(descriptor.elementTypeV, 'element type of V'),
     groupTokens,
   };
-  const id = kv.create({ shape, ...requestOf(descriptor, context.association.hostHash) });
+  const id = context.association.kv.create({ shape, ...requestOf(descriptor, context.association.hostHash) });
   await settleDurability(context, durability);
   return idResult(id);
 }

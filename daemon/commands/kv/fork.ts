@@ -24,13 +24,18 @@ export const kvFork = (modules: CommandModules): CommandDefinition => ({
   run: (context) => fork(context, modules),
 });
 
-async function fork(context: CommandContext, { kv, durability }: CommandModules): Promise<CommandResult> {
+async function fork(context: CommandContext, { durability }: CommandModules): Promise<CommandResult> {
   const { cdw12 } = context.entry;
   const sourceId = sequenceIdOf(context.entry);
   const descriptor = await readCreateDescriptor(context);
   checkInherited(descriptor);
   const tokenCount = cdw12 === ALL_TOKENS ? limits.sequenceTokensMax : cdw12;
-  const id = await kv.fork(sourceId, tokenCount, requestOf(descriptor, context.association.hostHash), context.job);
+  const id = await context.association.kv.fork(
+    sourceId,
+    tokenCount,
+    requestOf(descriptor, context.association.hostHash),
+    context.job,
+  );
   await settleDurability(context, durability);
   return idResult(id);
 }

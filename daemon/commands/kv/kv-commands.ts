@@ -17,7 +17,7 @@ export const kvCommands = (options: CommandOptions, modules: CommandModules): Co
   kvFork(modules),
   kvTruncate(modules),
   kvReclaim(modules),
-  kvQuery(modules),
+  kvQuery(),
   kvReadBack(options, modules),
   attend(options, modules),
   attendResult(),

@@ -3,13 +3,7 @@ import { DESCRIPTOR_VERSION, querySelectors, sequenceInfo } from '../../../spec/
 import { kvOpcodes } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
 import type { SequenceSummary } from '../../kv/contract.ts';
-import {
-  type CommandContext,
-  type CommandDefinition,
-  type CommandModules,
-  type CommandResult,
-  SUCCESS,
-} from '../contract.ts';
+import { type CommandContext, type CommandDefinition, type CommandResult, SUCCESS } from '../contract.ts';
 import { ALL_BITS, refuse, sequenceIdOf } from '../fields.ts';
 
 const ID_BYTES = 8;
@@ -19,14 +13,14 @@ const STATE_LIVE = 1;
 const LIST_BYTES_MAX = 65_536;
 
 /** CDW10-11 sequence, CDW12 querySelectors. The data's length says how much is wanted. */
-export const kvQuery = (modules: CommandModules): CommandDefinition => ({
+export const kvQuery = (): CommandDefinition => ({
   row: kvOpcodes.query,
   allowedBits: { cdw10: ALL_BITS, cdw11: ALL_BITS, cdw12: ALL_BITS },
   namespace: 'one',
-  run: (context) => query(context, modules),
+  run: query,
 });
 
-async function query({ entry, data, job }: CommandContext, { kv }: CommandModules): Promise<CommandResult> {
+async function query({ entry, data, job, association: { kv } }: CommandContext): Promise<CommandResult> {
   const id = sequenceIdOf(entry);
   const { lengthBytes } = data;
   job.firmware('other', lengthBytes);

@@ -32,9 +32,9 @@ export const kvReadBack = (options: CommandOptions, modules: CommandModules): Co
 });
 
 async function readBack(
-  { entry, data, job }: CommandContext,
+  { entry, data, job, association: { kv } }: CommandContext,
   options: CommandOptions,
-  { arena, kv, counters }: CommandModules,
+  { arena, counters }: CommandModules,
 ): Promise<CommandResult> {
   const request = requestIn(entry, kv.shape(sequenceIdOf(entry)).kvHeadCount, options);
   const lengthBytes = kv.readBackSizeBytes(request);

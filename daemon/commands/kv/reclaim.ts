@@ -4,13 +4,13 @@ import { settleDurability } from '../durable-completion.ts';
 import { ALL_BITS, sequenceIdOf } from '../fields.ts';
 
 /** CDW10-11 sequence. */
-export const kvReclaim = ({ kv, durability }: CommandModules): CommandDefinition => ({
+export const kvReclaim = ({ durability }: CommandModules): CommandDefinition => ({
   row: kvOpcodes.reclaim,
   allowedBits: { cdw10: ALL_BITS, cdw11: ALL_BITS },
   namespace: 'one',
   run: async (context) => {
     context.job.firmware('other', 0);
-    await kv.reclaim(sequenceIdOf(context.entry));
+    await context.association.kv.reclaim(sequenceIdOf(context.entry));
     await settleDurability(context, durability);
     return SUCCESS;
   },

@@ -34,7 +34,7 @@ export interface DriveParts {
   readonly reader: CellReader;
   readonly ftlOptions?: Pick<
     FtlModules,
-    'failures' | 'verify' | 'gc' | 'stagingSegmentBytesMax' | 'unflushedFlashBytesMax' | 'scrub'
+    'failures' | 'verify' | 'gc' | 'stagingSegmentBytesMax' | 'unflushedFlashBytesMax' | 'scrub' | 'wearSpreadMax'
   >;
   /** Left out: not modelled. */
   readonly deviceTime?: DeviceTime | undefined;

@@ -348,13 +348,14 @@ class Run {
     const { loop, stores } = this.#modules;
     const { kernels, regionFolder } = sharedParts();
     try {
-      const { cells, cellSeed, gc, verify, checkpoints, scrubSeconds, timing } = this.#options;
+      const { cells, cellSeed, gc, verify, checkpoints, scrubSeconds, wearSpreadMax, timing } = this.#options;
       return await composeDrive(stores.stores(chipOf(cells)), {
         ftlOptions: {
           failures: new FaultyDies(cells, cellSeed),
           gc,
           verify,
           scrub: { intervalSeconds: scrubSeconds },
+          wearSpreadMax,
           ...checkpoints,
         },
         arena,

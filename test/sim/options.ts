@@ -91,6 +91,8 @@ export interface HistoryOptions {
   readonly checkpoints: CheckpointLimits;
   /** Of one pass; undefined: no scrub. */
   readonly scrubSeconds: number | undefined;
+  /** Erases by which superblocks may differ before data is moved to level them. */
+  readonly wearSpreadMax: number;
   /** Device time, and whose. */
   readonly timing: TimingMode;
   readonly profile: string;
@@ -224,6 +226,7 @@ export function drawOptions(random: Prng): HistoryOptions {
     cutCount: random.pick([10, 50, 100]),
     checkpoints: drawCheckpoints(random),
     scrubSeconds: random.pick([undefined, undefined, 0.1, 2]),
+    wearSpreadMax: random.pick([64, 1, 2, 5]),
     timing: random.pick(timingModes),
     profile: random.pick(timedProfileNames),
   };
@@ -242,6 +245,7 @@ export function describeOptions(options: HistoryOptions): string {
     `checkpoints every ${options.checkpointIntervalMs} ms`,
     options.scrubSeconds === undefined ? 'no scrub' : `a scrub in ${options.scrubSeconds} s`,
     cells.hasBitErrors ? 'bit errors' : 'no bit errors',
+    `wear within ${options.wearSpreadMax} erases`,
     `segments of ${options.checkpoints.stagingSegmentBytesMax / KIB} KiB`,
     `${gc.policy} from ${gc.startSuperblocks} to ${gc.stopSuperblocks} superblocks`,
     `sync ${disk.syncNs / 1000} us`,

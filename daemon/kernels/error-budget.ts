@@ -18,6 +18,18 @@ export const errorBudget = {
   smallestWeight: 2 ** -125,
 } as const;
 
+/**
+ * What integer dot products (native, avx512dp, quantised rows) may be off by in addition: their queries and weights are
+ * integers, `queryLargest` being the largest element of a group of 64, `weightLargest` the largest of a block's weights times
+ * scale. With s, m a group's scale and minimum, k = m + s * x its elements, L the largest x of the type:
+ *   logit    |scale| * sum over groups of (max |q| / (2 * queryLargest)) * sum |k - m - s * L / 2|
+ *   output   N * L * max over tokens of (P * s) / (2 * weightLargest)
+ */
+export const integerBudget = {
+  queryLargest: { int8: 127 * 128, int4: 127 },
+  weightLargest: 32_767,
+} as const;
+
 /** Half a unit in the last place, relative, and for subnormals absolute, of the output types. */
 export const outputRounding = {
   f32: { relative: 2 ** -24, absolute: 2 ** -149 },

@@ -1,7 +1,8 @@
 /** Attention in float64, straight from its definition; shares no code with the kernels. */
-import { errorBudget, outputRounding } from '../../daemon/kernels/error-budget.ts';
+import { errorBudget, integerBudget, outputRounding } from '../../daemon/kernels/error-budget.ts';
+import { elementTypes, isQuantised } from '../../spec/element-type.ts';
 import type { AttentionCase } from './cases.ts';
-import { storedRows } from './stored-rows.ts';
+import { type StoredRows, storedRows } from './stored-rows.ts';
 
 export interface QueryBounds {
   readonly start: number;
@@ -18,23 +19,47 @@ export interface OracleRow {
   readonly logSumExpError: number;
 }
 
-const known = new WeakMap<AttentionCase, OracleRow[]>();
+const known = [new WeakMap<AttentionCase, OracleRow[]>(), new WeakMap<AttentionCase, OracleRow[]>()] as const;
 
-/** Computed once for each problem. */
-export function oracle(problem: AttentionCase): OracleRow[] {
-  let rows = known.get(problem);
+/** Computed once for each problem. `isInteger`: with the errors of integer dot products on quantised rows. */
+export function oracle(problem: AttentionCase, isInteger = false): OracleRow[] {
+  const cache = known[isInteger ? 1 : 0];
+  let rows = cache.get(problem);
   if (rows === undefined) {
-    const keys = storedRows(problem.typeK, problem.keys, problem.headDimK).values;
-    const values = storedRows(problem.typeV, problem.values, problem.headDimV).values;
-    rows = problem.bounds.map((bounds, row) => oracleRow(problem, { keys, values }, bounds, row));
-    known.set(problem, rows);
+    const keys = storedRows(problem.typeK, problem.keys, problem.headDimK);
+    const values = storedRows(problem.typeV, problem.values, problem.headDimV);
+    rows = problem.bounds.map((bounds, row) => oracleRow(problem, { keys, values, isInteger }, bounds, row));
+    cache.set(problem, rows);
   }
   return rows;
 }
 
+/** What a query's integers may move its logit with a key by. */
+function integerLogitError(problem: AttentionCase, query: Float32Array, keys: StoredRows, token: number): number {
+  const { typeK, headDimK } = problem;
+  if (!isQuantised(typeK)) return 0;
+  const largestInteger = 2 ** elementTypes[typeK].bits - 1;
+  let error = 0;
+  for (let first = 0; first < headDimK; first += 64) {
+    let largest = 0;
+    let reach = 0;
+    for (let d = first; d < Math.min(headDimK, first + 64); d++) {
+      largest = Math.max(largest, Math.abs(query[d]!));
+      const at = token * headDimK + d;
+      reach += Math.abs(keys.values[at]! - keys.minima[at]! - (keys.scales[at]! * largestInteger) / 2);
+    }
+    error += (largest / (2 * integerBudget.queryLargest[typeK])) * reach;
+  }
+  return Math.abs(problem.scale) * error;
+}
+
+/** What rounding is relative to: integer dot products take an element apart into its minimum and the rest. */
+const sizeOf = ({ values, minima }: StoredRows, at: number, isInteger: boolean): number =>
+  isInteger ? Math.abs(minima[at]!) + Math.abs(values[at]! - minima[at]!) : Math.abs(values[at]!);
+
 function oracleRow(
   problem: AttentionCase,
-  { keys, values }: { keys: Float64Array; values: Float64Array },
+  { keys, values, isInteger }: { keys: StoredRows; values: StoredRows; isInteger: boolean },
   bounds: QueryBounds,
   row: number,
 ): OracleRow {
@@ -42,15 +67,20 @@ function oracleRow(
   const logits: number[] = [];
   const tokens: number[] = [];
   let reach = 0;
+  let integerError = 0;
   for (let t = 0; t < problem.tokenCount; t++) {
     const position = problem.firstToken + t;
     if (!(position < bounds.end && (position >= bounds.start || position < problem.sinkCount))) continue;
     let dot = 0;
     let size = 0;
     for (let d = 0; d < headDimK; d++) {
-      const product = problem.queries[row * headDimK + d]! * keys[t * headDimK + d]!;
-      dot += product;
-      size += Math.abs(product);
+      const query = problem.queries[row * headDimK + d]!;
+      dot += query * keys.values[t * headDimK + d]!;
+      size += Math.abs(query) * sizeOf(keys, t * headDimK + d, isInteger);
+    }
+    if (isInteger) {
+      const queries = problem.queries.subarray(row * headDimK, (row + 1) * headDimK);
+      integerError = Math.max(integerError, integerLogitError(problem, queries, keys, t));
     }
     const scaled = Math.fround(problem.scale) * dot;
     reach = Math.max(reach, Math.abs(problem.scale) * size);
@@ -63,19 +93,26 @@ function oracleRow(
   const weights = logits.map((logit) => Math.exp(logit - maximum));
   const sum = weights.reduce((a, b) => a + b, 0);
   const { epsilon } = errorBudget;
-  const logitError = epsilon * (errorBudget.logit * reach + errorBudget.softCap * softCap);
+  const logitError = epsilon * (errorBudget.logit * reach + errorBudget.softCap * softCap) + integerError;
   const softmaxError = epsilon * (errorBudget.softmax + Math.sqrt(tokens.length));
   const rounding = outputRounding[problem.outputType];
   for (let d = 0; d < headDimV; d++) {
     let size = 0;
     let largest = 0;
+    let step = 0;
     tokens.forEach((t, i) => {
-      const value = values[t * headDimV + d]!;
-      output[d]! += (weights[i]! / sum) * value;
-      size += (weights[i]! / sum) * Math.abs(value);
-      largest = Math.max(largest, Math.abs(value));
+      const at = t * headDimV + d;
+      const weight = weights[i]! / sum;
+      output[d]! += weight * values.values[at]!;
+      size += weight * sizeOf(values, at, isInteger);
+      largest = Math.max(largest, Math.abs(values.values[at]!));
+      step = Math.max(step, weight * values.scales[at]!);
     });
-    const computed = (2 * logitError + softmaxError) * size + tokens.length * errorBudget.smallestWeight * largest;
+    const integerSteps = isInteger && isQuantised(problem.typeV) ? 2 ** elementTypes[problem.typeV].bits - 1 : 0;
+    const computed =
+      (Math.expm1(2 * logitError) + softmaxError) * size +
+      tokens.length * errorBudget.smallestWeight * largest +
+      (tokens.length * integerSteps * step) / (2 * integerBudget.weightLargest);
     outputError[d] = computed + rounding.relative * (Math.abs(output[d]!) + computed) + rounding.absolute;
   }
   const logSumExp = tokens.length === 0 ? Number.NEGATIVE_INFINITY : maximum + Math.log(sum);

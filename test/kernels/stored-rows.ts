@@ -26,6 +26,9 @@ export interface StoredRows {
   /** One row behind the other. */
   readonly bytes: Uint8Array;
   readonly values: Float64Array;
+  /** Of each element's group: of floats 0. */
+  readonly minima: Float64Array;
+  readonly scales: Float64Array;
 }
 
 /** Rows of `dim` elements each, given as patterns of patternTypeOf(type). */
@@ -38,8 +41,14 @@ export function storedRows(type: ElementType, patterns: Uint32Array, dim: number
       ),
     );
     const values = new Float64Array(patterns.length);
-    rows.forEach((row, i) => values.set(row.values, i * dim));
-    return { bytes: Buffer.concat(rows.map(({ bytes }) => bytes)), values };
+    const minima = new Float64Array(patterns.length);
+    const scales = new Float64Array(patterns.length);
+    rows.forEach((row, i) => {
+      values.set(row.values, i * dim);
+      minima.set(row.minima, i * dim);
+      scales.set(row.scales, i * dim);
+    });
+    return { bytes: Buffer.concat(rows.map(({ bytes }) => bytes)), values, minima, scales };
   }
   const size = elementTypes[type].bits / 8;
   const bytes = new Uint8Array(patterns.length * size);
@@ -48,7 +57,13 @@ export function storedRows(type: ElementType, patterns: Uint32Array, dim: number
     if (size === 4) view.setUint32(i * 4, patterns[i]!, true);
     else view.setUint16(i * 2, patterns[i]!, true);
   }
-  return { bytes, values: Float64Array.from(patterns, (pattern) => valueOf(type, pattern)) };
+  const none = new Float64Array(patterns.length);
+  return {
+    bytes,
+    values: Float64Array.from(patterns, (pattern) => valueOf(type, pattern)),
+    minima: none,
+    scales: none,
+  };
 }
 
 /** All finite f16 in ascending order, by their bits. */
@@ -81,6 +96,8 @@ export function quantisedRow(type: QuantisedType, elements: Float64Array): Store
   const integers: number[] = [];
   const header: number[] = [];
   const values = new Float64Array(elements.length);
+  const minima = new Float64Array(elements.length);
+  const scales = new Float64Array(elements.length);
   for (let group = 0; group < groups; group++) {
     const members = elements.subarray(group * 64, group * 64 + 64);
     const isFinite = members.every(Number.isFinite);
@@ -97,6 +114,8 @@ export function quantisedRow(type: QuantisedType, elements: Float64Array): Store
       const q = step > 0 ? Math.min(largest, Math.floor(steps) + (up ? 1 : 0)) : 0;
       integers.push(q);
       values[group * 64 + i] = Math.fround(base + step * q);
+      minima[group * 64 + i] = base;
+      scales[group * 64 + i] = step;
     });
   }
   const half = Math.ceil(integers.length / 2);
@@ -104,5 +123,5 @@ export function quantisedRow(type: QuantisedType, elements: Float64Array): Store
     type === 'int8' ? integers : Array.from({ length: half }, (_, i) => integers[i]! + 16 * (integers[half + i] ?? 0));
   const bytes = [...header.flatMap((bits) => [bits % 256, bits >> 8]), ...packed];
   while (bytes.length % 4 !== 0) bytes.push(0);
-  return { bytes: Uint8Array.from(bytes), values };
+  return { bytes: Uint8Array.from(bytes), values, minima, scales };
 }

@@ -117,7 +117,18 @@ test('the benchmarks run, quickly, and print a JSON object a line', () => {
   const native = nativeUnavailable() === undefined ? ['kernel'] : [];
   assert.deepEqual(
     [...new Set(lines.map(({ bench }) => bench))],
-    [...native, 'kernel-wasm', 'attend', 'readback', 'verify', 'device', 'timing', 'waf', 'recovery'],
+    [
+      ...native,
+      'kernel-wasm',
+      ...(native.length > 0 ? ['quant'] : []),
+      'attend',
+      'readback',
+      'verify',
+      'device',
+      'timing',
+      'waf',
+      'recovery',
+    ],
   );
   for (const line of lines) {
     assert.deepEqual(Object.keys(line), [

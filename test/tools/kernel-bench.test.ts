@@ -100,13 +100,13 @@ test('rounds are sorted by whether more threads read faster than one', () => {
 test('layers on flash: every order has all bytes, each page once, where the mapping has them', { skip }, async () => {
   const shape = shapeOf('32/8', 256, 2 * 2 ** 20);
   const orders = ['prefill', 'decode', 'shuffled'] as const;
-  const layers = await StoredLayers.open(shape, { pageSizeBytes: 4096, orders });
+  const layers = await StoredLayers.open(shape, { pageSizeBytes: 4096, storages: [...orders, 'int8', 'int4'] });
   try {
     const kernels = loadKernels('native', layers.resources);
     const bytes = Buffer.from(layers.resources.memory.buffer as ArrayBuffer);
     for (const order of orders) {
       const jobs = layers.jobs(order);
-      assert.equal(jobs.length * layers.jobBytes, layerBytes(shape) * shape.layerCount);
+      assert.equal(jobs.length * layers.jobBytes(order), layerBytes(shape) * shape.layerCount);
       const offsets = jobs.flatMap((job) => {
         const frames = Array.from(
           { length: bytes.readUInt32LE(job + 20) },
@@ -115,12 +115,22 @@ test('layers on flash: every order has all bytes, each page once, where the mapp
         return frames.flatMap((frame) => [bytes.readBigUInt64LE(frame), bytes.readBigUInt64LE(frame + 8)]);
       });
       assert.equal(new Set(offsets).size, offsets.length);
-      assert.equal(offsets.length * 4096, jobs.length * layers.jobBytes);
+      assert.equal(offsets.length * 4096, jobs.length * layers.jobBytes(order));
       for (const job of jobs) kernels.attend(job);
       // Weights sum to something, and no page is empty: its rows are neither NaN nor all zero.
       const sums = jobs.map((job) => bytes.readFloatLE(bytes.readUInt32LE(job + 48) + 4));
       assert.ok(sums.every((sum) => sum >= 1 && sum < 256));
       for (const offset of offsets) assert.notEqual(kernels.crc32cMedia(Number(offset), 4096), 0x98f94189);
+    }
+    // Rows of 136 and 72 bytes: 30 and 56 tokens a page, whole pages only, 8 KV heads of each layer.
+    for (const [type, tokenCount] of [
+      ['int8', 240],
+      ['int4', 224],
+    ] as const) {
+      const jobs = layers.jobs(type);
+      const f16Bytes = 2 * tokenCount * 8 * 128 * 2 * shape.layerCount;
+      assert.equal(jobs.length * layers.jobBytes(type), f16Bytes);
+      for (const job of jobs) kernels.attend(job);
     }
   } finally {
     await layers.close();

@@ -7,6 +7,7 @@ import type { Bench } from './bench.ts';
 import { deviceBench } from './device.ts';
 import { kernelBench } from './kernel.ts';
 import { kernelWasmBench } from './kernel-wasm.ts';
+import { quantBench } from './quant.ts';
 import { readbackBench } from './readback.ts';
 import { recoveryBench } from './recovery.ts';
 import { jsonOutput, tableOutput } from './report.ts';
@@ -17,6 +18,7 @@ import { wafBench } from './waf.ts';
 const benches: readonly Bench[] = [
   kernelBench,
   kernelWasmBench,
+  quantBench,
   attendBench,
   readbackBench,
   verifyBench,

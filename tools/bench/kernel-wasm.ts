@@ -6,7 +6,6 @@ import { availableParallelism } from 'node:os';
 import { layoutOf } from '../../daemon/attention/plan.ts';
 import { createArena } from '../../daemon/base/arena.ts';
 import { frameArenas } from '../../daemon/kernels/contract.ts';
-import { supportedIsas } from '../../daemon/kernels/native/native-kernels.ts';
 import { elementTypes } from '../../spec/element-type.ts';
 import { Progress } from '../cli/output.ts';
 import { writeJobs } from './attend-jobs.ts';
@@ -15,7 +14,7 @@ import { type Contestant, contest, medianRate, readContestant, statesOf } from '
 import { randomHalves } from './drive-layers.ts';
 import { type BenchOutput, compare } from './report.ts';
 import { type BenchShape, layerBytes, shapeOf } from './shapes.ts';
-import type { SetName } from './team-work.ts';
+import { floatSets, type SetName } from './team-work.ts';
 import { ThreadTeam } from './thread-team.ts';
 
 const MIB = 2 ** 20;
@@ -48,7 +47,7 @@ async function measureShape(shape: BenchShape, options: BenchOptions, output: Be
     arena.bytes.set(rows.subarray(0, Math.min(rows.length, sizeBytes - at)), offset + at);
   }
   const { jobs, jobBytes } = cutJobs(arena, offset, shape);
-  const sets: SetName[] = ['wasm', ...supportedIsas().reverse()];
+  const sets: SetName[] = ['wasm', ...floatSets()];
   const readers: readonly SetName[] = sets.length > 1 ? sets.filter((set) => set !== 'wasm') : ['wasm'];
   const threadCounts = [...new Set([1, options.workers || availableParallelism()])];
   const team = await ThreadTeam.open({ memory: arena.memory }, { sets, threadCountMax: Math.max(...threadCounts) });

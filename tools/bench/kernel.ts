@@ -4,14 +4,14 @@
  * A batch is more jobs of the same kind, and no case of its own here.
  */
 import { availableParallelism } from 'node:os';
-import { nativeUnavailable, supportedIsas } from '../../daemon/kernels/native/native-kernels.ts';
+import { nativeUnavailable } from '../../daemon/kernels/native/native-kernels.ts';
 import { Progress } from '../cli/output.ts';
 import type { Bench, BenchOptions } from './bench.ts';
 import { type Contestant, contest, medianRate, readContestant, statesOf } from './contest.ts';
 import { type BenchOutput, compare } from './report.ts';
 import { type BenchShape, shapeOf } from './shapes.ts';
 import { type PageOrder, StoredLayers } from './stored-layers.ts';
-import type { SetName } from './team-work.ts';
+import { floatSets, type SetName } from './team-work.ts';
 import { ThreadTeam } from './thread-team.ts';
 
 const KIB = 1024;
@@ -59,9 +59,9 @@ async function measureShape(
   const name = `${shape.name}, pages of ${pageSizeBytes / KIB} KiB`;
   const orders: readonly PageOrder[] = isScattered ? ['prefill', 'decode', 'shuffled'] : ['prefill'];
   progress.update(`${name}: writing …`);
-  const layers = await StoredLayers.open(shape, { pageSizeBytes, orders });
+  const layers = await StoredLayers.open(shape, { pageSizeBytes, storages: orders });
   const threadCounts = [...new Set([1, options.workers || availableParallelism()])];
-  const sets = supportedIsas().reverse();
+  const sets = floatSets();
   const team = await ThreadTeam.open(layers.resources, { sets, threadCountMax: Math.max(...threadCounts) });
   try {
     for (const threadCount of threadCounts) {
@@ -110,7 +110,7 @@ class Comparison {
       task: { kind: 'attend', set },
       threadCount,
       items: layers.jobs(order),
-      itemBytes: layers.jobBytes,
+      itemBytes: layers.jobBytes(order),
     });
     this.#contiguous = (threadCount > 1 ? [best] : fast).map((set) => kernel('prefill', set));
     this.#scattered = orders.filter((order) => order !== 'prefill').map((order) => kernel(order, best));

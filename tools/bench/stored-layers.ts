@@ -14,7 +14,7 @@ import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { SequenceShape } from '../../daemon/kv/contract.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { cellOffset } from '../../daemon/nand/geometry.ts';
-import { elementTypes } from '../../spec/element-type.ts';
+import { type ElementType, elementTypes, type QuantisedType } from '../../spec/element-type.ts';
 import { formatFolder } from '../cli/format-drive.ts';
 import { createTemporaryFolder, type TemporaryFolder } from '../cli/temporary-folder.ts';
 import { type Frame, type JobShape, writeJobs } from './attend-jobs.ts';
@@ -32,6 +32,9 @@ const JOBS_BYTES = 64 * MIB;
  */
 export type PageOrder = 'prefill' | 'decode' | 'shuffled';
 
+/** What is stored: f16 in an order, or another type as prefill leaves it. */
+export type Storage = PageOrder | QuantisedType;
+
 /** [layer][KV head][group]. */
 type LayerFrames = readonly (readonly (readonly Frame[])[])[];
 
@@ -47,27 +50,19 @@ export class StoredLayers {
   readonly resources: KernelResources;
   /** Of the media mapping: what the layers were written to. */
   readonly range: { readonly offset: number; readonly sizeBytes: number; readonly media: true };
-  /** K and V bytes of a job; all have as many. */
-  readonly jobBytes: number;
   readonly #rooms: Rooms;
-  readonly #jobs: ReadonlyMap<PageOrder, readonly number[]>;
+  readonly #jobs: ReadonlyMap<Storage, StoredJobs>;
 
   private constructor(
     rooms: Rooms,
     resources: KernelResources,
     shape: BenchShape,
-    frames: ReadonlyMap<PageOrder, LayerFrames>,
+    frames: ReadonlyMap<Storage, LayerFrames>,
   ) {
     this.#rooms = rooms;
     this.resources = resources;
-    const groupTokens = frames.get('prefill')![0]![0]![0]!.tokenCount;
-    const { chunkTokens } = layoutOf({ ...storedShape(shape), groupTokens });
-    this.jobBytes = layerBytes({ ...shape, kvHeadCount: 1, tokenCount: Math.min(chunkTokens, shape.tokenCount) });
     this.#jobs = new Map(
-      [...frames].map(([order, layers]) => [
-        order,
-        layers.flat().flatMap((groups) => writeJobs(rooms.arena, groups, jobShapeOf(shape, chunkTokens / groupTokens))),
-      ]),
+      [...frames].map(([storage, layers]) => [storage, jobsOver(rooms.arena, shape, storage, layers)]),
     );
     const offsets = [...frames.values()].flat(3).flatMap(({ kOffset, vOffset }) => [kOffset, vOffset]);
     const offset = offsets.reduce((a, b) => Math.min(a, b));
@@ -77,11 +72,11 @@ export class StoredLayers {
   /** A new drive, filled in the orders asked for. Native kernels only: they map the media. */
   static async open(
     shape: BenchShape,
-    options: { readonly pageSizeBytes: number; readonly orders: readonly PageOrder[] },
+    options: { readonly pageSizeBytes: number; readonly storages: readonly Storage[] },
   ): Promise<StoredLayers> {
     const folder = createTemporaryFolder('attndrive-bench-');
     try {
-      const written = options.orders.filter((order) => order !== 'shuffled');
+      const written = options.storages.filter((storage) => storage !== 'shuffled');
       const bytes = layerBytes(shape) * shape.layerCount * written.length;
       const drive = join(folder.path, 'drive');
       await formatFolder(drive, {
@@ -98,9 +93,9 @@ export class StoredLayers {
       const store = new SequenceStore({ arena, kernels, clock: systemClock });
       const modules = { arena, kernels, clock: systemClock, random: systemRandom, logger: silentLogger };
       const rooms = { folder, arena, store, ftl: await Ftl.open(stores, { ...modules, kvRecovery: store }) };
-      const frames = new Map<PageOrder, LayerFrames>();
-      for (const order of written) frames.set(order, await fill(rooms, shape, order));
-      if (options.orders.includes('shuffled')) frames.set('shuffled', shuffledFrames(frames.get('decode')!));
+      const frames = new Map<Storage, LayerFrames>();
+      for (const storage of written) frames.set(storage, await fill(rooms, shape, storage));
+      if (options.storages.includes('shuffled')) frames.set('shuffled', shuffledFrames(frames.get('decode')!));
       return new StoredLayers(rooms, resources, shape, frames);
     } catch (error) {
       folder.remove();
@@ -109,8 +104,13 @@ export class StoredLayers {
   }
 
   /** Jobs as the drive cuts them, one KV head after another: offsets in the arena. */
-  jobs(order: PageOrder): readonly number[] {
-    return this.#jobs.get(order) ?? [];
+  jobs(storage: Storage): readonly number[] {
+    return this.#jobs.get(storage)?.offsets ?? [];
+  }
+
+  /** K and V bytes that a job's tokens have as f16, on average. */
+  jobBytes(storage: Storage): number {
+    return this.#jobs.get(storage)?.f16Bytes ?? 0;
   }
 
   async close(): Promise<void> {
@@ -120,43 +120,59 @@ export class StoredLayers {
   }
 }
 
-const storedShape = ({ layerCount, kvHeadCount, headDim }: BenchShape): SequenceShape => ({
+const typeOf = (storage: Storage): ElementType => (storage === 'int8' || storage === 'int4' ? storage : 'f16');
+
+const storedShape = ({ layerCount, kvHeadCount, headDim }: BenchShape, storage: Storage): SequenceShape => ({
   layerCount,
   kvHeadCount,
   headDimK: headDim,
   headDimV: headDim,
-  elementTypeK: 'f16',
-  elementTypeV: 'f16',
+  elementTypeK: typeOf(storage),
+  elementTypeV: typeOf(storage),
   groupTokens: 0,
 });
 
-const jobShapeOf = ({ queryHeadCount, kvHeadCount, headDim }: BenchShape, groupsPerJob: number): JobShape => ({
-  queryCount: queryHeadCount / kvHeadCount,
-  headDim,
-  elementType: elementTypes.f16.code,
-  groupsPerJob,
-});
+interface StoredJobs {
+  readonly offsets: readonly number[];
+  readonly f16Bytes: number;
+}
+
+function jobsOver(arena: Arena, shape: BenchShape, storage: Storage, layers: LayerFrames): StoredJobs {
+  const { queryHeadCount, kvHeadCount, headDim } = shape;
+  const { tokenCount: groupTokens } = layers[0]![0]![0]!;
+  const { chunkTokens } = layoutOf({ ...storedShape(shape, storage), groupTokens });
+  const jobShape: JobShape = {
+    queryCount: queryHeadCount / kvHeadCount,
+    headDim,
+    elementType: elementTypes[typeOf(storage)].code,
+    groupsPerJob: chunkTokens / groupTokens,
+  };
+  const heads = layers.flat();
+  const offsets = heads.flatMap((groups) => writeJobs(arena, groups, jobShape));
+  const tokenCount = heads.length * heads[0]!.length * groupTokens;
+  return { offsets, f16Bytes: layerBytes({ headDim, kvHeadCount: 1, tokenCount }) / offsets.length };
+}
 
 /** Appends all layers. */
-async function fill(rooms: Rooms, shape: BenchShape, order: 'prefill' | 'decode'): Promise<LayerFrames> {
+async function fill(rooms: Rooms, shape: BenchShape, storage: Exclude<Storage, 'shuffled'>): Promise<LayerFrames> {
   const { arena, store } = rooms;
   const { kvHeadCount, headDim, layerCount, tokenCount } = shape;
-  const id = store.create({ shape: storedShape(shape), id: 0n, label: order, leaseSeconds: 0, owner: 1n });
+  const id = store.create({ shape: storedShape(shape, storage), id: 0n, label: storage, leaseSeconds: 0, owner: 1n });
   const { groupTokens } = store.shape(id);
   const tokenBytes = 2 * kvHeadCount * headDim * 2;
   const prefillTokens = Math.max(groupTokens, Math.floor(PREFILL_BYTES / tokenBytes / groupTokens) * groupTokens);
   // A decoder fills one group in every layer before the next one begins.
-  const stepTokens = order === 'prefill' ? Math.min(prefillTokens, tokenCount) : groupTokens;
+  const stepTokens = storage === 'decode' ? groupTokens : Math.min(prefillTokens, tokenCount);
   const rows = randomHalves((stepTokens * tokenBytes) / 2, 1);
   const offset = arena.allocate(rows.byteLength);
   arena.bytes.set(new Uint8Array(rows.buffer), offset);
   const appendAt = async (layer: number, position: number): Promise<void> => {
     const count = Math.min(stepTokens, tokenCount - position);
-    await store.append(id, layer, position, count, { offset, headMajor: true });
+    await store.append(id, layer, position, count, { offset, headMajor: true, elementType: 'f16' });
   };
   const positions = Array.from({ length: Math.ceil(tokenCount / stepTokens) }, (_, i) => i * stepTokens);
   const layers = Array.from({ length: layerCount }, (_, layer) => layer);
-  if (order === 'prefill')
+  if (storage !== 'decode')
     for (const layer of layers) for (const position of positions) await appendAt(layer, position);
   else for (const position of positions) for (const layer of layers) await appendAt(layer, position);
   arena.free(offset);
@@ -169,7 +185,7 @@ function framesOf({ store, ftl }: Rooms, id: bigint, layer: number): Frame[][] {
   const offsetOf = (group: number, head: number, part: 0 | 1): number =>
     cellOffset(ftl.geometry, ftl.kv.pin(view.page(group, head, part)));
   return Array.from({ length: kvHeadCount }, (_, head) =>
-    Array.from({ length: view.flashTokenCount / groupTokens }, (__, group) => ({
+    Array.from({ length: Math.floor(view.flashTokenCount / groupTokens) }, (__, group) => ({
       kOffset: offsetOf(group, head, 0),
       vOffset: offsetOf(group, head, 1),
       arena: frameArenas.media,

@@ -2,10 +2,16 @@
 import type { KernelResources, Kernels } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { createReadSum } from './read-probe.ts';
-import type { NativeIsa, NativeKernels } from '../../daemon/kernels/native/native-kernels.ts';
+import { type NativeIsa, type NativeKernels, supportedIsas } from '../../daemon/kernels/native/native-kernels.ts';
 
 /** Native kernels held to an instruction set, or WebAssembly. */
 export type SetName = NativeIsa | 'wasm';
+
+/** Native kernels of this machine that differ in how they attend to floats, best first. */
+export const floatSets = (): NativeIsa[] =>
+  supportedIsas()
+    .filter((isa) => isa !== 'avx512dp')
+    .reverse();
 
 export interface TeamSetup extends KernelResources {
   readonly sets: readonly SetName[];

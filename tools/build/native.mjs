@@ -21,21 +21,24 @@ const baseFlags = [
   '-Wall',
 ];
 
-// One source, three instruction sets; cpuid chooses when the addon is loaded.
+const avx512Flags = [
+  '-mavx512f',
+  '-mavx512bw',
+  '-mavx512vl',
+  '-mavx512dq',
+  '-mavx2',
+  '-mfma',
+  '-mf16c',
+  '-mprefer-vector-width=512',
+  '-Wno-maybe-uninitialized',
+  '-Wno-uninitialized',
+];
+
+// One source, four instruction sets; cpuid chooses when the addon is loaded.
 const isaFlags = {
   'kernels-avx2.cc': ['-mavx2', '-mfma', '-mf16c'],
-  'kernels-avx512.cc': [
-    '-mavx512f',
-    '-mavx512bw',
-    '-mavx512vl',
-    '-mavx512dq',
-    '-mavx2',
-    '-mfma',
-    '-mf16c',
-    '-mprefer-vector-width=512',
-    '-Wno-maybe-uninitialized',
-    '-Wno-uninitialized',
-  ],
+  'kernels-avx512.cc': avx512Flags,
+  'kernels-avx512dp.cc': [...avx512Flags, '-mavx512vnni'],
 };
 
 /** Never fails: without native kernels there are the WebAssembly ones. */

@@ -5,6 +5,7 @@
 // One row alone goes its own way (one-row.h).
 #pragma once
 #include "dot-products.h"
+#include "integer-rows.h"
 #include "one-row.h"
 #include "quantise.h"
 #include "weighted-sums.h"
@@ -29,10 +30,12 @@ constexpr int kRing = 4;
 // Quantised rows become rows of floats first, which stay in the first-level cache for a few tokens at a time.
 constexpr int kUnpackedBytes = 16384;
 
-inline bool isUnpacked(const AttendJob& job) { return isQuantised(job.elementTypeK) || isQuantised(job.elementTypeV); }
+constexpr int kUnpackedTokens = kUnpackedBytes / (kHeadDimMax * sizeof(float));
+
+// Integer dot products take more tokens at a time: each block has its weights made integers and its sums made floats.
+constexpr int kIntegerBlockTokens = 64;
 
 inline int blockTokensOf(const AttendJob& job) {
-  if (isUnpacked(job)) return job.headDimK > 128 || job.headDimV > 128 ? 16 : 32;
   const int bytes = job.queryCount >= kManyRows ? kBlockBytesOfMany : kBlockBytes;
   const int bytesOfRow = rowBytes(job.elementTypeK, job.headDimK);
   const int tokens = (bytes / bytesOfRow + 8) / 16 * 16;
@@ -86,6 +89,8 @@ class AttendPass {
         keys_(elementKernels(job.elementTypeK).keys),
         values_(elementKernels(job.elementTypeV).values),
         bounds_(reinterpret_cast<const QueryBounds*>(memory.arena + job.bounds) + firstRow),
+        integerKeys_(isQuantised(job.elementTypeK) ? integerKeys(job.elementTypeK, job.headDimK) : nullptr),
+        integerValues_(isQuantised(job.elementTypeV) ? integerValues(job.elementTypeV, job.headDimV) : nullptr),
         recordBytes_(sizeof(float) * (2 + job.headDimV)),
         partials_(memory.arena + job.partials + firstRow * recordBytes_),
         rowCount_(rowCount),
@@ -97,6 +102,9 @@ class AttendPass {
       float* query = queries_ + row * strideK_;
       memcpy(query, source + row * job.headDimK, job.headDimK * sizeof(float));
       for (int d = job.headDimK; d < strideK_; d++) query[d] = 0;
+      if (integerKeys_ != nullptr && !quantiseQuery(job.elementTypeK, query, job.headDimK, integerQueries_[row])) {
+        integerKeys_ = nullptr;
+      }
       memset(weighted_ + row * strideV_, 0, strideV_ * sizeof(float));
       maximum_[row] = splat(-kInfinity);
       sum_[row] = splat(0);
@@ -118,21 +126,36 @@ class AttendPass {
 
  private:
   bool walk() {
-    if (isUnpacked(job_)) return walkUnpacked();
-    if (rowCount_ == 1 && job_.headDimK == job_.headDimV && job_.elementTypeK == job_.elementTypeV) {
+    if (unpacksK() || unpacksV()) return walkUnpacked();
+    const bool isFloats = !isQuantised(job_.elementTypeK) && !isQuantised(job_.elementTypeV);
+    if (isFloats && rowCount_ == 1 && job_.headDimK == job_.headDimV && job_.elementTypeK == job_.elementTypeV) {
       const OneRow attendRows = elementKernels(job_.elementTypeK).oneRow(job_.headDimK);
       if (attendRows != nullptr) return walkOneRow(attendRows);
     }
     return walkTiles();
   }
 
+  bool unpacksK() const { return isQuantised(job_.elementTypeK) && integerKeys_ == nullptr; }
+  bool unpacksV() const { return isQuantised(job_.elementTypeV) && integerValues_ == nullptr; }
+
+  int blockTokens() const {
+    if (unpacksK() || unpacksV()) return job_.headDimK > 128 || job_.headDimV > 128 ? kUnpackedTokens : 2 * kUnpackedTokens;
+    return integerKeys_ != nullptr || integerValues_ != nullptr ? kIntegerBlockTokens : blockTokensOf(job_);
+  }
+
   bool walkTiles() {
-    BlockStream stream(memory_, job_, minStart_, maxEnd_, blockTokensOf(job_));
+    BlockStream stream(memory_, job_, minStart_, maxEnd_, blockTokens());
     // A single tile of four rows gets through a block before memory has brought the next one.
-    const int ahead = rowCount_ == kTileRows && hasLargeFirstLevelCache() ? 2 : 1;
+    const bool isInteger = integerKeys_ != nullptr || integerValues_ != nullptr;
+    const int ahead = rowCount_ == kTileRows && !isInteger && hasLargeFirstLevelCache() ? 2 : 1;
     Block blocks[kRing];
     for (int i = 0; i < ahead; i++) {
       if (!stream.next(blocks[i])) return false;
+    }
+    if (isInteger) {
+      RowPrefetch first = {blocks[0].k, blocks[0].v, static_cast<int>(rowBytes(job_.elementTypeK, job_.headDimK)),
+                           static_cast<int>(rowBytes(job_.elementTypeV, job_.headDimV)), 2 * blocks[0].count};
+      while (first.left > 0) first.advance();
     }
     for (int i = 0; blocks[i % kRing].count > 0; i++) {
       const Block& block = blocks[i % kRing];
@@ -145,7 +168,7 @@ class AttendPass {
   }
 
   bool walkUnpacked() {
-    BlockStream stream(memory_, job_, minStart_, maxEnd_, blockTokensOf(job_));
+    BlockStream stream(memory_, job_, minStart_, maxEnd_, blockTokens());
     Block packed[2];
     Block block;
     if (!stream.next(packed[0])) return false;
@@ -153,8 +176,8 @@ class AttendPass {
       Block& next = packed[(i + 1) % 2];
       if (!stream.next(next)) return false;
       block = packed[i % 2];
-      if (isQuantised(job_.elementTypeK)) unpackRows(job_.elementTypeK, job_.headDimK, block, next, &Block::k, unpackedK_);
-      if (isQuantised(job_.elementTypeV)) unpackRows(job_.elementTypeV, job_.headDimV, block, next, &Block::v, unpackedV_);
+      if (unpacksK()) unpackRows(job_.elementTypeK, job_.headDimK, block, next, &Block::k, unpackedK_);
+      if (unpacksV()) unpackRows(job_.elementTypeV, job_.headDimV, block, next, &Block::v, unpackedV_);
       step(block, block);
     }
     return true;
@@ -190,17 +213,49 @@ class AttendPass {
   template <int Q>
   int tile(int row, const Block& block, const Block& next) {
     alignas(64) float logits[Q * (kBlockTokensMax + W)];
-    keys_.dotProducts[tileIndex(Q)](queries_ + row * strideK_, strideK_, block, next, job_.headDimK, logits);
+    const int half = block.count / 2;
+    const RowPrefetch ahead = {next.k, next.v, static_cast<int>(rowBytes(job_.elementTypeK, job_.headDimK)),
+                               static_cast<int>(rowBytes(job_.elementTypeV, job_.headDimV)), 2 * half};
+    if (integerKeys_ != nullptr) {
+      integerKeys_->dotProducts[tileIndex(Q)](integerQueries_ + row, block, job_.headDimK, ahead, logits);
+    } else {
+      keys_.dotProducts[tileIndex(Q)](queries_ + row * strideK_, strideK_, block, next, job_.headDimK, logits);
+    }
     vf factors[Q];
     if (!weigh<Q>(row, block, logits, factors)) {
       for (int q = 0; q < Q; q++) addRowAlone<Q>(row, q, block, logits);
       return row + Q;
     }
-    const int half = block.count / 2;
-    const int rowBytesV = rowBytes(job_.elementTypeV, job_.headDimV);
-    values_.addValues[tileIndex(Q)](block.v, block.count, job_.headDimV, logits, factors, weighted_ + row * strideV_,
-                                    strideV_, {next.k + half, next.v + half, rowBytesV, 0});
+    addValues<Q>(row, block.v, block.count, logits, factors,
+                 {ahead.rows + half, ahead.others + half, ahead.bytes, ahead.otherBytes, 2 * (block.count - half)});
     return row + Q;
+  }
+
+  // Adds weights[t][q] * v[t] to the sums of Q rows from `row` on; meanwhile reads as many rows ahead.
+  template <int Q>
+  void addValues(int row, const uint8_t* const* v, int count, const float* weights, const vf* factors, RowPrefetch ahead) {
+    float* weighted = weighted_ + row * strideV_;
+    const auto add = values_.addValues[tileIndex(Q)];
+    if (integerValues_ == nullptr) {
+      add(v, count, job_.headDimV, weights, factors, weighted, strideV_, {ahead.rows, ahead.others, ahead.otherBytes, 0});
+      return;
+    }
+    if (integerValues_->addValues[tileIndex(Q)](v, count, job_.headDimV, weights, factors, weighted, strideV_, ahead)) {
+      return;
+    }
+    // Some group is NaN: it must not reach other columns.
+    vf ones[Q];
+    for (int q = 0; q < Q; q++) ones[q] = splat(1);
+    for (int t = 0; t < count; t += kUnpackedTokens) {
+      const int some = count - t < kUnpackedTokens ? count - t : kUnpackedTokens;
+      const uint8_t* rows[kUnpackedTokens];
+      for (int i = 0; i < some; i++) {
+        float* unpacked = unpackedV_ + i * strideV_;
+        dequantiseRow(job_.elementTypeV, v[t + i], unpacked, job_.headDimV);
+        rows[i] = reinterpret_cast<const uint8_t*>(unpacked);
+      }
+      add(rows, some, job_.headDimV, weights + t * Q, t == 0 ? factors : ones, weighted, strideV_, {v, v, INT32_MAX, 0});
+    }
   }
 
   // One block's V phase is done together with the next one's K phase.
@@ -292,8 +347,7 @@ class AttendPass {
         sum += weights[end];
       }
       if (end == t) continue;
-      values_.addValues[tileIndex(1)](block.v + t, end - t, job_.headDimV, weights + t, &factor,
-                                      weighted_ + (row + q) * strideV_, strideV_, {block.k, block.v, INT32_MAX, 0});
+      addValues<1>(row + q, block.v + t, end - t, weights + t, &factor, {block.k, block.v, INT32_MAX, INT32_MAX, 0});
       factor = splat(1);
       t = end;
     }
@@ -327,6 +381,9 @@ class AttendPass {
   const KeyPhase& keys_;
   const ValuePhase& values_;
   const QueryBounds* bounds_;
+  // Null where rows are floats, or are made floats.
+  const IntegerKeys* integerKeys_;
+  const IntegerValues* integerValues_;
   const uint64_t recordBytes_;
   uint8_t* partials_;
   const int rowCount_, strideK_, strideV_;
@@ -337,6 +394,7 @@ class AttendPass {
   bool isPoisoned_[kPassRows];
   alignas(64) float queries_[kPassRows * kHeadDimMax];
   alignas(64) float weighted_[kPassRows * kHeadDimMax];
+  IntegerQuery integerQueries_[kPassRows];
   alignas(64) float unpackedK_[kUnpackedBytes / sizeof(float) + W];
   alignas(64) float unpackedV_[kUnpackedBytes / sizeof(float) + W];
 };

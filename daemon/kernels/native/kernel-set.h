@@ -72,6 +72,8 @@ extern const KernelSet portableKernels;
 #if defined(__x86_64__)
 extern const KernelSet avx2Kernels;
 extern const KernelSet avx512Kernels;
+// With integer dot products (VNNI).
+extern const KernelSet avx512dpKernels;
 #endif
 
 uint32_t crc32c(uint32_t crc, const uint8_t* bytes, size_t sizeBytes);

@@ -29,7 +29,7 @@ export interface NativeKernels extends Kernels {
 }
 
 /** Instruction sets that the addon can be held to (ATTNDRIVE_ISA), best last. */
-export const nativeIsas = ['portable', 'avx2', 'avx512'] as const;
+export const nativeIsas = ['portable', 'avx2', 'avx512', 'avx512dp'] as const;
 export type NativeIsa = (typeof nativeIsas)[number];
 
 const SCALAR_CRC_BYTES_MAX = 64;

@@ -16,7 +16,13 @@ static_assert(sizeof(QuantisedGroup) == 4, "group layout");
 constexpr int kLargestInt8 = 255;
 constexpr int kLargestInt4 = 15;
 
-inline float floatFromHalf(uint16_t half) { return loadSome<F16>(reinterpret_cast<const uint8_t*>(&half), 1)[0]; }
+inline float floatFromHalf(uint16_t half) {
+#if defined(__F16C__)
+  return _cvtsh_ss(half);
+#else
+  return loadSome<F16>(reinterpret_cast<const uint8_t*>(&half), 1)[0];
+#endif
+}
 
 // Bits of the largest binary16 that is not above x >= 0.
 inline uint16_t halfBelow(float x) {
@@ -97,7 +103,13 @@ ALWAYS_INLINE void widenBytes(const uint8_t* source, int count, int shift, int m
     vb bytes = {};
     if (count - i >= W) memcpy(&bytes, source + i, sizeof bytes);
     else memcpy(&bytes, source + i, count - i);
+#if defined(__AVX512F__)
+    const vi wide = (vi)_mm512_cvtepu8_epi32((__m128i)bytes);
+#elif defined(__AVX2__)
+    const vi wide = (vi)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)bytes));
+#else
     const vi wide = __builtin_convertvector(bytes, vi);
+#endif
     storeFloats(target + i, __builtin_convertvector(wide >> shift & mask, vf));
   }
 }

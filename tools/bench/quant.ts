@@ -1,0 +1,104 @@
+/**
+ * Attention over quantised KV by the native kernels, against f16: the same tokens, over pages where the drive put them, in
+ * jobs as the drive cuts them. A case goes through at least 1 GiB of f16 tokens, so that nothing comes from a cache.
+ */
+import { availableParallelism } from 'node:os';
+import { nativeUnavailable, supportedIsas } from '../../daemon/kernels/native/native-kernels.ts';
+import { Progress } from '../cli/output.ts';
+import type { Bench, BenchOptions } from './bench.ts';
+import { type Contestant, contest, medianRate, type Round } from './contest.ts';
+import { type BenchOutput, compare } from './report.ts';
+import { type BenchShape, shapeOf } from './shapes.ts';
+import { StoredLayers } from './stored-layers.ts';
+import type { SetName } from './team-work.ts';
+import { ThreadTeam } from './thread-team.ts';
+
+const MIB = 2 ** 20;
+const PAGE_BYTES = 16_384;
+const CYCLE_BYTES = 1024 * MIB;
+const QUICK_CYCLE_BYTES = 8 * MIB;
+/** Of --rounds. */
+const SAMPLES_PER_ROUND = 3;
+
+const storages = ['prefill', 'int8', 'int4'] as const;
+
+export const quantBench: Bench = {
+  name: 'quant',
+  summary: 'attention over int8 and int4 KV, time per token against f16',
+  async run(options, output) {
+    const missing = nativeUnavailable();
+    if (missing !== undefined) {
+      new Progress().done(`quant: skipped, native kernels are not built (${missing})`);
+      return;
+    }
+    const cycleBytes = options.quick ? QUICK_CYCLE_BYTES : CYCLE_BYTES;
+    for (const heads of ['32/8', '40/40'] as const) {
+      for (const tokenCount of options.quick ? [512, 1024] : [4096, 32_768]) {
+        await measureShape(shapeOf(heads, tokenCount, cycleBytes), options, output);
+      }
+    }
+  },
+};
+
+async function measureShape(shape: BenchShape, options: BenchOptions, output: BenchOutput): Promise<void> {
+  const progress = new Progress();
+  progress.update(`${shape.name}: writing …`);
+  const layers = await StoredLayers.open(shape, { pageSizeBytes: PAGE_BYTES, storages });
+  const sets = supportedIsas().reverse();
+  const set = sets[0]!;
+  // What a machine without integer dot products, or a drive that is held to exact arithmetic, has.
+  const exact = set === 'avx512dp' ? 'avx512' : undefined;
+  const threadCounts = [...new Set([1, options.workers || availableParallelism()])];
+  const team = await ThreadTeam.open(layers.resources, { sets, threadCountMax: Math.max(...threadCounts) });
+  try {
+    for (const threadCount of threadCounts) {
+      progress.update(`${shape.name}: ${threadCount} threads …`);
+      const kernel = (storage: (typeof storages)[number], by: SetName): Contestant => ({
+        name: storage === 'prefill' ? 'f16' : `${storage}, ${by}`,
+        task: { kind: 'attend', set: by },
+        threadCount,
+        items: layers.jobs(storage),
+        itemBytes: layers.jobBytes(storage),
+      });
+      const f16 = kernel('prefill', set);
+      const quantised = (['int8', 'int4'] as const).flatMap((type) => [
+        kernel(type, set),
+        ...(exact === undefined ? [] : [kernel(type, exact)]),
+      ]);
+      const rounds = contest(team, [f16, ...quantised], options.rounds * SAMPLES_PER_ROUND);
+      progress.clear();
+      for (const contestant of quantised) report(shape, contestant, f16, rounds, output);
+    }
+  } finally {
+    progress.clear();
+    await team.close();
+    await layers.close();
+  }
+}
+
+function report(
+  shape: BenchShape,
+  contestant: Contestant,
+  f16: Contestant,
+  rounds: readonly Round[],
+  output: BenchOutput,
+): void {
+  // Bytes are those of f16 whatever is stored, so rates are tokens.
+  const tokenBytes = 2 * shape.headDim * 2;
+  const tokensPerMicrosecond = ({ name }: Contestant): number => (medianRate(rounds, name) / tokenBytes) * 1e3;
+  const { threadCount } = contestant;
+  const threads = `${threadCount} ${threadCount === 1 ? 'thread' : 'threads'}`;
+  output.line(
+    compare(
+      {
+        bench: 'quant',
+        case: `${shape.name.replace(', f16', '')}, ${contestant.name}, ${threads}`,
+        metric: 'tokens of a KV head',
+        value: tokensPerMicrosecond(contestant),
+        unit: '1/us',
+        samples: rounds.length,
+      },
+      { name: 'f16', value: tokensPerMicrosecond(f16) },
+    ),
+  );
+}

@@ -182,7 +182,8 @@ export class Space {
     const gain = allocator.hostShareOf(this.#pool, freeable) * superblocks.geometry.pagesPerSuperblock;
     if (this.#available() + gain < pageCount) {
       const moves = await this.#collectForHost(STEP_PAGES);
-      if (moves > 0) return;
+      // It may have waited for a step of others: what they erased meanwhile is room, what nobody reads any more can be erased.
+      if (moves > 0 || this.#available() >= pageCount) return;
     }
     if (superblocks.freeableCount(this.#pool) > 0) return this.#eraseNow();
     if (superblocks.emptySuperblocks(this.#pool).size > 0) return superblocks.nextUnpin();

@@ -5,7 +5,7 @@ import { silentLogger } from '../../daemon/base/logger.ts';
 import type { Allocator } from '../../daemon/ftl/allocator.ts';
 import type { GarbageCollector } from '../../daemon/ftl/garbage-collector.ts';
 import { defaultGcOptions } from '../../daemon/ftl/gc-options.ts';
-import { Space } from '../../daemon/ftl/space.ts';
+import { Space, type SpaceModules } from '../../daemon/ftl/space.ts';
 import { Superblocks } from '../../daemon/ftl/superblocks.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
 
@@ -54,7 +54,7 @@ function spaceOf(whileStepping: (superblocks: Superblocks) => void): Space {
   const clock = { nowNs: () => 0, wallMs: () => 0, setTimer: () => ({ cancel: () => undefined }) };
   const working = { assertWorking: () => undefined, clock, logger: silentLogger };
   const options = { ...defaultGcOptions, startSuperblocks: 0, stopSuperblocks: 0 };
-  const space = new Space('block', options, { superblocks, allocator, collector, checkpoint, ...working });
+  const space = new Space('block', options, { superblocks, allocator, collector, checkpoint, ...working } as unknown as SpaceModules);
   return space;
 }
 

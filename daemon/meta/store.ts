@@ -52,6 +52,8 @@ export class LmdbStore implements MetaStore {
         overlappingSync: false,
         // Its promises fail unseen if a commit does.
         eventTurnBatching: false,
+        // Labels and shapes are in it: as private as the other files of a drive. Missing in the library's types.
+        ...{ permissionsMode: 0o600 },
       });
       return new LmdbStore(path, database, codec);
     } catch (error) {

@@ -54,7 +54,13 @@ function spaceOf(whileStepping: (superblocks: Superblocks) => void): Space {
   const clock = { nowNs: () => 0, wallMs: () => 0, setTimer: () => ({ cancel: () => undefined }) };
   const working = { assertWorking: () => undefined, clock, logger: silentLogger };
   const options = { ...defaultGcOptions, startSuperblocks: 0, stopSuperblocks: 0 };
-  const space = new Space('block', options, { superblocks, allocator, collector, checkpoint, ...working } as unknown as SpaceModules);
+  const space = new Space('block', options, {
+    superblocks,
+    allocator,
+    collector,
+    checkpoint,
+    ...working,
+  } as unknown as SpaceModules);
   return space;
 }
 

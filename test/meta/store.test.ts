@@ -1,5 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { after, test } from 'node:test';
 import { createSeededRandom } from '../../daemon/base/random.ts';
@@ -25,6 +34,16 @@ const remove = (namespace: number, key: readonly (number | string)[]): MetaChang
   kind: 'remove',
   namespace,
   key,
+});
+
+test('nobody but the owner may read the files', async () => {
+  const folder = temporaryFolder();
+  const store = LmdbStore.create(folder);
+  await store.commit([put(1, ['label'], 'private')]);
+  await store.close();
+  const files = readdirSync(folder);
+  assert.ok(files.length >= 2);
+  for (const name of files) assert.equal(statSync(`${folder}/${name}`).mode & 0o777, 0o600, name);
 });
 
 test('records come back after a restart: values, bytes, namespaces in key order', async () => {

@@ -323,8 +323,13 @@ export class KvModel {
     this.flushed(
       scope.map(({ sequence, operationCount, layers }) => {
         const { groupTokens } = sequence.shape;
-        const whole = layers.map(({ generation, length }) => ({ generation, length: length - (length % groupTokens) }));
-        return { sequence, operationCount, layers: whole };
+        const count = countBeforeAbandons(sequence, operationCount);
+        const whole = layers.flatMap(({ generation, length }, layer) => {
+          const before = sequence.layers[layer]!.findLast(({ operation }) => operation < count) ?? generation;
+          const wholeLength = length - (length % groupTokens);
+          return [generation, before].map((either) => ({ generation: either, length: wholeLength }));
+        });
+        return { sequence, operationCount: count, layers: whole };
       }),
     );
   }
@@ -358,6 +363,13 @@ export class KvModel {
     checkFormats(fates);
     this.sequences = adopted;
   }
+}
+
+/** A disk that refused an append may have refused the record that it was given up, too: then its first tokens may be there. */
+function countBeforeAbandons({ operations, durableCount }: ModelSequence, operationCount: number): number {
+  let count = operationCount;
+  while (count > durableCount && operations[count - 1]!.kind === 'abandon') count--;
+  return count;
 }
 
 /** Fails if a record is there that was made after another that is lost. */

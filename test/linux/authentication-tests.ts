@@ -96,9 +96,15 @@ export function authenticationTests(rig: LinuxRig): void {
     };
     /** Connects with blocks written and read, and returns how many queues have authenticated. */
     const connected = async (options: string): Promise<number> => {
-      const before = await drive.ended('succeeded');
-      const { status, stdout, stderr } = await connect(`-i ${IO_QUEUE_COUNT} ${options}`);
-      assert.equal(status, 0, `${options}: ${stdout}${stderr}\n${await rig.guest.output('dmesg | tail -20')}`);
+      let before = await drive.ended('succeeded');
+      let result = await connect(`-i ${IO_QUEUE_COUNT} ${options}`);
+      const { stdout: log } = await rig.guest.run('dmesg | tail -20');
+      // The kernel waits 60 s for itself, too: emulated on a busy machine, the largest groups take it longer at times.
+      if (result.status !== 0 && /Fabrics Cmd\) QID \d+ timeout/.test(log)) {
+        before = await drive.ended('succeeded');
+        result = await connect(`-i ${IO_QUEUE_COUNT} ${options}`);
+      }
+      assert.equal(result.status, 0, `${options}: ${result.stdout}${result.stderr}\n${log}`);
       const { block } = await rig.devices(drive.nqn);
       await rig.guest.output(`dd if=/dev/urandom of=${block} bs=4096 count=4 oflag=direct 2>/dev/null`);
       return (await drive.ended('succeeded')) - before;
@@ -148,7 +154,7 @@ export function authenticationTests(rig: LinuxRig): void {
 
     for (const [index, group] of dhGroupNames.filter((name) => name !== 'null').entries()) {
       const hash = chapHashNames[index % chapHashNames.length] as ChapHash;
-      test(`${group} with ${hash}, both ways`, { skip, timeout: CONNECT_TIMEOUT_MS }, async () => {
+      test(`${group} with ${hash}, both ways`, { skip, timeout: 3 * CONNECT_TIMEOUT_MS }, async () => {
         const secrets = { secret: 'host.key', controllerSecret: 'drive.key' };
         await drive.setHost({ nqn, ...secrets, hashes: [hash], dhGroups: [group] });
         const options = `--dhchap-secret=${hostSecret} --dhchap-ctrl-secret=${controllerSecret}`;

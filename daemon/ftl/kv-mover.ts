@@ -95,13 +95,11 @@ export class KvMover implements Mover {
 
   /** Reads the next entries; once there are enough, puts the pages in order. */
   async #scan(): Promise<void> {
-    const { geometry, array } = this.#flash;
+    const { geometry } = this.#flash;
     while (!this.#isScanned && !this.#isValid(this.#nextPpn)) this.#nextPpn++;
     const firstPpn = this.#nextPpn;
     const count = Math.min(SCAN_PAGES, this.#endPpn - firstPpn);
-    const oobBytes = oobBytesPerPage(geometry);
-    if (count > 0) await array.media.readOob(firstPpn, this.#oob.subarray(0, count * oobBytes));
-    for (let i = 0; i < count; i++) this.#note(firstPpn + i, this.#oob.subarray(i * oobBytes, (i + 1) * oobBytes));
+    await this.#readEntries(firstPpn, count);
     this.#nextPpn = firstPpn + count;
     if (!this.#isScanned && this.#found.length < ORDERED_PAGES) return;
     const firstChannel = this.#allocator.nextChannel('kv', this.#role);
@@ -109,6 +107,22 @@ export class KvMover implements Mover {
     this.#nextPlanned = 0;
     this.#found = [];
     this.#streams.clear();
+  }
+
+  /** Notes the valid ones of pages that lie side by side. One that the disk does not give must not spoil the others. */
+  async #readEntries(firstPpn: number, count: number): Promise<void> {
+    if (count === 0 || (count === 1 && !this.#isValid(firstPpn))) return;
+    const { geometry, array } = this.#flash;
+    const oobBytes = oobBytesPerPage(geometry);
+    try {
+      await array.media.readOob(firstPpn, this.#oob.subarray(0, count * oobBytes));
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      if (count > 1) for (let i = 0; i < count; i++) await this.#readEntries(firstPpn + i, 1);
+      else this.failure ??= this.#flash.unrecovered(firstPpn, 'a KV page', error);
+      return;
+    }
+    for (let i = 0; i < count; i++) this.#note(firstPpn + i, this.#oob.subarray(i * oobBytes, (i + 1) * oobBytes));
   }
 
   #note(ppn: number, oob: Uint8Array): void {

@@ -9,7 +9,7 @@ import { createSeededRandom, type Random } from '../../daemon/base/random.ts';
 import type { Lpn } from '../../daemon/ftl/contract.ts';
 import { formatDrive } from '../../daemon/ftl/format.ts';
 import { openFolder, type FtlStores } from '../../daemon/ftl/ftl.ts';
-import { cellOffset } from '../../daemon/nand/geometry.ts';
+import { cellOffset, oobBytesPerPage } from '../../daemon/nand/geometry.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
 import { LBA_BYTES, lbaContent, lbaVersion, openDrive, type OpenDrive } from './open-drive.ts';
 
@@ -246,4 +246,25 @@ test('a flipped bit is a named page, never wrong bytes; all else is read, collec
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test('an out-of-band area that the disk does not give stays where it is; hosts and all else go on', { timeout: 60_000 }, async () => {
+  const stores = new MemoryDriveStores();
+  const drive = await openDrive(stores.stores(), createSeededRandom(31));
+  const { ftl, keeper } = drive;
+  const keys = ftl.kv.pageCount - 8;
+  for (let key = 0; key < keys; key++) await keeper.put(key, 1);
+  await ftl.durability.flush();
+  const lost = ftl.kv.map.get(keeper.holdings.get(5)!.lpn as Lpn);
+  const { readOob } = stores.media;
+  const oobBytes = oobBytesPerPage(ftl.geometry);
+  stores.media.readOob = async (ppn, target) => {
+    const isTouched = ppn <= lost && lost < ppn + target.length / oobBytes;
+    if (isTouched) throw new DriveError('unrecoveredRead', 'oob.bin: input/output error');
+    await readOob.call(stores.media, ppn, target);
+  };
+  await churn(drive, keys, 40, new Set([5]));
+  assert.equal(ftl.kv.map.get(keeper.holdings.get(5)!.lpn as Lpn), lost, 'it is where it was');
+  for (const key of keeper.holdings.keys()) if (key !== 5) await keeper.check(key);
+  await ftl.close();
 });

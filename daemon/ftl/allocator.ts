@@ -256,11 +256,16 @@ export class Allocator {
   #findMovedPage(target: PageTarget): TakenPage | undefined {
     const { pool, role, channel } = target;
     // Hosts' pages, as long as they have some that nobody has reserved.
-    const isMixed = this.#placement === 'plain' && role === 'gc';
-    if (isMixed && this.hostPagesAvailable(pool) > 0) return this.#findHostPage(target);
+    const borrow = (): TakenPage | undefined =>
+      role === 'gc' && this.hostPagesAvailable(pool) > 0 ? this.#findHostPage(target) : undefined;
+    if (this.#placement === 'plain') {
+      const page = borrow();
+      if (page) return page;
+    }
     const writePoint = this.#writers[pool].points[role][0]!;
     const page = this.#next(writePoint, target, channel) ?? this.#openNext(writePoint, target, role);
-    return page ?? this.#next(writePoint, target, undefined);
+    // Failed blocks may have taken what there was for the rest of the victim: it would stay, and nothing be freed any more.
+    return page ?? this.#next(writePoint, target, undefined) ?? borrow();
   }
 
   #next(writePoint: WritePoint, target: PageTarget, channel: number | undefined): TakenPage | undefined {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { elementSizeBytes, type FloatType, isQuantised } from '../../spec/element-type.ts';
 import type { SequenceShape } from '../../daemon/kv/contract.ts';
+import type { RowsOptions as AnyRowsOptions } from '../kv/fixture.ts';
 
 /** Values are multiples of 1/64 from -1 to 1, which every element type holds exactly. */
 const VALUE_COUNT = 129;
@@ -38,13 +39,8 @@ function indexOf(hash: number, dim: number): number {
 export const element = (token: number, layer: number, head: number, part: number, dim: number): number =>
   valueOf(indexOf(streamHash(token, layer, head, part), dim));
 
-export interface RowsOptions {
+export interface RowsOptions extends Omit<AnyRowsOptions, 'elementType'> {
   readonly elementType?: FloatType | undefined;
-  readonly headMajor?: boolean;
-  readonly firstHead?: number;
-  readonly headCount?: number;
-  /** 1 K, 2 V, 3 K then V. */
-  readonly part?: 1 | 2 | 3;
 }
 
 /** Bytes of one token's rows in one head. */

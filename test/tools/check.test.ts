@@ -2,25 +2,14 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { DriveClient, locateDrive } from '../../client/index.ts';
 import { attndrive } from './command-line.ts';
 import { DaemonProcess } from './daemon-process.ts';
+import { startKnownDrive } from './known-drive.ts';
 
 const daemon = new DaemonProcess();
 after(() => daemon.remove());
 
-/** LBAs 0 to 15, and 40 tokens of which 32 are in pages; then the process is killed. */
-before(async () => {
-  await daemon.start();
-  const client = await DriveClient.connect(locateDrive(daemon.folder).address);
-  await client.block.write(0, new Uint8Array(16 * 4096).fill(0xb1));
-  const shape = { layerCount: 2, kvHeadCount: 2, headDimK: 64, elementTypeK: 'f16', groupTokens: 16 } as const;
-  const sequence = await client.kv.create(shape, { label: 'kept' });
-  const rows = new Float32Array(40 * 2 * 64).fill(0.5);
-  for (const layer of [0, 1]) await sequence.append(layer, 0, rows, rows);
-  await client.kv.flush();
-  await client.close();
-});
+before(() => startKnownDrive(daemon));
 
 const check = (...args: string[]) => attndrive(['check', daemon.folder, ...args]);
 

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { AdminClient, locateDrive } from '../../client/index.ts';
+import { AdminClient, DriveClient, locateDrive } from '../../client/index.ts';
 import { attndrive, startAttndrive } from './command-line.ts';
 import { DaemonProcess } from './daemon-process.ts';
 
@@ -39,6 +39,23 @@ test('what the drive refuses is explained with what it would allow', async () =>
     refused(['attend', '--sequence', '1', '--token-end', '21', ...drive], /token out of range .* 20 tokens in layer 0/);
     refused([...decode, '--sequence', '1', '--kv-dtype', 'f16'], /--kv-dtype f16: sequence 1 is stored as f32/);
     refused([...decode, '--sequence', '1', '--group-tokens', '16'], /--group-tokens 16: sequence 1 has 64/);
+  } finally {
+    await daemon.remove();
+  }
+});
+
+test('what holds nothing is said to hold nothing', async () => {
+  const daemon = new DaemonProcess();
+  try {
+    await daemon.start();
+    const client = await DriveClient.connect(locateDrive(daemon.folder).address);
+    const { id } = await client.kv.create({ layerCount: 1, kvHeadCount: 1, headDimK: 64, elementTypeK: 'f32' });
+    await client.close();
+    const { stdout } = attndrive(['attend', '--sequence', String(id), '--drive', daemon.folder]);
+    assert.match(stdout, /^output +: zeros: no token was attended to$/m);
+    assert.doesNotMatch(stdout, /Infinity/);
+    await daemon.end('SIGTERM');
+    assert.match(attndrive(['check', daemon.folder]).stdout, /^pages in use +: none$/m);
   } finally {
     await daemon.remove();
   }

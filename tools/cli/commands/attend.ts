@@ -122,8 +122,12 @@ async function runAttend(options: AttendCommandOptions): Promise<void> {
   }
   printFields([
     ['sequence', `${options.sequence}, layer ${layer}`],
-    ['output', preview(output)],
-    ['maximum, log-sum-exp', preview(statistics)],
+    ...(statistics.every((value) => value === Number.NEGATIVE_INFINITY)
+      ? ([['output', 'zeros: no token was attended to']] as const)
+      : ([
+          ['output', preview(output)],
+          ['maximum, log-sum-exp', preview(statistics)],
+        ] as const)),
     ['wall time', `${spreadText(wallMs)}, on this machine, round trip included`],
     ['device time', isTimed ? `${spreadText(deviceMs)}, by the drive's profile` : 'not modelled; see start --timing'],
   ]);

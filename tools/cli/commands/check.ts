@@ -150,10 +150,11 @@ function printResult(
   if (leftOut > 0) printLine(`… and ${countText(leftOut)} more; --limit shows them`);
   if (findingCount > 0) printLine();
   const rate = `${(checkedBytes / milliseconds / 1e6).toFixed(2)} GB/s`;
+  const checked = `${bytesText(checkedBytes)} in ${durationText(milliseconds)}, ${rate}`;
   const state = isClean === undefined ? 'never started' : isClean ? 'shut down in order' : 'not shut down in order';
   printFields([
     ['drive', `${folder} (${serial}), ${state}`],
-    ['pages in use', `${bytesText(checkedBytes)} in ${durationText(milliseconds)}, ${rate}`],
+    ['pages in use', checkedBytes === 0 ? 'none' : checked],
     ['blocks', `${countText(result.mappedLbaCount)} mapped`],
     ['sequences', `${countText(result.sequenceCount)} on ${countText(result.kvPageCount)} pages`],
     ...lostLines(lost).map((line, index) => [index === 0 ? 'lost' : '', line] as const),

@@ -56,8 +56,9 @@ export function addFault(program: Command): void {
     what,
     integerWithin(0, max),
   ];
-  leaf('add', 'Injects a fault and prints it.')
-    .addOption(new Option('--kind <KIND>', 'what fails').choices(faultKinds).makeOptionMandatory())
+  leaf('add', 'Injects a fault and prints it. It takes --kind, and a place or --next.')
+    .addHelpText('after', epilogue)
+    .addOption(new Option('--kind <KIND>', 'what fails (required)').choices(faultKinds).makeOptionMandatory())
     .option(...below('page', 'this physical page'))
     .option(...below('superblock', 'pages of this superblock'))
     .option(...below('unit', 'pages of this plane of a die'))

@@ -248,7 +248,9 @@ test('a flipped bit is a named page, never wrong bytes; all else is read, collec
   }
 });
 
-test('an out-of-band area that the disk does not give stays where it is; hosts and all else go on', { timeout: 60_000 }, async () => {
+test('an out-of-band area that the disk does not give stays where it is; hosts and all else go on', {
+  timeout: 60_000,
+}, async () => {
   const stores = new MemoryDriveStores();
   const drive = await openDrive(stores.stores(), createSeededRandom(31));
   const { ftl, keeper } = drive;

@@ -65,7 +65,7 @@ export async function buildNativeKernels(root) {
   }
   mkdirSync(folder, { recursive: true });
   const started = performance.now();
-  console.log(`compiling the native kernels with ${compiler.name}, this once …`);
+  if (process.stderr.isTTY) console.error(`compiling the native kernels with ${compiler.name}, this once …`);
   try {
     await compileAndLink(compiler, sourceFolder, headers, folder, output);
     writeStamp(stamp, { fingerprint: current });

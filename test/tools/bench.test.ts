@@ -11,6 +11,9 @@ import { randomHalves } from '../../tools/bench/drive-layers.ts';
 import { interleave } from '../../tools/bench/measure.ts';
 import { createReadSum } from '../../tools/bench/read-probe.ts';
 import { compare } from '../../tools/bench/report.ts';
+import { summaryLines } from '../../tools/bench/summary.ts';
+import type { TargetName } from '../../tools/bench/targets.ts';
+import { paintFor } from '../../tools/cli/output.ts';
 
 const WASM_PAGE_BYTES = 65_536;
 
@@ -48,8 +51,31 @@ test('contenders run in turn, the first round does not count', async () => {
 
 test('a line has a ratio only where there is something to compare with', () => {
   const line = { bench: 'x', case: 'y', metric: 'z', value: 3, unit: 'GB/s', samples: 5 };
-  assert.deepEqual(compare(line, { name: 'w', value: 4 }), { ...line, baseline: 'w', baselineValue: 4, ratio: 0.75 });
-  assert.deepEqual(compare(line), { ...line, baseline: null, baselineValue: null, ratio: null });
+  assert.deepEqual(compare(line, { name: 'w', value: 4 }), {
+    ...line,
+    baseline: 'w',
+    baselineValue: 4,
+    ratio: 0.75,
+    target: null,
+  });
+  assert.deepEqual(compare(line), { ...line, baseline: null, baselineValue: null, ratio: null, target: null });
+});
+
+test('a summary shows the worst case of each target, on the right side of its bound', () => {
+  const paint = paintFor(process.stdout);
+  const line = (target: TargetName, ratio: number | null) => ({ target, ratio });
+  const lines = summaryLines(
+    [line('append', 0.4), line('int8', 1.9), line('int8', 1.7), line('attendSmall', 1.2), line('attendSmall', null)],
+    paint,
+  );
+  assert.deepEqual(
+    lines.map((text) => text.replace(/^ +.*?([█·│]+)/, '$1')),
+    [
+      '████████████████████│█·······  ✔  1.70  ≥ 1.60 … 1.90 in 2 cases',
+      '████████████████····│········  ✔  1.20  ≤ 1.50',
+      '████████████████····│········  ✘  0.40  ≥ 0.50',
+    ],
+  );
 });
 
 test('the client attends as attention is defined, each KV head with its query heads, on two threads', async () => {
@@ -141,6 +167,7 @@ test('the benchmarks run, quickly, and print a JSON object a line', () => {
       'baselineValue',
       'ratio',
       'samples',
+      'target',
     ]);
     // Nothing need be late.
     assert.ok((line.value > 0 || line.unit === '%') && (line.ratio === null || line.ratio > 0));

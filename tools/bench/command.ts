@@ -62,8 +62,8 @@ export function createBenchCommand(name: string): Command {
           `error: unknown benchmark '${unknown}'; there are ${benches.map((bench) => bench.name).join(', ')}`,
         );
       }
-      const output = options.json ? jsonOutput : tableOutput();
       const quick = options.quick ?? false;
+      const output = options.json ? jsonOutput : tableOutput({ quick });
       const { kernels, workers } = options;
       const rounds = options.rounds ?? (quick ? QUICK_ROUNDS : ROUNDS);
       for (const bench of benches) {

@@ -73,7 +73,8 @@ async function measureShape(shape: BenchShape, options: BenchOptions, output: Be
           samples: state.rounds.length,
         };
         const read = Math.max(...reads.map(({ name }) => medianRate(state.rounds, name)));
-        output.line(compare(line, { name: 'memory read', value: read }));
+        const target = shape.queryHeadCount > shape.kvHeadCount ? 'wasmGqa' : 'wasmMha';
+        output.line(compare(line, { name: 'memory read', value: read }, threadCount === 1 ? target : undefined));
       }
     }
   } finally {

@@ -11,6 +11,7 @@ import { type Contestant, contest, medianRate, readContestant, statesOf } from '
 import { type BenchOutput, compare } from './report.ts';
 import { type BenchShape, shapeOf } from './shapes.ts';
 import { type PageOrder, StoredLayers } from './stored-layers.ts';
+import type { TargetName } from './targets.ts';
 import { floatSets, type SetName } from './team-work.ts';
 import { ThreadTeam } from './thread-team.ts';
 
@@ -66,7 +67,7 @@ async function measureShape(
   try {
     for (const threadCount of threadCounts) {
       progress.update(`${name}: ${threadCount} threads …`);
-      const round = new Comparison({ team, layers, orders, sets, threadCount });
+      const round = new Comparison({ shape, pageSizeBytes, layers, orders, sets, threadCount });
       const rounds = contest(team, round.contestants, options.rounds * SAMPLES_PER_ROUND);
       progress.clear();
       round.report(rounds, name, output);
@@ -79,7 +80,8 @@ async function measureShape(
 }
 
 interface Ground {
-  readonly team: ThreadTeam;
+  readonly shape: BenchShape;
+  readonly pageSizeBytes: number;
   readonly layers: StoredLayers;
   readonly orders: readonly PageOrder[];
   /** Instruction sets, best first. */
@@ -90,6 +92,8 @@ interface Ground {
 /** What takes turns on so many threads, and what of it is set against what. */
 class Comparison {
   readonly contestants: readonly Contestant[];
+  readonly #shape: BenchShape;
+  readonly #pageSizeBytes: number;
   readonly #threadCount: number;
   readonly #reads: readonly Contestant[];
   readonly #readByOne: Contestant | undefined;
@@ -98,7 +102,9 @@ class Comparison {
   /** The same kernels over scattered pages, against the first of the contiguous ones. */
   readonly #scattered: Contestant[];
 
-  constructor({ layers, orders, sets, threadCount }: Ground) {
+  constructor({ shape, pageSizeBytes, layers, orders, sets, threadCount }: Ground) {
+    this.#shape = shape;
+    this.#pageSizeBytes = pageSizeBytes;
     this.#threadCount = threadCount;
     // Either vector width may be the one that this machine reads memory fastest with.
     const fast = sets.filter((set) => set !== 'portable' || sets.length === 1);
@@ -123,7 +129,11 @@ class Comparison {
     for (const state of statesOf(rounds, this.#readByOne, this.#reads[0]!)) {
       const rateOf = (contestant: Contestant): number => medianRate(state.rounds, contestant.name);
       const where = state.name === '' ? threads : `${threads} (${state.name})`;
-      const lineOf = (contestant: Contestant, against: { readonly name: string; readonly value: number }): void =>
+      const lineOf = (
+        contestant: Contestant,
+        against: { readonly name: string; readonly value: number },
+        target: TargetName | undefined,
+      ): void =>
         output.line(
           compare(
             {
@@ -135,12 +145,27 @@ class Comparison {
               samples: state.rounds.length,
             },
             against,
+            target,
           ),
         );
       const read = this.#reads.reduce((a, b) => (rateOf(a) >= rateOf(b) ? a : b));
-      for (const contestant of this.#contiguous) lineOf(contestant, { name: 'memory read', value: rateOf(read) });
+      for (const [i, contestant] of this.#contiguous.entries()) {
+        const target = i === 0 ? this.#bestTarget(state.name) : 'kernelAvx2';
+        lineOf(contestant, { name: 'memory read', value: rateOf(read) }, target);
+      }
       const contiguous = { name: 'contiguous pages', value: rateOf(this.#contiguous[0]!) };
-      for (const contestant of this.#scattered) lineOf(contestant, contiguous);
+      for (const contestant of this.#scattered) lineOf(contestant, contiguous, this.#scatteredTarget());
     }
+  }
+
+  /** Of the best instruction set. Targets are for pages of 16 KiB. */
+  #bestTarget(state: string): TargetName | undefined {
+    if (this.#pageSizeBytes !== 16 * KIB) return undefined;
+    if (this.#threadCount > 1) return state === 'bus-bound' ? 'kernelBusBound' : 'kernelNotBusBound';
+    return this.#shape.queryHeadCount > this.#shape.kvHeadCount ? 'kernelGqaOneThread' : 'kernelMhaOneThread';
+  }
+
+  #scatteredTarget(): TargetName {
+    return this.#pageSizeBytes === 16 * KIB ? 'kernelScattered16' : 'kernelScattered4';
   }
 }

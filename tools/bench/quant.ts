@@ -10,6 +10,7 @@ import { type Contestant, contest, medianRate, type Round } from './contest.ts';
 import { type BenchOutput, compare } from './report.ts';
 import { type BenchShape, shapeOf } from './shapes.ts';
 import { StoredLayers } from './stored-layers.ts';
+import type { TargetName } from './targets.ts';
 import type { SetName } from './team-work.ts';
 import { ThreadTeam } from './thread-team.ts';
 
@@ -99,6 +100,13 @@ function report(
         samples: rounds.length,
       },
       { name: 'f16', value: tokensPerMicrosecond(f16) },
+      targetOf(contestant, f16),
     ),
   );
+}
+
+/** Targets are for the set that the drive takes by itself. */
+function targetOf({ name, task }: Contestant, f16: Contestant): TargetName | undefined {
+  if (task.kind !== 'attend' || f16.task.kind !== 'attend' || task.set !== f16.task.set) return undefined;
+  return name.startsWith('int8') ? 'int8' : 'int4';
 }

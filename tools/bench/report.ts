@@ -1,6 +1,9 @@
-/** Results of the benchmarks: JSON lines for programs, a table with bars for people. */
+/** Results of the benchmarks: JSON lines for programs, bars and a summary for people. */
 import { paintFor, printLine } from '../cli/output.ts';
 import { bytesText } from '../cli/quantity.ts';
+import { machineText } from './machine.ts';
+import { summaryLines } from './summary.ts';
+import type { TargetName } from './targets.ts';
 
 /** One line of --json. `ratio` is value / baselineValue; both sides are medians of the same run, interleaved. */
 export interface BenchLine {
@@ -13,6 +16,8 @@ export interface BenchLine {
   readonly baselineValue: number | null;
   readonly ratio: number | null;
   readonly samples: number;
+  /** What `ratio` is held against (`targets.ts`). */
+  readonly target: TargetName | null;
 }
 
 export interface BenchOutput {
@@ -21,8 +26,9 @@ export interface BenchOutput {
 }
 
 export function compare(
-  line: Omit<BenchLine, 'ratio' | 'baseline' | 'baselineValue'>,
+  line: Omit<BenchLine, 'ratio' | 'baseline' | 'baselineValue' | 'target'>,
   baseline?: { readonly name: string; readonly value: number },
+  target?: TargetName,
 ): BenchLine {
   const { samples, ...rest } = line;
   return {
@@ -31,6 +37,7 @@ export function compare(
     baselineValue: baseline?.value ?? null,
     ratio: baseline ? line.value / baseline.value : null,
     samples,
+    target: target ?? null,
   };
 }
 
@@ -46,12 +53,18 @@ function rounded(value: unknown): unknown {
 
 const BAR_CHARACTERS = 24;
 
-/** Prints what belongs together as it comes: a heading for each bench and case, then a bar for each metric. */
-export function tableOutput(): BenchOutput {
+/**
+ * Prints what belongs together as it comes: the machine, a heading for each bench and case, a bar for each metric. At the
+ * end, each target with the ratios that were measured.
+ */
+export function tableOutput(options: { readonly quick: boolean }): BenchOutput {
   const paint = paintFor(process.stdout);
+  const lines: BenchLine[] = [];
   let heading = '';
+  printLine(paint.dim(machineText()));
   return {
     line(line) {
+      lines.push(line);
       if (heading !== `${line.bench} ${line.case}`) {
         heading = `${line.bench} ${line.case}`;
         printLine();
@@ -65,7 +78,13 @@ export function tableOutput(): BenchOutput {
       const against = `${line.ratio.toFixed(2)} x ${line.baseline} (${quantity(line.baselineValue ?? 0, line.unit)})`;
       printLine(`  ${line.metric.padEnd(22)} ${value}  ${paint.cyan(bar(line.ratio))}  ${against}`);
     },
-    end: () => printLine(),
+    end() {
+      const summary = summaryLines(lines, paint);
+      const note = options.quick ? 'far too small to mean anything: --quick shows that it runs' : machineText();
+      if (summary.length > 0) printLine(`\n${paint.bold('at a glance')}  ${paint.dim(note)}`);
+      for (const text of summary) printLine(text);
+      printLine();
+    },
   };
 }
 

@@ -2,8 +2,12 @@
 import { Command, Option } from 'commander';
 import { kernelNames } from '../../daemon/kernels/contract.ts';
 import { integerWithin } from '../cli/quantity.ts';
+import { appendBench } from './append.ts';
 import { attendBench } from './attend.ts';
+import { attendSmallBench } from './attend-small.ts';
 import type { Bench } from './bench.ts';
+import { blockBench } from './block.ts';
+import { commandsBench } from './commands.ts';
 import { deviceBench } from './device.ts';
 import { kernelBench } from './kernel.ts';
 import { kernelWasmBench } from './kernel-wasm.ts';
@@ -20,7 +24,11 @@ const benches: readonly Bench[] = [
   kernelWasmBench,
   quantBench,
   attendBench,
+  attendSmallBench,
   readbackBench,
+  appendBench,
+  blockBench,
+  commandsBench,
   verifyBench,
   deviceBench,
   timingBench,

@@ -21,6 +21,7 @@ export async function interleave(
   rounds: number,
   contenders: readonly Contender[],
   onRound: (round: number) => void = () => undefined,
+  onRun: (round: number, name: string) => void = () => undefined,
 ): Promise<Map<string, Measured>> {
   const samples = new Map<string, number[]>(contenders.map(({ name }) => [name, []]));
   for (let round = 0; round <= rounds; round++) {
@@ -30,6 +31,7 @@ export async function interleave(
       const startMs = performance.now();
       await contender.run(round);
       const elapsedMs = performance.now() - startMs;
+      onRun(round, contender.name);
       if (round > 0) samples.get(contender.name)?.push(elapsedMs);
     }
   }

@@ -30,12 +30,16 @@ export function compare(
   baseline?: { readonly name: string; readonly value: number },
   target?: TargetName,
 ): BenchLine {
-  const { samples, ...rest } = line;
+  const { bench, case: what, metric, value, unit, samples } = line;
   return {
-    ...rest,
+    bench,
+    case: what,
+    metric,
+    value,
+    unit,
     baseline: baseline?.name ?? null,
     baselineValue: baseline?.value ?? null,
-    ratio: baseline ? line.value / baseline.value : null,
+    ratio: baseline ? value / baseline.value : null,
     samples,
     target: target ?? null,
   };

@@ -1,7 +1,7 @@
 import { assert } from '../../base/assert.ts';
+import { crc32c } from '../../base/crc32c.ts';
 import type { KernelResources, Kernels } from '../contract.ts';
 import { attend } from './attend.ts';
-import { crc32c } from './crc32c.ts';
 import { convert, type MemoryViews } from './float-conversion.ts';
 import { merge } from './merge.ts';
 
@@ -17,8 +17,8 @@ export function createReferenceKernels({ memory }: KernelResources): Kernels {
     name: 'reference',
     isa: 'scalar',
     canMapMedia: false,
-    crc32c: (offset, sizeBytes, seed = 0) => crc32c(views.bytes, offset, sizeBytes, seed),
-    crc32cOf: (bytes, seed = 0) => crc32c(bytes, 0, bytes.length, seed),
+    crc32c: (offset, sizeBytes, seed = 0) => crc32c(views.bytes.subarray(offset, offset + sizeBytes), seed),
+    crc32cOf: crc32c,
     crc32cMedia: () => {
       assert(false, 'reference kernels have no media mapping');
     },

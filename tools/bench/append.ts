@@ -66,6 +66,7 @@ export const appendBench: Bench = {
               samples: options.rounds,
             },
             { name: 'memory copy', value: rate('copy') },
+            'append',
           ),
         );
         await client.close();

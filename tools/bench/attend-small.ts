@@ -54,7 +54,7 @@ export const attendSmallBench: Bench = {
             unit: 'us',
             samples: options.rounds,
           };
-          output.line(compare(line, { name: '64 B there and back', value: microseconds('messages') }));
+          output.line(compare(line, { name: '64 B there and back', value: microseconds('messages') }, 'attendSmall'));
         } finally {
           request.release();
           messages.close();

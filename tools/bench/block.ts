@@ -97,7 +97,7 @@ async function measure(race: Race, options: BenchOptions, output: BenchOutput, p
     const common = { bench: 'block', case: `4 KiB ${operation}, ${kind}, depth ${depth}`, unit: '1/s' };
     const echo = { name: 'echo', value: rate('echo') };
     const { rounds: samples } = options;
-    output.line(compare({ ...common, metric: 'drive', value: rate('drive'), samples }, echo));
+    output.line(compare({ ...common, metric: 'drive', value: rate('drive'), samples }, echo, 'block'));
     output.line(compare({ ...common, metric: 'drive by the SDK', value: rate('SDK'), samples }, echo));
   } finally {
     onDrive.close();

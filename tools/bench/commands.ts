@@ -51,7 +51,7 @@ export const commandsBench: Bench = {
         const common = { bench: 'commands', case: `Verify, Unix socket, depth ${DEPTH}`, unit: '1/s' };
         const baseline = { name: 'messages of 64 B', value: rate('messages') };
         const { rounds: samples } = options;
-        output.line(compare({ ...common, metric: 'commands', value: rate('commands'), samples }, baseline));
+        output.line(compare({ ...common, metric: 'commands', value: rate('commands'), samples }, baseline, 'commands'));
         output.line(compare({ ...common, metric: 'commands by the SDK', value: rate('SDK'), samples }, baseline));
       } finally {
         messages.close();

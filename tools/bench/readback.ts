@@ -16,6 +16,7 @@ import { HttpRows } from './http-rows.ts';
 import { type Contender, interleave, type Measured } from './measure.ts';
 import { type BenchOutput, compare } from './report.ts';
 import { type BenchShape, benchShapes, layerBytes } from './shapes.ts';
+import type { TargetName } from './targets.ts';
 
 const SLACK_BYTES = 4 << 20;
 const F16_BYTES = 2;
@@ -118,13 +119,17 @@ function report(
   const common = { bench: 'readback', case: label, samples };
   // Rates, so that a larger ratio is better.
   const perSecond = (name: string): number => 1000 / measured.get(name)!.medianMs;
+  const targets: Record<string, TargetName> = {
+    socket: bench.threadCount === 1 ? 'readbackSocketOne' : 'readbackSocketTwo',
+    HTTP: 'readbackHttp',
+  };
   for (const way of ['socket', 'HTTP', 'region'] as const) {
     const line = { ...common, metric: `ATTN against ${way}`, value: perSecond('attend'), unit: '1/s' };
-    output.line(compare(line, { name: `read back (${way}) and attend`, value: perSecond(way) }));
+    output.line(compare(line, { name: `read back (${way}) and attend`, value: perSecond(way) }, targets[way]));
   }
   const rate = (name: string): number => (layerBytes(shape) * perSecond(name)) / 1e9;
   const line = { ...common, metric: 'read back by socket', value: rate('socket alone'), unit: 'GB/s' };
-  output.line(compare(line, { name: 'bare transfer', value: rate('bare') }));
+  output.line(compare(line, { name: 'bare transfer', value: rate('bare') }, 'socketTransfer'));
   output.line(compare({ ...common, metric: 'bytes kept from link', value: layerBytes(shape), unit: 'B' }));
 }
 

@@ -1,5 +1,6 @@
 import {
   closeSync,
+  constants,
   fdatasync,
   fsync,
   ftruncateSync,
@@ -12,6 +13,7 @@ import {
   close,
 } from 'node:fs';
 import { promisify } from 'node:util';
+import type { DirectFile } from './direct-file.ts';
 
 /**
  * How a drive's folder is written. Injected, so that a test sees every write and every sync in their order, leaves out
@@ -20,8 +22,8 @@ import { promisify } from 'node:util';
  * All but the syncs are synchronous and reach the operating system, not the disk. Errors are Node's, with their `code`.
  */
 export interface FileSystem {
-  /** For reading and writing. `new`: it must not exist; mode 0600. */
-  open(path: string, how: 'existing' | 'new'): number;
+  /** For reading and writing. `new`: it must not exist; mode 0600. `direct`: it exists; past the page cache. */
+  open(path: string, how: OpenHow): number;
   close(descriptor: number): void;
   /** Returns how many bytes were written: fewer than given if the disk is full. */
   write(descriptor: number, bytes: Uint8Array, position: number): number;
@@ -35,14 +37,20 @@ export interface FileSystem {
   sync(descriptor: number): Promise<void>;
   /** Which names the folder holds is on disk when it resolves. */
   syncFolder(path: string): Promise<void>;
+  /** Direct I/O on an open file goes through what this makes of it. */
+  readonly watchDirect?: (descriptor: number, file: DirectFile) => DirectFile;
 }
+
+export type OpenHow = 'existing' | 'new' | 'direct';
 
 const openFolder = promisify(open);
 const closeFolder = promisify(close);
 const syncNames = promisify(fsync);
 
+const openFlags = { existing: 'r+', new: 'wx+', direct: constants.O_RDWR | constants.O_DIRECT } as const;
+
 export const systemFileSystem: FileSystem = {
-  open: (path, how) => (how === 'new' ? openSync(path, 'wx+', 0o600) : openSync(path, 'r+')),
+  open: (path, how) => openSync(path, openFlags[how], 0o600),
   close: closeSync,
   write: (descriptor, bytes, position) => writeSync(descriptor, bytes, 0, bytes.length, position),
   resize: ftruncateSync,

@@ -18,7 +18,7 @@ import { natureOf } from '../nand/chip-nature.ts';
 import type { NandFailures } from '../nand/failures.ts';
 import type { Geometry } from '../nand/geometry.ts';
 import { InjectedFailures } from '../nand/injected-failures.ts';
-import { MediaFile } from '../nand/media-file.ts';
+import { type CellsIo, MediaFile } from '../nand/media-file.ts';
 import type { Media, MediaFiles } from '../nand/media.ts';
 import { Allocator } from './allocator.ts';
 import { BlockMover } from './block-mover.ts';
@@ -115,14 +115,18 @@ class Operations implements OperationCounter {
 }
 
 /** Opens the files of a drive's folder and locks it. DriveError mediaFormat, folderInUse. */
-export function openFolder(folder: string, fileSystem: FileSystem = systemFileSystem): FtlStores {
+export function openFolder(
+  folder: string,
+  fileSystem: FileSystem = systemFileSystem,
+  io: CellsIo = 'mapped',
+): FtlStores {
   const description = readSuperblock(folder);
   const { uuid, geometry, formatVersion } = description;
   const lock = FolderLock.take(folder);
   let media: MediaFile | undefined;
   let meta: LmdbStore | undefined;
   try {
-    media = MediaFile.open(folder, geometry, uuid, fileSystem);
+    media = MediaFile.open(folder, geometry, uuid, fileSystem, io);
     meta = LmdbStore.open(`${folder}/meta`, formatVersion >= SUMMED_METADATA_VERSION ? 'summed' : 'plain');
     if (formatVersion >= SUMMED_METADATA_VERSION) checkOwner(meta, uuid, folder);
     const staging = new StagingFolder(`${folder}/staging`, fileSystem);

@@ -43,7 +43,7 @@ export class ImageMedia implements Media {
   get files(): MediaFiles | undefined {
     const { cells, oob } = this.#descriptors;
     if (cells === undefined || oob === undefined) return undefined;
-    return { cellsDescriptor: cells, oobDescriptor: oob, cellsSizeBytes: fstatSync(cells).size };
+    return { cellsDescriptor: cells, oobDescriptor: oob, cellsSizeBytes: fstatSync(cells).size, direct: undefined };
   }
 
   async readCells(byteOffset: number, target: Uint8Array): Promise<void> {

@@ -13,7 +13,7 @@
  */
 import { defineStruct, f32, reserved, u32, uint64 } from '../../spec/struct.ts';
 
-/** Arena of a frame's K or V rows. */
+/** Arena of a frame's K or V rows. `media`: the mapping of the media file, or the slab that stands in its place. */
 export const frameArenas = { memory: 0, media: 1 } as const;
 
 /** A run of consecutive tokens of one KV head whose K rows lie together and whose V rows lie together. 32 bytes. */
@@ -82,13 +82,13 @@ export interface Kernels {
   readonly name: KernelName;
   /** Instruction set in use, for people: "avx512", "simd128", "scalar". */
   readonly isa: string;
-  /** Whether frames may name the media mapping. */
+  /** Whether frames may name the media arena. */
   readonly canMapMedia: boolean;
   /** CRC32C (Castagnoli, reflected 82F63B78h) of arena bytes, continuing from `seed` (0 to start). */
   crc32c(offset: number, sizeBytes: number, seed?: number): number;
   /** The same of bytes that need not lie in the arena, at most 4 GiB. */
   crc32cOf(bytes: Uint8Array, seed?: number): number;
-  /** CRC32C of bytes of the media mapping; only if canMapMedia. */
+  /** CRC32C of bytes of the media arena; only if canMapMedia. */
   crc32cMedia(offset: number, sizeBytes: number): number;
   /**
    * Converts `rowCount` rows of `rowElements` each; source and target don't overlap. To f16 and bf16 it rounds to nearest
@@ -116,6 +116,8 @@ export interface KernelResources {
   readonly memory: WebAssembly.Memory;
   /** Media cells file to map read-only, for native kernels: an open descriptor and the bytes from its start. */
   readonly media?: { readonly fileDescriptor: number; readonly sizeBytes: number };
+  /** Number of a slab (native/direct-io.ts) that is the media arena instead of a mapping, for native kernels. */
+  readonly slab?: number;
   /** Instruction set of native kernels, if not the one that ATTNDRIVE_ISA names or the best there is. */
   readonly isa?: string;
 }

@@ -14,7 +14,9 @@ import { DriveError } from '../base/errors.ts';
 import { fileError, fileErrorReason } from '../base/file-errors.ts';
 import { type FileSystem, systemFileSystem, writeWhole } from '../base/file-system.ts';
 import { cellOffset, type Geometry, headerOffset, mediaSizes, oobBytesPerPage, oobOffset } from './geometry.ts';
-import type { Media, MediaFiles } from './media.ts';
+import { createSlab, DirectIo } from '../kernels/native/direct-io.ts';
+import { DIRECT_BUFFER_BYTES, DirectCells } from './direct-cells.ts';
+import type { DirectMedia, Media, MediaFiles } from './media.ts';
 
 const CHECKED_BYTES = mediaFileHeader.sizeBytes - 4;
 
@@ -49,12 +51,16 @@ function encodeHeader(kind: MediaFileKind, uuid: Uint8Array, sizeBytes: number):
   return header;
 }
 
+/** How a drive's cells are read and written: by the page cache, or past it, with memory for so many bytes of pages. */
+export type CellsIo = 'mapped' | { readonly direct: { readonly cacheBytes: number } };
+
 /** The cells in files: superpage-major, so that the pages of a superpage lie side by side. */
 export class MediaFile implements Media {
   readonly #folder: string;
   readonly #geometry: Geometry;
   readonly #fileSystem: FileSystem;
   readonly #descriptors: Record<MediaFileKind, number>;
+  readonly #direct: OpenDirect | undefined;
   readonly files: MediaFiles;
   /** Reads and syncs that run. The descriptors are closed after the last, since their numbers may be used again. */
   #pendingCount = 0;
@@ -65,36 +71,44 @@ export class MediaFile implements Media {
     folder: string,
     geometry: Geometry,
     descriptors: Record<MediaFileKind, number>,
-    fileSystem: FileSystem,
+    { fileSystem, direct }: { fileSystem: FileSystem; direct: OpenDirect | undefined },
   ) {
     this.#folder = folder;
     this.#geometry = geometry;
     this.#fileSystem = fileSystem;
     this.#descriptors = descriptors;
+    this.#direct = direct;
     this.files = {
       cellsDescriptor: descriptors.cells,
       oobDescriptor: descriptors.oob,
       cellsSizeBytes: mediaSizes(geometry).cells,
+      direct: direct && this.#loader(direct),
     };
   }
 
-  /** DriveError mediaFormat if a file is missing, of another drive or format, or not as long as it must be. */
+  /**
+   * DriveError mediaFormat if a file is missing, of another drive or format, or not as long as it must be; invalidField if
+   * direct I/O can't be had.
+   */
   static open(
     folder: string,
     geometry: Geometry,
     uuid: Uint8Array,
     fileSystem: FileSystem = systemFileSystem,
+    io: CellsIo = 'mapped',
   ): MediaFile {
     const descriptors: Partial<Record<MediaFileKind, number>> = {};
     try {
       for (const kind of Object.keys(mediaFileKinds) as MediaFileKind[]) {
         descriptors[kind] = openChecked(fileSystem, mediaFileName(folder, kind), kind, { geometry, uuid });
       }
+      const cells = mediaFileName(folder, 'cells');
+      const direct = io === 'mapped' ? undefined : openDirect(cells, geometry, io.direct.cacheBytes, fileSystem);
+      return new MediaFile(folder, geometry, descriptors as Record<MediaFileKind, number>, { fileSystem, direct });
     } catch (error) {
       for (const descriptor of Object.values(descriptors)) fileSystem.close(descriptor);
       throw error;
     }
-    return new MediaFile(folder, geometry, descriptors as Record<MediaFileKind, number>, fileSystem);
   }
 
   program(ppn: number, data: Uint8Array, oob: Uint8Array): void {
@@ -135,6 +149,7 @@ export class MediaFile implements Media {
     this.#assertOpen('writeFault');
     this.#pendingCount++;
     try {
+      await this.#direct?.cells.settle();
       const syncs = Object.values(this.#descriptors).map((descriptor) => this.#fileSystem.sync(descriptor));
       for (const result of await Promise.allSettled(syncs)) if (result.status === 'rejected') throw result.reason;
     } catch (error) {
@@ -159,6 +174,8 @@ export class MediaFile implements Media {
 
   #closeIfIdle(): void {
     if (!this.#isClosed || this.#pendingCount > 0) return;
+    this.#direct?.cells.close();
+    if (this.#direct) this.#fileSystem.close(this.#direct.descriptor);
     for (const descriptor of Object.values(this.#descriptors)) this.#fileSystem.close(descriptor);
     this.#closed();
   }
@@ -171,6 +188,10 @@ export class MediaFile implements Media {
     this.#assertOpen('writeFault');
     let written = 0;
     try {
+      if (kind === 'cells' && this.#direct) {
+        this.#direct.cells.write(position - MEDIA_HEADER_BYTES, bytes);
+        return;
+      }
       written = this.#fileSystem.write(this.#descriptors[kind], bytes, position);
     } catch (error) {
       throw new DriveError(
@@ -187,25 +208,70 @@ export class MediaFile implements Media {
   async #read(kind: MediaFileKind, target: Uint8Array, position: number): Promise<void> {
     this.#assertOpen('unrecoveredRead');
     this.#pendingCount++;
-    await new Promise<void>((resolve, reject) => {
-      read(this.#descriptors[kind], target, 0, target.length, position, (error, byteCount) => {
-        this.#pendingCount--;
-        this.#closeIfIdle();
-        if (error === null && byteCount === target.length) resolve();
-        else {
-          const why =
-            error === null
-              ? `${byteCount} of ${target.length} bytes: the file is too short`
-              : fileErrorReason(error, this.#folder);
-          reject(
-            new DriveError('unrecoveredRead', `${mediaFileName(this.#folder, kind)} at byte ${position}: ${why}`, {
-              cause: error,
-            }),
-          );
-        }
-      });
-    });
+    try {
+      if (kind === 'cells' && this.#direct) await this.#direct.cells.read(position - MEDIA_HEADER_BYTES, target);
+      else await readWhole(this.#descriptors[kind], target, position);
+    } catch (error) {
+      throw this.#unread(kind, position, error);
+    } finally {
+      this.#pendingCount--;
+      this.#closeIfIdle();
+    }
   }
+
+  #unread(kind: MediaFileKind, position: number, error: unknown): DriveError {
+    const detail = `${mediaFileName(this.#folder, kind)} at byte ${position}: ${fileErrorReason(error, this.#folder)}`;
+    return new DriveError('unrecoveredRead', detail, { cause: error });
+  }
+
+  #loader({ slab, cells, cacheBytes }: OpenDirect): DirectMedia {
+    return {
+      slab,
+      cacheOffset: DIRECT_BUFFER_BYTES,
+      cacheSizeBytes: cacheBytes,
+      load: (firstPage, pageCount, offset, done) => {
+        this.#assertOpen('unrecoveredRead');
+        this.#pendingCount++;
+        cells.load(firstPage, pageCount, offset, (error) => {
+          this.#pendingCount--;
+          this.#closeIfIdle();
+          done(error && this.#unread('cells', cellOffset(this.#geometry, firstPage), error));
+        });
+      },
+    };
+  }
+}
+
+/** The cells' file a second time, opened for direct I/O. */
+interface OpenDirect {
+  readonly descriptor: number;
+  readonly slab: number;
+  readonly cells: DirectCells;
+  readonly cacheBytes: number;
+}
+
+function openDirect(path: string, geometry: Geometry, cacheBytes: number, fileSystem: FileSystem): OpenDirect {
+  const slab = createSlab(DIRECT_BUFFER_BYTES + cacheBytes);
+  let descriptor: number;
+  try {
+    descriptor = fileSystem.open(path, 'direct');
+  } catch (error) {
+    const why = (error as NodeJS.ErrnoException).code === 'EINVAL' ? 'its file system has no direct I/O' : undefined;
+    throw new DriveError('invalidField', `${path}: ${why ?? fileErrorReason(error, path)}`, { cause: error });
+  }
+  const io = new DirectIo(descriptor, slab);
+  const file = fileSystem.watchDirect?.(descriptor, io) ?? io;
+  return { descriptor, slab: slab.id, cells: new DirectCells(file, geometry.pageSizeBytes), cacheBytes };
+}
+
+function readWhole(descriptor: number, target: Uint8Array, position: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    read(descriptor, target, 0, target.length, position, (error, byteCount) => {
+      if (error !== null) reject(error);
+      else if (byteCount === target.length) resolve();
+      else reject(new Error(`${byteCount} of ${target.length} bytes: the file is too short`));
+    });
+  });
 }
 
 function openChecked(

@@ -1,3 +1,5 @@
+import type { DriveError } from '../base/errors.ts';
+
 /**
  * The cells of the flash array as bytes: no rules, no logical addresses, no time. Programs are synchronous and reach the
  * operating system, not the disk; `sync` makes everything before it durable.
@@ -27,4 +29,20 @@ export interface MediaFiles {
   readonly cellsDescriptor: number;
   readonly oobDescriptor: number;
   readonly cellsSizeBytes: number;
+  /** Set if the cells are read and written past the page cache: then nobody else may read or map them. */
+  readonly direct: DirectMedia | undefined;
+}
+
+/** Memory in which pages can be had for kernels, instead of a mapping of the cells. */
+export interface DirectMedia {
+  /** Number of the slab (daemon/kernels/native/direct-io.ts). */
+  readonly slab: number;
+  /** The part of it that is the caller's. */
+  readonly cacheOffset: number;
+  readonly cacheSizeBytes: number;
+  /**
+   * Reads pages that lie side by side to `offset` in the slab; `done` is called later. DriveError unrecoveredRead. Any number
+   * of loads may run.
+   */
+  load(firstPage: number, pageCount: number, offset: number, done: (error: DriveError | undefined) => void): void;
 }

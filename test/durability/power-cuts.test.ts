@@ -5,10 +5,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createSeededRandom, type Random } from '../../daemon/base/random.ts';
+import type { CellsIo } from '../../daemon/nand/media-file.ts';
 import { checkDrive, CutReplay } from './cut-check.ts';
 import { atRandom, byFile, type Choice, keepAll, loseAll } from './disk-state.ts';
 import { RecordedDisk } from './recorded-disk.ts';
-import { openRecorded, RecordedRun } from './recorded-run.ts';
+import { cellsIos, openRecorded, RecordedRun } from './recorded-run.ts';
 import { emptyFolder, temporaryFolder } from './temporary.ts';
 import { openWholeFtl } from './whole-ftl.ts';
 
@@ -35,26 +36,32 @@ function* cutsOf(run: RecordedRun, count: number, random: Random) {
   }
 }
 
-for (let seed = FIRST_SEED; seed < FIRST_SEED + SEEDS; seed++) {
-  test(`whatever a power cut leaves of run ${seed} keeps every promise`, { timeout: 3_600_000 }, async () => {
-    const random = createSeededRandom(seed);
-    const run = new RecordedRun(emptyFolder(parent, 'run'), seed);
-    await run.make();
-    await run.work(RUN_STEPS);
-    let replay = new CutReplay(run.disk.events, `${parent}/image`, random);
-    let last = 0;
-    for (const { at, promises } of cutsOf(run, CUTS, random)) {
-      if (at < last) replay = new CutReplay(run.disk.events, `${parent}/image`, random);
-      last = at;
-      const choice = anyChoice(random);
-      try {
-        await replay.check({ at, choice, promises });
-      } catch (error) {
-        (error as Error).message += `\nseed ${seed}, cut at event ${at} of ${run.disk.events.length}`;
-        throw error;
-      }
+async function cutRun(seed: number, io: CellsIo): Promise<void> {
+  const random = createSeededRandom(seed);
+  const run = new RecordedRun(emptyFolder(parent, 'run'), seed, io);
+  await run.make();
+  await run.work(RUN_STEPS);
+  let replay = new CutReplay(run.disk.events, `${parent}/image`, random);
+  let last = 0;
+  for (const { at, promises } of cutsOf(run, CUTS / cellsIos.length, random)) {
+    if (at < last) replay = new CutReplay(run.disk.events, `${parent}/image`, random);
+    last = at;
+    const choice = anyChoice(random);
+    try {
+      await replay.check({ at, choice, promises });
+    } catch (error) {
+      (error as Error).message += `\nseed ${seed}, cut at event ${at} of ${run.disk.events.length}`;
+      throw error;
     }
-  });
+  }
+}
+
+for (let seed = FIRST_SEED; seed < FIRST_SEED + SEEDS; seed++) {
+  for (const { name, io, skip } of cellsIos) {
+    test(`whatever a power cut leaves of run ${seed}, ${name}, keeps every promise`, { timeout: 3_600_000, skip }, () =>
+      cutRun(seed, io),
+    );
+  }
 }
 
 test('a power cut while it recovers, and then another, lose nothing either', { timeout: 3_600_000 }, async () => {

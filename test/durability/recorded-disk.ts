@@ -2,8 +2,11 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import { type FileSystem, systemFileSystem } from '../../daemon/base/file-system.ts';
+import type { DirectFile } from '../../daemon/base/direct-file.ts';
+import { type FileSystem, type OpenHow, systemFileSystem } from '../../daemon/base/file-system.ts';
 import type { MetaChange, MetaKey, MetaRecord, MetaStore } from '../../daemon/meta/contract.ts';
+import { createRandom } from '../attention/random.ts';
+import { LateFile } from '../nand/direct-file.ts';
 
 /** A file, whatever its name is. */
 export type FileId = number;
@@ -98,7 +101,7 @@ export class RecordedDisk implements FileSystem {
 
   // --- The seam
 
-  open(path: string, how: 'existing' | 'new'): number {
+  open(path: string, how: OpenHow): number {
     const descriptor = systemFileSystem.open(path, how);
     const name = this.#path(path);
     const file = how === 'new' ? this.#create(name) : this.#ids.get(name);
@@ -116,6 +119,34 @@ export class RecordedDisk implements FileSystem {
     const file = this.#open.get(descriptor)!;
     this.events.push({ kind: 'write', file, position, bytes: bytes.slice() });
     return systemFileSystem.write(descriptor, bytes, position);
+  }
+
+  /**
+   * A direct write is on its way to the disk for a while: half of them count as done from the first, half at the end, since
+   * a power cut in between finds the one or the other.
+   */
+  watchDirect(descriptor: number, inner: DirectFile): DirectFile {
+    const file = this.#open.get(descriptor)!;
+    const random = createRandom(1);
+    const late = new LateFile(inner, random);
+    return {
+      memory: late.memory,
+      transfer: (kind, range, done) => {
+        const { position, offset, sizeBytes } = range;
+        const write = (): void => {
+          const bytes = late.memory.slice(offset, offset + sizeBytes);
+          this.events.push({ kind: 'write', file, position, bytes });
+        };
+        const isEarly = random.below(2) === 0;
+        if (kind === 'write' && isEarly) write();
+        late.transfer(kind, range, (error) => {
+          if (kind === 'write' && !isEarly) write();
+          done(error);
+        });
+      },
+      drain: () => late.drain(),
+      close: () => late.close(),
+    };
   }
 
   resize(descriptor: number, sizeBytes: number): void {

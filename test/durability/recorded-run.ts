@@ -5,6 +5,8 @@ import { type FtlStores, openFolder } from '../../daemon/ftl/ftl.ts';
 import type { SequenceShape } from '../../daemon/kv/contract.ts';
 import { lbaContent } from '../ftl/open-drive.ts';
 import { appendRows } from '../kv/fixture.ts';
+import type { CellsIo } from '../../daemon/nand/media-file.ts';
+import { skipDirect } from '../nand/direct-file.ts';
 import { type ModelSequence, SequenceModel } from '../kv/sequence-model.ts';
 import { DrivePromises } from './drive-promises.ts';
 import { RecordedDisk } from './recorded-disk.ts';
@@ -33,10 +35,16 @@ const shape: SequenceShape = {
 const SEQUENCES_MAX = 6;
 
 /** Opens a drive's folder on a recorded disk; metadata commits are recorded too. */
-export function openRecorded(disk: RecordedDisk, folder: string): FtlStores {
-  const stores = openFolder(folder, disk);
+export function openRecorded(disk: RecordedDisk, folder: string, io: CellsIo = 'mapped'): FtlStores {
+  const stores = openFolder(folder, disk, io);
   return { ...stores, meta: disk.recordStore(folder, stores.meta) };
 }
+
+/** Ways to read and write cells, with why one can't be tried here, or false. */
+export const cellsIos: readonly { readonly name: string; readonly io: CellsIo; readonly skip: string | false }[] = [
+  { name: 'mapped', io: 'mapped', skip: false },
+  { name: 'direct', io: { direct: { cacheBytes: 4096 } }, skip: skipDirect },
+];
 
 export interface Moment {
   /** Events before it had happened. */
@@ -49,14 +57,16 @@ export class RecordedRun {
   /** After each thing that was promised or begun. */
   readonly moments: Moment[] = [];
   readonly #folder: string;
+  readonly #io: CellsIo;
   readonly #random: Random;
   readonly #promises: DrivePromises;
   #drive: WholeFtl | undefined;
   #nextToken = 0;
 
   /** `root` is an empty folder; the drive goes into one inside it. */
-  constructor(root: string, seed: number) {
+  constructor(root: string, seed: number, io: CellsIo = 'mapped') {
     this.disk = new RecordedDisk(root);
+    this.#io = io;
     this.#folder = `${root}/drive`;
     this.#random = createSeededRandom(seed);
     this.#promises = new DrivePromises(smallDrive.blockCapacityBytes / 4096);
@@ -110,7 +120,7 @@ export class RecordedRun {
   }
 
   async #open(): Promise<WholeFtl> {
-    const drive = await openWholeFtl(openRecorded(this.disk, this.#folder), this.#random);
+    const drive = await openWholeFtl(openRecorded(this.disk, this.#folder, this.#io), this.#random);
     await this.#promises.adopt(drive);
     this.#note();
     return drive;

@@ -1,5 +1,5 @@
-// The N-API side: `create(memory, fileDescriptor, mediaBytes, isa)` gives an object whose functions work on that memory.
-// Arguments are numbers only, so that a call costs little. Nothing throws; every failure becomes a JavaScript error.
+// The N-API side: `create(memory, fileDescriptor, mediaBytes, isa, slab)` gives an object whose functions work on that
+// memory. Arguments are numbers only, so that a call costs little. Nothing throws; every failure becomes a JavaScript error.
 #define NAPI_VERSION 8
 #include <node_api.h>
 #include <sys/mman.h>
@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include "direct-io.h"
 #include "kernel-set.h"
 
 namespace {
@@ -15,9 +16,13 @@ namespace {
 using attndrive::KernelSet;
 using attndrive::Memory;
 
+constexpr int64_t kNoSlab = -1;
+
 // Shared by the functions of one object; freed, and the media unmapped, when the last of them is collected.
 struct Context {
   Memory memory;
+  // What the media arena is, if it is no mapping.
+  int64_t slab;
   const KernelSet* kernels;
   napi_ref memoryReference;
   int references;
@@ -139,7 +144,9 @@ napi_value readSum(napi_env env, napi_callback_info info) {
 void release(napi_env env, void* data, void*) {
   Context* context = static_cast<Context*>(data);
   if (--context->references > 0) return;
-  if (context->memory.media != nullptr) {
+  if (context->slab != kNoSlab) {
+    attndrive::dropSlab(static_cast<uint32_t>(context->slab));
+  } else if (context->memory.media != nullptr) {
     munmap(const_cast<uint8_t*>(context->memory.media), context->memory.mediaBytes);
   }
   if (context->memoryReference != nullptr) napi_delete_reference(env, context->memoryReference);
@@ -177,6 +184,15 @@ bool mapMedia(napi_env env, Context* context, int fileDescriptor, uint64_t sizeB
   return true;
 }
 
+bool holdMedia(napi_env env, Context* context, double slab) {
+  uint64_t sizeBytes = 0;
+  context->memory.media = attndrive::holdSlab(static_cast<uint32_t>(slab), &sizeBytes);
+  if (context->memory.media == nullptr) return fail(env, "create: no such slab"), false;
+  context->memory.mediaBytes = sizeBytes;
+  context->slab = static_cast<int64_t>(slab);
+  return true;
+}
+
 bool fillContext(napi_env env, const napi_value* raw, Context* context) {
   napi_typedarray_type type;
   size_t length;
@@ -189,30 +205,34 @@ bool fillContext(napi_env env, const napi_value* raw, Context* context) {
   }
   context->memory.arena = static_cast<uint8_t*>(data);
   context->memory.arenaBytes = length;
-  double fileDescriptor, mediaBytes;
+  double fileDescriptor, mediaBytes, slab;
   char isa[16];
   size_t isaLength;
   if (napi_get_value_double(env, raw[1], &fileDescriptor) != napi_ok ||
       napi_get_value_double(env, raw[2], &mediaBytes) != napi_ok ||
-      napi_get_value_string_utf8(env, raw[3], isa, sizeof isa, &isaLength) != napi_ok) {
-    return fail(env, "create: (memory: Uint8Array, fileDescriptor, mediaBytes, isa)"), false;
+      napi_get_value_string_utf8(env, raw[3], isa, sizeof isa, &isaLength) != napi_ok ||
+      napi_get_value_double(env, raw[4], &slab) != napi_ok) {
+    return fail(env, "create: (memory: Uint8Array, fileDescriptor, mediaBytes, isa, slab)"), false;
   }
   context->kernels = bestKernels(isa);
   if (context->kernels == nullptr) return fail(env, "create: instruction set unknown or not on this machine"), false;
   if (napi_create_reference(env, raw[0], 1, &context->memoryReference) != napi_ok) return false;
+  if (slab >= 0) return holdMedia(env, context, slab);
   if (fileDescriptor < 0) return true;
   return mapMedia(env, context, static_cast<int>(fileDescriptor), static_cast<uint64_t>(mediaBytes));
 }
 
-// create(memory: Uint8Array, fileDescriptor: number or -1, mediaBytes: number, isa: string or '' for the best)
+// create(memory: Uint8Array, fileDescriptor: number or -1, mediaBytes: number, isa: string or '' for the best,
+// slab: number or -1). The media arena is the slab, if there is one, else a mapping of the file.
 napi_value create(napi_env env, napi_callback_info info) {
-  napi_value raw[4];
-  size_t given = 4;
+  napi_value raw[5];
+  size_t given = 5;
   if (napi_get_cb_info(env, info, &given, raw, nullptr, nullptr) != napi_ok) return nullptr;
-  if (given < 4) return fail(env, "create: four arguments");
+  if (given < 5) return fail(env, "create: five arguments");
   Context* context = static_cast<Context*>(calloc(1, sizeof(Context)));
   if (context == nullptr) return fail(env, "create: out of memory");
   context->references = 1;
+  context->slab = kNoSlab;
   napi_value object = nullptr, isa = nullptr;
   bool made = fillContext(env, raw, context) && napi_create_object(env, &object) == napi_ok &&
               addFunction(env, object, "attend", attend, context) &&
@@ -230,9 +250,17 @@ napi_value create(napi_env env, napi_callback_info info) {
 }  // namespace
 
 NAPI_MODULE_INIT() {
-  napi_value function;
-  if (napi_create_function(env, "create", NAPI_AUTO_LENGTH, create, nullptr, &function) == napi_ok) {
-    napi_set_named_property(env, exports, "create", function);
+  const struct {
+    const char* name;
+    napi_callback callback;
+  } functions[] = {{"create", create},
+                   {"createSlab", attndrive::createSlab},
+                   {"openDirectIo", attndrive::openDirectIo}};
+  for (const auto& [name, callback] : functions) {
+    napi_value function;
+    if (napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function) == napi_ok) {
+      napi_set_named_property(env, exports, name, function);
+    }
   }
   return exports;
 }

@@ -1,24 +1,12 @@
-import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import { InvariantError } from '../../base/assert.ts';
 import { crc32c as scalarCrc32c } from '../../base/crc32c.ts';
 import { DriveError } from '../../base/errors.ts';
 import type { KernelResources, Kernels } from '../contract.ts';
+import { type KernelAddon, loadAddon, nativeUnavailable } from './addon.ts';
 
-/** What the addon's `create` gives; all arguments are byte offsets, sizes and codes. */
-interface Addon {
-  readonly isa: string;
-  attend(job: number): void;
-  merge(job: number): void;
-  convert: Kernels['convert'];
-  crc32c(offset: number, sizeBytes: number, seed: number, media: 0 | 1): number;
-  crc32cOf(bytes: Uint8Array, seed: number): number;
-  readSum(offset: number, sizeBytes: number, media: 0 | 1): number;
-}
+export { nativeUnavailable };
 
-interface AddonModule {
-  create(memory: Uint8Array, fileDescriptor: number, mediaBytes: number, isa: string): Addon;
-}
+const NONE = -1;
 
 export interface NativeKernels extends Kernels {
   /**
@@ -34,31 +22,13 @@ export type NativeIsa = (typeof nativeIsas)[number];
 
 const SCALAR_CRC_BYTES_MAX = 64;
 
-const addonPath = fileURLToPath(new URL('./attndrive.node', import.meta.url));
-let loaded: AddonModule | Error | undefined;
-
-function loadAddon(): AddonModule | Error {
-  try {
-    return createRequire(import.meta.url)(addonPath) as AddonModule;
-  } catch (error) {
-    return error as Error;
-  }
-}
-
-/** Why there are no native kernels in this build, or undefined if there are. */
-export function nativeUnavailable(): string | undefined {
-  loaded ??= loadAddon();
-  return loaded instanceof Error ? (loaded.message.split('\n')[0] ?? 'not built') : undefined;
-}
-
 /** Instruction sets of this machine that the addon has kernels for, best last. */
 export function supportedIsas(): NativeIsa[] {
-  loaded ??= loadAddon();
-  const module = loaded;
+  const module = loadAddon();
   if (module instanceof Error) return [];
   return nativeIsas.filter((isa) => {
     try {
-      return module.create(new Uint8Array(8), -1, 0, isa).isa === isa;
+      return module.create(new Uint8Array(8), NONE, 0, isa, NONE).isa === isa;
     } catch {
       return false;
     }
@@ -67,20 +37,20 @@ export function supportedIsas(): NativeIsa[] {
 
 /** Kernels of the C++ addon. DriveError invalidField if it isn't built, or the media file can't be mapped. */
 export function createNativeKernels(resources: KernelResources): NativeKernels {
-  const { memory, media } = resources;
-  loaded ??= loadAddon();
-  if (loaded instanceof Error) {
+  const { media, slab } = resources;
+  const module = loadAddon();
+  if (module instanceof Error) {
     throw new DriveError(
       'invalidField',
       `kernels 'native' are not built (${nativeUnavailable()}); allowed: auto, wasm`,
     );
   }
   const isa = resources.isa ?? process.env['ATTNDRIVE_ISA'] ?? '';
-  const addon = createAddon(loaded, new Uint8Array(memory.buffer), media, isa);
+  const addon = createAddon(module, resources, isa);
   return {
     name: 'native',
     isa: addon.isa,
-    canMapMedia: media !== undefined,
+    canMapMedia: (media ?? slab) !== undefined,
     crc32c: (offset, sizeBytes, seed = 0) => checked(() => addon.crc32c(offset, sizeBytes, seed, 0)),
     // The call into the addon costs what the scalar code needs for so many bytes.
     crc32cOf: (bytes, seed = 0) =>
@@ -103,9 +73,14 @@ function checked<T>(call: () => T): T {
   }
 }
 
-function createAddon(module: AddonModule, bytes: Uint8Array, media: KernelResources['media'], isa: string): Addon {
+function createAddon(
+  module: Exclude<ReturnType<typeof loadAddon>, Error>,
+  { memory, media, slab }: KernelResources,
+  isa: string,
+): KernelAddon {
   try {
-    return module.create(bytes, media?.fileDescriptor ?? -1, media?.sizeBytes ?? 0, isa);
+    const bytes = new Uint8Array(memory.buffer);
+    return module.create(bytes, media?.fileDescriptor ?? NONE, media?.sizeBytes ?? 0, isa, slab ?? NONE);
   } catch (cause) {
     const wanted = isa === '' ? '' : ` (ATTNDRIVE_ISA=${isa}; known: ${nativeIsas.join(', ')})`;
     throw new DriveError('invalidField', `native kernels: ${(cause as Error).message}${wanted}`, { cause });

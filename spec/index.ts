@@ -21,6 +21,7 @@ export {
 export * from './async-events.ts';
 export * from './authentication.ts';
 export * from './bits.ts';
+export * from './command-statuses.ts';
 export * from './completion-entry.ts';
 export * from './conformance.ts';
 export * from './crc32c.ts';

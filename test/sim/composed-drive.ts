@@ -6,6 +6,7 @@ import type { Arena } from '../../daemon/base/arena.ts';
 import type { Clock } from '../../daemon/base/clock.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
 import type { Random } from '../../daemon/base/random.ts';
+import type { Limits } from '../../daemon/commands/contract.ts';
 import { createSubsystem, type Subsystem } from '../../daemon/controller/subsystem.ts';
 import { Ftl, type FtlModules, type FtlStores } from '../../daemon/ftl/ftl.ts';
 import type { Kernels } from '../../daemon/kernels/contract.ts';
@@ -14,8 +15,10 @@ import type { CellReader } from '../../daemon/nand/cell-reader.ts';
 import { type Geometry, mediaSizes } from '../../daemon/nand/geometry.ts';
 import type { DaemonConfig, TimingMode } from '../../daemon/config.ts';
 import { OwnRecords } from '../../daemon/discovery/own-records.ts';
+import type { HostPolicy } from '../../daemon/hosts/contract.ts';
 import { HostDirectory } from '../../daemon/hosts/host-directory.ts';
 import { ThreadedKeyExchange } from '../../daemon/hosts/threaded-key-exchange.ts';
+import { DriveDeviceTime } from '../../daemon/drive-device-time.ts';
 import { RoomStatus } from '../../daemon/drive-status.ts';
 import type { Rooms } from '../../daemon/rooms.ts';
 import { type DeviceTime, noDeviceTime } from '../../daemon/timing/device-job.ts';
@@ -36,6 +39,10 @@ export interface DriveParts {
     FtlModules,
     'failures' | 'verify' | 'gc' | 'stagingSegmentBytesMax' | 'unflushedFlashBytesMax' | 'scrub' | 'wearSpreadMax'
   >;
+  /** Bounds that differ from those of the drive. */
+  readonly limits?: Partial<Limits>;
+  /** Left out: every host may connect. */
+  readonly hosts?: HostPolicy;
   /** Left out: not modelled. */
   readonly deviceTime?: DeviceTime | undefined;
   readonly timing?: TimingMode;
@@ -78,7 +85,9 @@ export async function composeDrive(stores: FtlStores, parts: DriveParts): Promis
     { arena, kv, pages: ftl.kv, kernels, clock, logger, onFatal },
   );
   const { blocks, durability, userData } = ftl;
-  const rooms: Partial<Rooms> = { arena, kernels, sequences: kv, ftl, attention };
+  // What log pages tell of device time is that there is none.
+  const noTimes = new DriveDeviceTime({ timing: 'off', record: undefined }, stores, { clock, logger });
+  const rooms: Partial<Rooms> = { arena, kernels, sequences: kv, ftl, attention, deviceTime: noTimes };
   const status = new RoomStatus({
     options: { folder: '', version: 'simulated', config: { workers: 0 } as DaemonConfig },
     modules: { clock, random, logger, onFatal },
@@ -88,11 +97,16 @@ export async function composeDrive(stores: FtlStores, parts: DriveParts): Promis
     room: (name) => rooms[name]!,
   });
   const discovery = new OwnRecords({ nqn: subsystemNqn(SERIAL), advertisedHost: undefined }, { listeners: () => [] });
-  const hosts = new HostDirectory();
+  const { hosts = new HostDirectory() } = parts;
   const keyExchange = new ThreadedKeyExchange();
   const regions = { folder: parts.regionFolder, fileMode: 0o600 };
   const subsystem = createSubsystem(
-    { identity: identityOf(ftl.geometry.pageSizeBytes), limits, regions, holdsCompletions: timing === 'enforce' },
+    {
+      identity: identityOf(ftl.geometry.pageSizeBytes),
+      limits: { ...limits, ...parts.limits },
+      regions,
+      holdsCompletions: timing === 'enforce',
+    },
     {
       arena,
       kv,

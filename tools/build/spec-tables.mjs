@@ -149,6 +149,11 @@ const kinds = {
       ['', 'what', 'I/O', 'discovery', 'has it', 'tested in', ''],
       table.map(({ id, name, io, discovery, has, by, note }) => [id, name, io, discovery, has, by.join(', '), note]),
     ),
+  commandStatuses: (table) =>
+    markdown(
+      ['set', 'command', 'statuses'],
+      table.map(({ set, name, general, own }) => [set, name, [...new Set([...own, ...general])].join(', ')]),
+    ),
   elementTypes: (table) =>
     markdown(
       ['code', 'type', 'bits', 'meaning'],

@@ -1,0 +1,171 @@
+/** Commands as inputs: on some queue, their data somewhere, and now and then something wrong with them. */
+import { submissionEntry } from '../../../spec/submission-entry.ts';
+import type { Fields, Struct } from '../../../spec/struct.ts';
+import { attendEntry, attendHeader, createDescriptor } from '../../../spec/kv-commands.ts';
+import { adminOpcodes, directionOf, kvOpcodes } from '../../../spec/opcodes.ts';
+import { encodeSgl, type Sgl } from '../../../spec/sgl.ts';
+import { entryBytes } from '../../controller/submissions.ts';
+import type { Prng } from '../../sim/prng.ts';
+import { drawNumber, EDGES, mutateBytes, mutateLength, mutateStruct } from '../mutate.ts';
+import { type BuiltCommand, drawRegion } from './built-command.ts';
+import { drawAdmin } from './draw-admin.ts';
+import { drawKv } from './draw-kv.ts';
+import { drawNvm } from './draw-nvm.ts';
+import type { FuzzDrive, FuzzQueue } from './fuzz-drive.ts';
+import type { Trouble } from './troubled-stores.ts';
+
+export interface CommandInput {
+  readonly do: 'command';
+  /** Index of its queue. */
+  readonly queue: number;
+  readonly entry: Uint8Array;
+  readonly capsule: Uint8Array;
+  /** What the host sends if it is asked, or what it puts into the region that the entry names. */
+  readonly data: Uint8Array;
+  /** Of the event loop, for each of its transfers. */
+  readonly turns: number;
+  readonly isIntact: boolean;
+  /** The next input does not wait until it is complete. */
+  readonly isJoined: boolean;
+}
+
+export type Input =
+  | CommandInput
+  | { readonly do: 'advance'; readonly ms: number }
+  | { readonly do: 'trouble'; readonly trouble: Trouble }
+  | { readonly do: 'reconnect' };
+
+const queueWeights: Readonly<Record<FuzzQueue['name'], number>> = {
+  admin: 16,
+  io: 40,
+  'other io': 8,
+  guest: 6,
+  'guest io': 14,
+  disabled: 2,
+  unconnected: 4,
+  unproven: 3,
+  'unproven io': 4,
+  discovery: 6,
+};
+
+const NONE = new Uint8Array(0);
+const IN_CAPSULE_MAX = { io: 32_768, admin: 8192 } as const;
+
+function drawBuilt(random: Prng, drive: FuzzDrive, { name, queueId, host }: FuzzQueue): BuiltCommand {
+  const { model } = drive;
+  if (name === 'unconnected') {
+    return random.pick([
+      () => drawAdmin(random, host),
+      () => drawKv(random, model, host),
+      () => drawNvm(random, model),
+    ])();
+  }
+  if (queueId === 0) return drawAdmin(random, host);
+  return random.chance(0.65) ? drawKv(random, model, host) : drawNvm(random, model);
+}
+
+/** Where the data of a command is. */
+function drawSgl(
+  random: Prng,
+  { opcode, send, take }: BuiltCommand,
+  queue: FuzzQueue,
+): { sgl: Sgl; isInCapsule: boolean } {
+  const length = send?.length ?? take ?? 0;
+  if (length === 0) return { sgl: { kind: 'none' }, isInCapsule: false };
+  const isSent = (directionOf(opcode) & 1) !== 0;
+  const region = random.chance(0.15) ? drawRegion(random, queue.host, length) : undefined;
+  if (region) return { sgl: { kind: 'keyed', ...region, length }, isInCapsule: false };
+  const isSmall = length <= (queue.queueId === 0 ? IN_CAPSULE_MAX.admin : IN_CAPSULE_MAX.io);
+  if (isSent && isSmall && random.chance(0.6))
+    return { sgl: { kind: 'inCapsule', offset: 0, length }, isInCapsule: true };
+  return { sgl: { kind: 'transport', length }, isInCapsule: false };
+}
+
+const descriptors: Readonly<Record<number, Struct<Fields>>> = {
+  [kvOpcodes.create.opcode]: createDescriptor as unknown as Struct<Fields>,
+  [kvOpcodes.fork.opcode]: createDescriptor as unknown as Struct<Fields>,
+  [kvOpcodes.attend.opcode]: attendHeader as unknown as Struct<Fields>,
+  [kvOpcodes.attendExchange.opcode]: attendHeader as unknown as Struct<Fields>,
+};
+
+/** Something in the data is wrong: a field of its descriptor, or bytes anywhere. */
+function mutateData(random: Prng, opcode: number, data: Uint8Array): void {
+  const descriptor = descriptors[opcode];
+  if (descriptor === undefined || data.length < descriptor.sizeBytes || random.chance(0.2)) {
+    mutateBytes(random, data);
+    return;
+  }
+  const isAttend = descriptor.sizeBytes === attendHeader.sizeBytes;
+  const entryAt = attendHeader.sizeBytes + attendEntry.sizeBytes * random.below(2);
+  if (isAttend && random.chance(0.75) && data.length >= entryAt + attendEntry.sizeBytes) {
+    mutateStruct(random, data, attendEntry as unknown as Struct<Fields>, entryAt);
+  } else mutateStruct(random, data, descriptor);
+}
+
+const dwordOffsets = [4, 40, 44, 48, 52, 56, 60] as const;
+
+function mutateEntry(random: Prng, entry: Uint8Array): void {
+  switch (random.below(6)) {
+    case 0:
+      mutateStruct(random, entry, submissionEntry as unknown as Struct<Fields>);
+      return;
+    case 1:
+      mutateBytes(random, entry, 1);
+      return;
+    case 2: {
+      // Another way to say where the data is.
+      const length = random.chance(0.5) ? random.pick(EDGES) : random.below(5000);
+      const offset = random.chance(0.7) ? 0 : drawNumber(random);
+      const sgl: Sgl = random.pick([
+        { kind: 'none' },
+        { kind: 'transport', length },
+        { kind: 'inCapsule', offset, length },
+        { kind: 'keyed', key: drawNumber(random), offset, length: length & 0xff_ffff },
+      ] as const);
+      encodeSgl(sgl, entry, 24);
+      return;
+    }
+    case 3:
+      // The length, or what must be zero behind it.
+      entry[32 + random.below(7)] = random.below(256);
+      return;
+    default: {
+      const at = random.pick(dwordOffsets);
+      new DataView(entry.buffer).setUint32(at, random.chance(0.5) ? 1 << random.below(32) : drawNumber(random), true);
+    }
+  }
+}
+
+/** Those of which the other queue knows nothing yet: it will be asked to abort them. */
+const isEndless = (opcode: number, queue: FuzzQueue): boolean =>
+  queue.queueId === 0 && opcode === adminOpcodes.asyncEventRequest.opcode;
+
+export function drawCommand(random: Prng, drive: FuzzDrive, isBurst: boolean, commandId: number): CommandInput {
+  const open = drive.queues.filter(({ link }) => link.isOpen);
+  const weights = Object.fromEntries(open.map(({ name }) => [name, queueWeights[name]])) as Record<
+    FuzzQueue['name'],
+    number
+  >;
+  const name = random.weighted(weights);
+  const queue = open.find((one) => one.name === name)!;
+  const built = drawBuilt(random, drive, queue);
+  const { opcode, send, nsid = 0 } = built;
+  const { sgl, isInCapsule } = drawSgl(random, built, queue);
+  let data = send ?? NONE;
+  if (data.length > 0 && random.chance(0.12)) mutateData(random, opcode, (data = data.slice()));
+  const entry = entryBytes({ ...built, nsid, sgl }, commandId);
+  if (random.chance(0.18)) mutateEntry(random, entry);
+  let capsule = isInCapsule ? data : NONE;
+  if (random.chance(0.03)) capsule = mutateLength(random, capsule).slice(0, 8192);
+  const turns = isBurst || random.chance(0.15) ? random.below(4) : 0;
+  return {
+    do: 'command',
+    queue: drive.queues.indexOf(queue),
+    entry,
+    capsule,
+    data: isInCapsule ? NONE : data,
+    turns,
+    isIntact: !random.chance(0.015),
+    isJoined: isBurst && !isEndless(opcode, queue),
+  };
+}

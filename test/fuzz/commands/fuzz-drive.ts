@@ -1,0 +1,347 @@
+/** The drive of a session: every room over stores in memory, hosts of several kinds, limits and troubles by chance. */
+import assert from 'node:assert/strict';
+import { createSecretKey } from 'node:crypto';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { ErrorCode } from '../../../spec/errors.ts';
+import { DISCOVERY_NQN, subsystemNqn } from '../../../spec/fabrics.ts';
+import { hostQuotaNames, type HostQuotas, standardQuotas } from '../../../spec/host-quotas.ts';
+import { limits } from '../../../spec/limits.ts';
+import { type Arena, ARENA_RESERVED_BYTES, createArena, createArenaOver } from '../../../daemon/base/arena.ts';
+import type { HostAuthentication, HostPolicy, HostRules } from '../../../daemon/hosts/contract.ts';
+import type { Kernels } from '../../../daemon/kernels/contract.ts';
+import { loadKernels } from '../../../daemon/kernels/loader.ts';
+import { planGeometry } from '../../../daemon/nand/geometry.ts';
+import { CC_ENABLED, ManualClock, PROPERTY_CC, SERIAL } from '../../controller/rig.ts';
+import { connectBody, connectEntry, propertySetEntry } from '../../controller/submissions.ts';
+import { type ComposedDrive, composeDrive } from '../../sim/composed-drive.ts';
+import type { Prng } from '../../sim/prng.ts';
+import { DriveModel, HostModel } from './drive-model.ts';
+import { type Completion, FuzzLink, turn } from './fuzz-link.ts';
+import { TroubledStores } from './troubled-stores.ts';
+
+const ARENA_BYTES = 24 * 2 ** 20;
+const MIB = 2 ** 20;
+export const PAGE_BYTES = 4096;
+
+/** Of each session, one. */
+const kinds = { plain: 50, quotas: 14, smallArena: 8, smallBudget: 10, troubled: 16, manySequences: 0.2 } as const;
+export type SessionKind = keyof typeof kinds;
+
+const KIND_SCALE = 10;
+export const drawKind = (random: Prng): SessionKind =>
+  random.weighted(
+    Object.fromEntries(Object.entries(kinds).map(([kind, weight]) => [kind, weight * KIND_SCALE])) as Record<
+      SessionKind,
+      number
+    >,
+  );
+
+/** What the session may bring about. The KV namespace is small enough to fill up in any. */
+const excuses: Readonly<Record<SessionKind, readonly ErrorCode[]>> = {
+  plain: [],
+  quotas: ['hostQuota'],
+  smallArena: ['bufferFull'],
+  smallBudget: ['commandInterrupted'],
+  troubled: ['writeFault', 'unrecoveredRead', 'namespaceWriteProtected'],
+  manySequences: ['sequenceLimit'],
+};
+
+const nqnOf = (host: number): string => `nqn.2014-08.org.nvmexpress:uuid:0000000${host}-0000-0000-0000-000000000000`;
+export const HOSTS = { owner: 1, guest: 2, stranger: 3 } as const;
+
+const authentication: HostAuthentication = {
+  secret: { transform: 'sha256', key: createSecretKey(Buffer.alloc(32, 5)) },
+  controllerSecret: undefined,
+  hashes: ['sha256'],
+  dhGroups: ['null'],
+};
+
+/** The guest comes by a network and may have less; the stranger has to prove who it is. */
+class FuzzHosts implements HostPolicy {
+  readonly #guest: HostRules;
+  demandsProof = false;
+
+  constructor(guest: HostRules) {
+    this.#guest = guest;
+  }
+
+  rulesOf(hostNqn: string): HostRules | undefined {
+    const free: HostRules = { authentication: undefined, quotas: standardQuotas, isConfined: false };
+    if (hostNqn === nqnOf(HOSTS.guest)) return this.#guest;
+    if (hostNqn === nqnOf(HOSTS.stranger) && this.demandsProof) return { ...free, authentication };
+    return free;
+  }
+}
+
+const tight: Partial<HostQuotas> = {
+  commands: 5,
+  sequences: 4,
+  kvBytes: 40 * PAGE_BYTES,
+  regions: 2,
+  regionBytes: 3 * MIB,
+  resultSlotBytes: 4096,
+};
+
+/** Every command of a queue, in one place. */
+export interface FuzzQueue {
+  readonly name:
+    | 'admin'
+    | 'io'
+    | 'other io'
+    | 'guest'
+    | 'guest io'
+    | 'disabled'
+    | 'unconnected'
+    | 'unproven'
+    | 'unproven io'
+    | 'discovery';
+  readonly queueId: number;
+  readonly host: HostModel;
+  link: FuzzLink;
+  /** What every command but those of Fabrics ends with there, if there is such a thing. */
+  readonly refusal: ErrorCode | undefined;
+  /** Of the association, for connecting again. */
+  readonly cntlid: number;
+  readonly isTcp: boolean;
+}
+
+let shared:
+  | { readonly memory: WebAssembly.Memory; readonly kernels: Kernels; readonly regionFolder: string }
+  | undefined;
+
+/** Memory and kernels of all drives of this process, which are open one after the other. */
+function sharedParts(): NonNullable<typeof shared> {
+  if (shared === undefined) {
+    const { memory } = createArena(ARENA_BYTES);
+    // Regions are to lie in memory, as the drive's own do.
+    const regionFolder = mkdtempSync(join(process.platform === 'linux' ? '/dev/shm' : tmpdir(), 'attndrive-fuzz-'));
+    shared = { memory, kernels: loadKernels('wasm', { memory }), regionFolder };
+  }
+  return shared;
+}
+
+export class FuzzDrive {
+  readonly kind: SessionKind;
+  readonly stores: TroubledStores;
+  readonly clock = new ManualClock();
+  readonly arena: Arena;
+  readonly model: DriveModel;
+  readonly fatals: unknown[] = [];
+  readonly queues: FuzzQueue[] = [];
+  readonly #drive: ComposedDrive;
+  readonly #hosts: FuzzHosts;
+  readonly #random: Prng;
+
+  private constructor(
+    kind: SessionKind,
+    random: Prng,
+    parts: {
+      stores: TroubledStores;
+      arena: Arena;
+      drive: ComposedDrive;
+      hosts: FuzzHosts;
+      fatals: unknown[];
+      clock: ManualClock;
+    },
+  ) {
+    this.kind = kind;
+    this.stores = parts.stores;
+    this.arena = parts.arena;
+    this.#drive = parts.drive;
+    this.#hosts = parts.hosts;
+    this.#random = random;
+    this.fatals = parts.fatals;
+    this.clock = parts.clock;
+    this.model = new DriveModel({
+      lbaCount: parts.drive.ftl.blocks.lbaCount,
+      pageSizeBytes: PAGE_BYTES,
+      excuses: new Set<ErrorCode>(['capacityExceeded', ...excuses[kind]]),
+    });
+  }
+
+  static async open(random: Prng): Promise<FuzzDrive> {
+    const kind = drawKind(random);
+    const { memory, kernels, regionFolder } = sharedParts();
+    // Nobody may count on memory being zero.
+    new Uint8Array(memory.buffer, ARENA_RESERVED_BYTES).fill(0xa5);
+    const arena = createArenaOver(memory);
+    const stores = new TroubledStores(
+      planGeometry({
+        blockCapacityBytes: MIB,
+        kvCapacityBytes: random.pick([1, 2]) * MIB,
+        pageSizeBytes: PAGE_BYTES,
+        channelCount: random.pick([1, 2, 4]),
+        diesPerChannel: 1,
+        overProvisioning: 0.25,
+      }),
+    );
+    const isTight = kind === 'quotas';
+    const hosts = new FuzzHosts({
+      authentication: undefined,
+      quotas: isTight ? { ...standardQuotas, ...tight } : standardQuotas,
+      isConfined: isTight && random.chance(0.7),
+    });
+    const fatals: unknown[] = [];
+    const clock = new ManualClock();
+    const drive = await composeDrive(stores.stores(), {
+      arena,
+      kernels,
+      clock,
+      random: random.fork(),
+      onFatal: (error) => void fatals.push(error),
+      regionFolder,
+      frameCacheBytes: MIB / 2,
+      reader: stores.reader,
+      ftlOptions: { failures: stores.failures },
+      hosts,
+      limits: kind === 'smallBudget' ? { connectionDataBytesMax: 8192, waitingCapsuleBytesTotalMax: 6000 } : {},
+    });
+    const opened = new FuzzDrive(kind, random, { stores, arena, drive, hosts, fatals, clock });
+    await opened.#connectAll();
+    if (kind === 'smallArena') opened.#fillArena();
+    if (kind === 'manySequences') opened.#makeSequences();
+    return opened;
+  }
+
+  get subsystem(): ComposedDrive['subsystem'] {
+    return this.#drive.subsystem;
+  }
+
+  get drive(): ComposedDrive {
+    return this.#drive;
+  }
+
+  async #connectAll(): Promise<void> {
+    const owner = await this.#associate(HOSTS.owner, false);
+    this.#add('admin', 0, owner);
+    this.#add('io', 1, { ...owner, link: await this.connectIo(owner, 1) });
+    this.#add('other io', 2, { ...owner, link: await this.connectIo(owner, 2) });
+    const guest = await this.#associate(HOSTS.guest, true);
+    guest.host.isConfined = this.#hosts.rulesOf(nqnOf(HOSTS.guest))?.isConfined === true;
+    this.#add('guest', 0, guest);
+    this.#add('guest io', 1, { ...guest, link: await this.connectIo(guest, 1) });
+    this.#add('disabled', 0, await this.#associate(HOSTS.owner, false, false), 'commandSequence');
+    const unconnected = { host: new HostModel(0, 'io'), link: new FuzzLink(this.subsystem), cntlid: 0, isTcp: false };
+    this.#add('unconnected', 0, unconnected, 'commandSequence');
+    const stranger = await this.#associate(HOSTS.stranger, true);
+    this.#hosts.demandsProof = true;
+    this.#add('unproven io', 1, { ...stranger, link: await this.connectIo(stranger, 1) }, 'authenticationRequired');
+    this.#add('unproven', 0, await this.#associate(HOSTS.stranger, true, false), 'authenticationRequired');
+    this.#add('discovery', 0, await this.#discover());
+  }
+
+  #add(
+    name: FuzzQueue['name'],
+    queueId: number,
+    parts: { host: HostModel; link: FuzzLink; cntlid: number; isTcp: boolean },
+    refusal?: ErrorCode,
+  ): void {
+    this.queues.push({ name, queueId, refusal, ...parts });
+  }
+
+  async #associate(host: number, isTcp: boolean, isEnabled = true) {
+    const link = new FuzzLink(this.subsystem, isTcp);
+    const model = new HostModel(host, 'io');
+    const { status, dw0 } = await this.#connect(link, {}, { subnqn: subsystemNqn(SERIAL), hostnqn: nqnOf(host) });
+    assert.equal(status, 0, 'Connect');
+    model.controllerId = dw0 & 0xffff;
+    if (isEnabled) assert.equal((await this.#enable(link)).status, 0, 'CC.EN');
+    return { host: model, link, cntlid: model.controllerId, isTcp };
+  }
+
+  async #discover() {
+    const link = new FuzzLink(this.subsystem);
+    const host = new HostModel(HOSTS.owner, 'discovery');
+    const { dw0 } = await this.#connect(
+      link,
+      { kato: 3_600_000 },
+      { subnqn: DISCOVERY_NQN, hostnqn: nqnOf(HOSTS.owner) },
+    );
+    host.controllerId = dw0 & 0xffff;
+    await this.#enable(link);
+    return { host, link, cntlid: host.controllerId, isTcp: false };
+  }
+
+  /** An I/O queue of an association. */
+  async connectIo(
+    { host, cntlid, isTcp }: { host: HostModel; cntlid: number; isTcp: boolean },
+    qid: number,
+  ): Promise<FuzzLink> {
+    const link = new FuzzLink(this.subsystem, isTcp);
+    const body = { subnqn: subsystemNqn(SERIAL), hostnqn: nqnOf(host.host), cntlid };
+    const { status } = await this.#connect(link, { qid, sqsize: 127 }, body);
+    assert.equal(status, 0, 'Connect of an I/O queue');
+    host.queueCount++;
+    return link;
+  }
+
+  #connect(
+    link: FuzzLink,
+    fields: Parameters<typeof connectEntry>[0],
+    body: Parameters<typeof connectBody>[0],
+  ): Promise<Completion> {
+    return this.#run(link, connectEntry(fields, 1), connectBody(body));
+  }
+
+  #enable(link: FuzzLink): Promise<Completion> {
+    return this.#run(link, propertySetEntry(PROPERTY_CC, CC_ENABLED, 0, 2), new Uint8Array(0));
+  }
+
+  #run(link: FuzzLink, entry: Uint8Array, capsule: Uint8Array): Promise<Completion> {
+    return new Promise(
+      (resolve) => void link.submit(entry, capsule, { data: capsule, turns: 0, isIntact: true }, resolve),
+    );
+  }
+
+  /** Leaves commands little memory to work in. */
+  #fillArena(): void {
+    const left = this.#random.pick([4096, 40_000, 150_000]);
+    while (this.arena.freeBytes > left + MIB) this.arena.allocate(MIB / 2);
+    while (this.arena.freeBytes > left) this.arena.allocate(4096);
+  }
+
+  #makeSequences(): void {
+    const shape = {
+      layerCount: 1,
+      kvHeadCount: 1,
+      headDimK: 8,
+      headDimV: 8,
+      elementTypeK: 'f32',
+      elementTypeV: 'f32',
+      groupTokens: 1,
+    } as const;
+    const first = 2n ** 40n;
+    for (let i = 0; i < limits.sequenceCountMax - 3; i++) {
+      this.#drive.kv.create({ shape, id: first + BigInt(i), label: '', leaseSeconds: 0, owner: 9n });
+    }
+  }
+
+  advance(ms: number): void {
+    this.clock.advance(ms);
+    this.model.nowMs += ms;
+  }
+
+  /** The end: nothing may be left of what commands have taken. */
+  async close(): Promise<void> {
+    for (const { link } of this.queues) link.close();
+    await this.subsystem.close();
+    await turn();
+    const { inFlightCount, runningBytes, waitingCapsuleBytes, associations } = this.subsystem.snapshot();
+    const left = { inFlightCount, runningBytes, waitingCapsuleBytes, associations: associations.length };
+    assert.deepEqual(
+      left,
+      { inFlightCount: 0, runningBytes: 0, waitingCapsuleBytes: 0, associations: 0 },
+      'what commands have left',
+    );
+    await this.#drive.attention.close();
+    this.#drive.kv.close();
+    // A disk that has failed can't be flushed.
+    if (this.kind === 'troubled') await this.#drive.ftl.abandon();
+    else await this.#drive.ftl.close();
+    assert.deepEqual(this.fatals, []);
+  }
+}
+
+export const isQuotaName = (name: string): boolean => (hostQuotaNames as readonly string[]).includes(name);

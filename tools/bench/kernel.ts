@@ -8,6 +8,7 @@ import { nativeUnavailable } from '../../daemon/kernels/native/native-kernels.ts
 import { Progress } from '../cli/output.ts';
 import type { Bench, BenchOptions } from './bench.ts';
 import { type Contestant, contest, medianRate, readContestant, statesOf } from './contest.ts';
+import { measurePeers, peersMissing } from './kernel-peers.ts';
 import { type BenchOutput, compare } from './report.ts';
 import { type BenchShape, shapeOf } from './shapes.ts';
 import { type PageOrder, StoredLayers } from './stored-layers.ts';
@@ -19,6 +20,8 @@ const KIB = 1024;
 const MIB = 1024 * KIB;
 const CYCLE_BYTES = 1024 * MIB;
 const QUICK_CYCLE_BYTES = 8 * MIB;
+/** Peers have no pages: the drive's usual ones are set against them. */
+const PEER_PAGE_BYTES = 16 * KIB;
 /** Of --rounds. */
 const SAMPLES_PER_ROUND = 5;
 
@@ -31,6 +34,8 @@ export const kernelBench: Bench = {
       new Progress().done(`kernel: skipped, native kernels are not built (${missing})`);
       return;
     }
+    const peers = peersMissing();
+    if (peers !== undefined) new Progress().done(`kernel: ${peers}`);
     const cycleBytes = options.quick ? QUICK_CYCLE_BYTES : CYCLE_BYTES;
     const [few, many] = options.quick ? ([512, 1024] as const) : ([4096, 32_768] as const);
     for (const heads of ['32/8', '40/40'] as const) {
@@ -71,6 +76,9 @@ async function measureShape(
       const rounds = contest(team, round.contestants, options.rounds * SAMPLES_PER_ROUND);
       progress.clear();
       round.report(rounds, name, output);
+      if (pageSizeBytes === PEER_PAGE_BYTES) {
+        await measurePeers({ shape, layers, team, set: sets[0]!, threadCount }, options, progress, output);
+      }
     }
   } finally {
     progress.clear();
@@ -160,12 +168,12 @@ class Comparison {
 
   /** Of the best instruction set. Targets are for pages of 16 KiB. */
   #bestTarget(state: string): TargetName | undefined {
-    if (this.#pageSizeBytes !== 16 * KIB) return undefined;
+    if (this.#pageSizeBytes !== PEER_PAGE_BYTES) return undefined;
     if (this.#threadCount > 1) return state === 'bus-bound' ? 'kernelBusBound' : 'kernelNotBusBound';
     return this.#shape.queryHeadCount > this.#shape.kvHeadCount ? 'kernelGqaOneThread' : 'kernelMhaOneThread';
   }
 
   #scatteredTarget(): TargetName {
-    return this.#pageSizeBytes === 16 * KIB ? 'kernelScattered16' : 'kernelScattered4';
+    return this.#pageSizeBytes === PEER_PAGE_BYTES ? 'kernelScattered16' : 'kernelScattered4';
   }
 }

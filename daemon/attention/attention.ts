@@ -118,7 +118,7 @@ export class Attention implements AttentionEngine {
     // A frame cache holds its own copies, checked as they were loaded.
     const isChecking = kernels.canMapMedia && settings.verify === 'always';
     const sums = isChecking ? new PageSums(settings.media.geometry.pageCount) : undefined;
-    this.#unitModules = { arena, words, floats, kernels, frames: this.#frames, pages, sums };
+    this.#unitModules = { words, floats, kernels, frames: this.#frames, pages, sums };
     this.#scheduler = new Scheduler(
       { scratchBytesMax: settings.scratchBytesMax ?? 64 * MIB },
       {
@@ -161,7 +161,7 @@ export class Attention implements AttentionEngine {
         }
       } catch (error) {
         // It never began.
-        if (this.#waiters.delete(command)) for (const plan of plans) releasePlan(plan, this.#modules.pages);
+        if (this.#waiters.delete(command)) for (const plan of plans) releasePlan(plan);
         throw error;
       }
     });
@@ -215,7 +215,7 @@ export class Attention implements AttentionEngine {
   }
 
   #ended(command: Command): void {
-    for (const plan of command.plans) releasePlan(plan, this.#modules.pages);
+    for (const plan of command.plans) releasePlan(plan);
     if (this.#scheduler.activeCount === 0) this.#pool?.setActive(false);
     const waiter = this.#waiters.get(command);
     this.#waiters.delete(command);

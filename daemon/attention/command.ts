@@ -14,8 +14,8 @@ export class Command {
   current: Unit | undefined;
   /** The unit after it, if that one waits for a scratch block. */
   waiting: Unit | undefined;
-  /** Units that hold a scratch block, with the number of their jobs that are settled. */
-  readonly units = new Map<Unit, number>();
+  /** Units that hold a scratch block. */
+  readonly units = new Set<Unit>();
   jobsOut = 0;
   unitsDone = 0;
   failure: Error | undefined;
@@ -56,4 +56,4 @@ export class Command {
   }
 }
 
-const unitsOf = (plan: TargetPlan): number => plan.kvHeadCount * plan.tileCount;
+const unitsOf = (plan: TargetPlan): number => plan.kvHeadCount * plan.tiles.length;

@@ -19,6 +19,7 @@ const states = { empty: 0, loading: 1, loaded: 2 } as const;
  */
 export class FrameCache implements FrameSource {
   readonly arenaCode = frameArenas.memory;
+  readonly isInPlace = false;
   readonly frameCount: number;
   readonly #arena: Arena;
   readonly #pages: Pick<KvPages, 'eraseCount'>;

@@ -5,6 +5,11 @@ import { frameArenas } from '../kernels/contract.ts';
 export interface FrameSource {
   /** frameArenas: what the offsets below are offsets in. */
   readonly arenaCode: number;
+  /**
+   * Every page is in a frame of its own for good: the handle is the page, and `acquire` and `release` do nothing. What is
+   * side by side in the file is side by side here.
+   */
+  readonly isInPlace: boolean;
   /** Frames that no job holds: as many pages can be taken. */
   readonly available: number;
   /** Takes a frame for a pinned page until `release`, for one job. Returns the frame's handle. */
@@ -35,6 +40,7 @@ export interface FrameSourceSnapshot {
 export function createMappedFrames(cellOffset: (page: Ppn) => number, pages: Pick<KvPages, 'isVerified'>): FrameSource {
   return {
     arenaCode: frameArenas.media,
+    isInPlace: true,
     available: Number.POSITIVE_INFINITY,
     acquire: (page) => page,
     offset: (handle) => cellOffset(handle as Ppn),

@@ -66,6 +66,10 @@ export class JobQueue {
     this.#heads = new Int32Array(shape.workerCount);
   }
 
+  get workerCount(): number {
+    return this.#shape.workerCount;
+  }
+
   /** Jobs that can be pushed now. */
   get room(): number {
     return this.capacity - this.#out;
@@ -147,28 +151,37 @@ export class JobQueue {
 /** What `take` gives when the workers should stop. */
 export const STOPPED = -1;
 
+/** How often a worker looks at the ring before it sleeps. */
+export interface Patience {
+  /** While jobs are outstanding, with this worker or others: more may come any moment. */
+  readonly spinCount: number;
+  /** While none is. */
+  readonly idleSpinCount: number;
+}
+
 /** A worker's end. */
 export class JobQueueWorker {
   readonly #memory: Int32Array;
   readonly #mask: number;
   readonly #block: number;
   readonly #lowWater: number;
-  readonly #spinCount: number;
+  readonly #patience: Patience;
 
-  /** `spinCount`: looks at the ring this often before it sleeps. */
-  constructor(shape: JobQueueShape, memory: SharedArrayBuffer, options: { index: number; spinCount: number }) {
+  constructor(shape: JobQueueShape, memory: SharedArrayBuffer, options: Patience & { readonly index: number }) {
     this.#memory = new Int32Array(memory);
     this.#mask = shape.capacity - 1;
     this.#block = blockStart(shape, options.index);
     this.#lowWater = shape.capacity >>> 1;
-    this.#spinCount = options.spinCount;
+    this.#patience = options;
   }
 
   /** Next job, or STOPPED. Blocks. */
   take(): number {
     const memory = this.#memory;
+    const { spinCount, idleSpinCount } = this.#patience;
     for (;;) {
-      for (let i = 0; i < this.#spinCount; i++) {
+      for (let i = 0; i < spinCount; i++) {
+        if (i >= idleSpinCount && Atomics.load(memory, words.outstanding) === 0) break;
         const job = this.tryTake();
         if (job !== undefined) {
           Atomics.store(memory, this.#block + workerWords.busy, 1);

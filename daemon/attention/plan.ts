@@ -2,7 +2,7 @@ import { limits } from '../../spec/limits.ts';
 import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
-import type { KvPages, Lpn, Ppn } from '../ftl/contract.ts';
+import type { KvPages, PagePins, Ppn } from '../ftl/contract.ts';
 import { kvOwnerText } from '../ftl/page-owner.ts';
 import { partialSizeBytes } from '../kernels/contract.ts';
 import type { KvStore, LayerView, SequenceShape } from '../kv/contract.ts';
@@ -63,10 +63,21 @@ export interface TargetPlan {
   readonly counts: AttendCounts;
   /** K and V bytes that all units together walk. */
   readonly walkBytes: number;
-  /** Query tokens of one unit. */
-  readonly tileTokens: number;
-  /** Units of one KV head. */
-  readonly tileCount: number;
+  /** Of query tokens: each is one unit of each KV head. */
+  readonly tiles: readonly Tile[];
+  readonly pins: PagePins;
+}
+
+/** Query tokens that go through the pages together. */
+export interface Tile {
+  readonly firstToken: number;
+  readonly tokenCount: number;
+  /** What they see. */
+  readonly spans: readonly TokenSpan[];
+  /** Jobs of one unit. */
+  readonly jobCount: number;
+  /** Frames that its jobs need, at most. */
+  readonly frameCount: number;
 }
 
 export interface PlanModules {
@@ -84,15 +95,15 @@ export function planTargets(
   try {
     for (const [index, target] of targets.entries()) plans.push(planTarget(options, target, index, modules));
   } catch (error) {
-    for (const plan of plans) releasePlan(plan, modules.pages);
+    for (const plan of plans) releasePlan(plan);
     throw error;
   }
   return plans;
 }
 
 /** Lets go of pages and tail rows. Nothing may walk them any more. */
-export function releasePlan(plan: TargetPlan, pages: KvPages): void {
-  for (const page of plan.pages) pages.unpin(page as Ppn);
+export function releasePlan(plan: TargetPlan): void {
+  plan.pins.release();
   plan.view.release();
 }
 
@@ -119,11 +130,18 @@ function planTarget(
     const lastQueryHead = target.firstQueryHead + target.queryHeadCount - 1;
     const kvHeadCount = Math.floor(lastQueryHead / target.queryHeadsPerKvHead) - firstKvHead + 1;
     const { groupRuns, groupCount } = groupsOf(spans, view.flashTokenCount, layout.groupTokens);
-    const chunkCount = spans.reduce((sum, span) => sum + chunksIn(span, layout.chunkTokens), 0);
-    const tileTokens = tileTokensOf(target, view.shape, chunkCount);
-    const tileCount = Math.ceil(target.queryTokenCount / tileTokens);
-    const pinned = pinPages(view, pages, { firstKvHead, kvHeadCount, groupRuns, groupCount });
-    const counts = countTokens(spans, view.flashTokenCount, pinned.pages.length);
+    const tiles = tilesOf(target, rule, spans, view.flashTokenCount, layout);
+    const logicalPages = new Uint32Array(kvHeadCount * groupCount * 2);
+    let at = 0;
+    for (let head = firstKvHead; head < firstKvHead + kvHeadCount; head++) {
+      for (const { first, count } of groupRuns) {
+        view.copyPages(head, first, first + count, logicalPages, at);
+        at += 2 * count;
+      }
+    }
+    const counts = countTokens(spans, view.flashTokenCount, logicalPages.length);
+    const physicalPages = new Uint32Array(logicalPages.length);
+    const pins = pages.pinAll(logicalPages, physicalPages);
     return {
       target,
       view,
@@ -133,15 +151,16 @@ function planTarget(
       kvHeadCount,
       groupRuns,
       groupCount,
-      ...pinned,
+      pages: physicalPages,
+      logicalPages,
       counts,
       walkBytes:
         (counts.flashTokenCount + counts.bufferedTokenCount) *
         (layout.rowBytesK + layout.rowBytesV) *
         kvHeadCount *
-        tileCount,
-      tileTokens,
-      tileCount,
+        tiles.length,
+      tiles,
+      pins,
     };
   } catch (error) {
     view.release();
@@ -199,14 +218,61 @@ export function layoutOf(shape: SequenceShape): GroupLayout {
 }
 
 /** Chunks that a span touches. */
-export const chunksIn = (span: TokenSpan, chunkTokens: number): number =>
+const chunksIn = (span: TokenSpan, chunkTokens: number): number =>
   Math.floor((span.end - 1) / chunkTokens) - Math.floor(span.start / chunkTokens) + 1;
 
-function tileTokensOf(target: AttendTarget, shape: SequenceShape, chunkCount: number): number {
+/** `allSpans`: what all query tokens see. */
+function tilesOf(
+  target: AttendTarget,
+  rule: VisibilityRule,
+  allSpans: readonly TokenSpan[],
+  flashTokenCount: number,
+  layout: GroupLayout,
+): Tile[] {
+  const { queryTokenCount } = target;
+  const tileTokens = tileTokensOf(target, layout, countChunks(allSpans, layout.chunkTokens));
+  const tiles: Tile[] = [];
+  for (let firstToken = 0; firstToken < queryTokenCount; firstToken += tileTokens) {
+    const tokenCount = Math.min(tileTokens, queryTokenCount - firstToken);
+    const spans = tokenCount === queryTokenCount ? allSpans : visibleSpans(rule, firstToken, tokenCount);
+    const jobCount = countChunks(spans, layout.chunkTokens);
+    tiles.push({ firstToken, tokenCount, spans, jobCount, frameCount: countFrames(spans, flashTokenCount, layout) });
+  }
+  return tiles;
+}
+
+function tileTokensOf(target: AttendTarget, { shape }: GroupLayout, chunkCount: number): number {
   const headCount = Math.min(target.queryHeadsPerKvHead, target.queryHeadCount);
   const byPartials = Math.floor(TILE_PARTIAL_BYTES / Math.max(1, chunkCount * partialSizeBytes(shape.headDimV)));
   const rowCount = Math.min(TILE_ROWS, byPartials);
   return Math.min(target.queryTokenCount, Math.max(1, Math.floor(rowCount / headCount)));
+}
+
+function countChunks(spans: readonly TokenSpan[], chunkTokens: number): number {
+  let count = 0;
+  let previous = -1;
+  for (const span of spans) {
+    const isShared = Math.floor(span.start / chunkTokens) === previous;
+    count += chunksIn(span, chunkTokens) - (isShared ? 1 : 0);
+    previous = Math.floor((span.end - 1) / chunkTokens);
+  }
+  return count;
+}
+
+/** Frames, if each group and each chunk of the tail has one of its own. */
+function countFrames(
+  spans: readonly TokenSpan[],
+  flashTokenCount: number,
+  { groupTokens, chunkTokens }: GroupLayout,
+): number {
+  let count = 0;
+  for (const span of spans) {
+    const flashEnd = Math.min(span.end, flashTokenCount);
+    if (span.start < flashEnd) count += Math.ceil(flashEnd / groupTokens) - Math.floor(span.start / groupTokens);
+    const tailStart = Math.max(span.start, flashTokenCount);
+    if (tailStart < span.end) count += chunksIn({ start: tailStart, end: span.end }, chunkTokens);
+  }
+  return count;
 }
 
 /** Groups in flash that the spans touch, as at most two disjoint runs. */
@@ -245,42 +311,6 @@ export function ownerOf(plan: TargetPlan, page: Ppn): string {
     part: index % 2,
     group: run.first + pinned - run.base,
   });
-}
-
-function pinPages(
-  view: LayerView,
-  pages: KvPages,
-  {
-    firstKvHead,
-    kvHeadCount,
-    groupRuns,
-    groupCount,
-  }: Pick<TargetPlan, 'firstKvHead' | 'kvHeadCount' | 'groupRuns' | 'groupCount'>,
-): { pages: Uint32Array; logicalPages: Uint32Array } {
-  const count = kvHeadCount * groupCount * 2;
-  const physical = new Uint32Array(count);
-  const logical = new Uint32Array(count);
-  let at = 0;
-  try {
-    for (let head = firstKvHead; head < firstKvHead + kvHeadCount; head++) {
-      for (const run of groupRuns) {
-        for (let group = run.first; group < run.first + run.count; group++) {
-          at = pinOne(pages, view.page(group, head, 0), at, logical, physical);
-          at = pinOne(pages, view.page(group, head, 1), at, logical, physical);
-        }
-      }
-    }
-  } catch (error) {
-    for (let i = 0; i < at; i++) pages.unpin(physical[i] as Ppn);
-    throw error;
-  }
-  return { pages: physical, logicalPages: logical };
-}
-
-function pinOne(pages: KvPages, lpn: Lpn, at: number, logical: Uint32Array, physical: Uint32Array): number {
-  logical[at] = lpn;
-  physical[at] = pages.pin(lpn);
-  return at + 1;
 }
 
 function countTokens(spans: readonly TokenSpan[], flashTokenCount: number, pageCount: number): AttendCounts {

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
@@ -14,6 +15,8 @@ import type { WorkerStart } from './worker.ts';
 const JOBS_PER_WORKER = 16;
 /** Looks at the ring before sleeping: 20 to 50 us, about what waking a sleeping thread costs. */
 const SPIN_COUNT = 3000;
+/** CPUs that the event loop and a client need beside the workers. */
+const OTHER_THREADS = 2;
 /** A worker that has not returned after this long is stuck. */
 const STOP_TIMEOUT_MS = 5000;
 
@@ -64,6 +67,8 @@ export class Pool {
     const memory = createJobQueueMemory(shape);
     const pool = new Pool(new JobQueue(shape, memory), modules, listener);
     const ready: Promise<void>[] = [];
+    // Where CPUs are scarce, a worker that looks out for the next command keeps event loop and client from sending it.
+    const idleSpinCount = availableParallelism() >= options.workerCount + OTHER_THREADS ? SPIN_COUNT : 0;
     for (let index = 0; index < options.workerCount; index++) {
       ready.push(
         pool.#startWorker({
@@ -72,6 +77,7 @@ export class Pool {
           shape,
           index,
           spinCount: SPIN_COUNT,
+          idleSpinCount,
           kernels: options.kernels,
           media: options.media,
           gate: options.gate,

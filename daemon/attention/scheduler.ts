@@ -137,7 +137,7 @@ export class Scheduler {
 
   #end(command: Command): void {
     assert(command.jobsOut === 0, 'a command ends when none of its jobs is out');
-    for (const unit of [...command.units.keys()]) this.#freeUnit(command, unit);
+    for (const unit of [...command.units]) this.#freeUnit(command, unit);
     this.#modules.arena.free(command.record);
     this.#active.delete(command);
     this.#modules.ended(command);
@@ -174,10 +174,16 @@ export class Scheduler {
   #pushJobs(queue: JobQueue): void {
     let waitingCount = 0;
     let hasFrames = true;
+    let early = queue.workerCount;
     while (hasFrames && queue.room > 0 && waitingCount < this.#runnable.length) {
       const command = this.#runnable.shift();
       assert(command !== undefined, 'a runnable command');
       const step = this.#step(command, queue);
+      // The first ones begin while the rest is prepared.
+      if (early > 0) {
+        early--;
+        queue.wakeWorkers();
+      }
       waitingCount = step === 'needsScratch' ? waitingCount + 1 : 0;
       hasFrames = step !== 'needsFrames';
       // Nobody overtakes a command that needs many frames, or it might never find enough of them idle.
@@ -256,7 +262,7 @@ export class Scheduler {
   }
 
   #keepUnit(command: Command, unit: Unit): void {
-    command.units.set(unit, 0);
+    command.units.add(unit);
     this.#scratchBytes += unit.scratchSizeBytes;
   }
 
@@ -280,18 +286,10 @@ export class Scheduler {
     const { unit, command } = job;
     unit.settle(job);
     command.jobsOut--;
-    // The last unit is merged, and told of, when every job is finished; a worker may be about to hand back one that it
-    // finished before. It looks at the flag afterwards, and we look at its ring again.
-    const record = command.record >>> 2;
-    if (command.jobsOut > 0 && Atomics.load(words, record + commandWords.unitsRemaining) === 0) {
-      Atomics.store(words, record + commandWords.wakeAlways, 1);
-    }
     if (hasFailed(words, offset)) this.#fail(command, command.failure ?? this.#failureOf(unit, offset));
     else if (command.failure) this.#endIfDone(command);
     else {
-      const settledCount = (command.units.get(unit) ?? 0) + 1;
-      command.units.set(unit, settledCount);
-      if (settledCount === unit.jobCount) {
+      if (unit.isSettled) {
         this.#freeUnit(command, unit);
         command.unitsDone++;
         this.#endIfDone(command);
@@ -317,7 +315,7 @@ export class Scheduler {
     if (command.failure === undefined) {
       command.failure = failure;
       const { words } = this.#modules;
-      for (const unit of command.units.keys()) Atomics.store(words, (unit.base >>> 2) + unitWords.failed, 1);
+      for (const unit of command.units) Atomics.store(words, (unit.base >>> 2) + unitWords.failed, 1);
       Atomics.store(words, (command.record >>> 2) + commandWords.wakeAlways, 1);
       if (this.#scratchWaiter === command) this.#scratchWaiter = undefined;
       const at = this.#runnable.indexOf(command);

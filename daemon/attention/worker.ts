@@ -8,17 +8,16 @@ import { assert } from '../base/assert.ts';
 import type { KernelName } from '../kernels/contract.ts';
 import { loadKernels } from '../kernels/loader.ts';
 import { passGate } from './job-gate.ts';
-import { type JobQueueShape, JobQueueWorker, STOPPED } from './job-queue.ts';
+import { type JobQueueShape, JobQueueWorker, type Patience, STOPPED } from './job-queue.ts';
 import { JobRunner } from './job-runner.ts';
 import { type CellAccess, CellReader } from '../nand/cell-reader.ts';
 
 /** What a worker is started with. */
-export interface WorkerStart {
+export interface WorkerStart extends Patience {
   readonly memory: WebAssembly.Memory;
   readonly queue: SharedArrayBuffer;
   readonly shape: JobQueueShape;
   readonly index: number;
-  readonly spinCount: number;
   readonly kernels: KernelName;
   readonly media: CellAccess;
   /** Tests: job-gate.ts. */

@@ -67,6 +67,8 @@ export interface KvPages {
   /** Where the page lies now; its block is not erased before `unpin`. */
   pin(lpn: Lpn): Ppn;
   unpin(ppn: Ppn): void;
+  /** Pins many pages in one pass, and says where each lies: `physical[i]` of `logical[i]`. */
+  pinAll(logical: Uint32Array, physical: Uint32Array): PagePins;
   /** Reads and checks a page into the arena. DriveError unrecoveredRead names the page. */
   read(lpn: Lpn, targetOffset: number): Promise<void>;
   /** Where the page lies now, for its read in device time. */
@@ -74,6 +76,8 @@ export interface KvPages {
   /** Whether this page's checksum was seen right since it was programmed or the drive started. */
   isVerified(ppn: Ppn): boolean;
   markVerified(ppn: Ppn): void;
+  /** Whether other threads may walk physical pages [from, to) of a list as they are: all verified, and no die fails reads. */
+  areReadable(pages: Uint32Array, from: number, to: number): boolean;
   /** How often the page's block was erased. With `ppn` it names one content for good: what a cache of pages is keyed by. */
   eraseCount(ppn: Ppn): number;
   /** Whether the die fails a read of the page that is made now, by a thread that reads by itself. */
@@ -82,6 +86,12 @@ export interface KvPages {
   unrecovered(ppn: Ppn, owner: string, isUnreadable: boolean): DriveError;
   /** Counts NAND reads that were made outside this room (compute workers walking the media). */
   countReads(pageCount: number): void;
+}
+
+/** Pages that were pinned together. */
+export interface PagePins {
+  /** Once. Nothing may walk them any more. */
+  release(): void;
 }
 
 /** The block namespace. LBAs are 4 KiB. */

@@ -5,7 +5,16 @@ import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
 import type { Geometry } from '../nand/geometry.ts';
-import type { CheckpointSink, KvPages, KvPageTag, Lpn, OperationCounter, PageReservation, Ppn } from './contract.ts';
+import type {
+  CheckpointSink,
+  KvPages,
+  KvPageTag,
+  Lpn,
+  OperationCounter,
+  PagePins,
+  PageReservation,
+  Ppn,
+} from './contract.ts';
 import type { Flash, OobEntry } from './flash.ts';
 import type { Relocatable } from './mover.ts';
 import type { PageWriter } from './page-writer.ts';
@@ -49,6 +58,9 @@ export class KvPageStore implements KvPages, Relocatable {
   /** In order of the operation that freed them. */
   #freedLater: { readonly lpn: number; readonly operation: number }[] = [];
   #liveCount = 0;
+  /** By superblock: the latest `pinAll` that pinned it. */
+  readonly #pinStamps: Float64Array;
+  #pinStamp = 0;
   #reservedCount = 0;
 
   constructor(modules: KvPageModules) {
@@ -61,6 +73,7 @@ export class KvPageStore implements KvPages, Relocatable {
     this.map = new SegmentedMap(metaNamespaces.kvMap, numberCount);
     this.#references = new Uint16Array(numberCount);
     this.#free = new Uint32Array(numberCount);
+    this.#pinStamps = new Float64Array(geometry.superblockCount);
   }
 
   get lpnCount(): number {
@@ -183,6 +196,35 @@ export class KvPageStore implements KvPages, Relocatable {
     this.#modules.flash.superblocks.unpin(this.#superblockOf(ppn));
   }
 
+  pinAll(logical: Uint32Array, physical: Uint32Array): PagePins {
+    const { superblocks, geometry } = this.#modules.flash;
+    const { pagesPerSuperblock } = geometry;
+    const { entries } = this.map;
+    const stamp = ++this.#pinStamp;
+    const pinned: number[] = [];
+    // Pages of the superblock at hand; most pages lie in that of the page before.
+    let first = 0;
+    let end = 0;
+    for (let i = 0; i < logical.length; i++) {
+      const ppn = entries[logical[i]!]!;
+      physical[i] = ppn;
+      if (ppn >= first && ppn < end) continue;
+      assert(ppn !== UNMAPPED, () => `page ${logical[i]} is mapped`);
+      const superblock = Math.floor(ppn / pagesPerSuperblock);
+      first = superblock * pagesPerSuperblock;
+      end = first + pagesPerSuperblock;
+      if (this.#pinStamps[superblock] === stamp) continue;
+      this.#pinStamps[superblock] = stamp;
+      pinned.push(superblock);
+    }
+    for (const superblock of pinned) superblocks.pin(superblock);
+    return {
+      release: () => {
+        for (const superblock of pinned) superblocks.unpin(superblock);
+      },
+    };
+  }
+
   async read(lpn: Lpn, targetOffset: number): Promise<void> {
     const ppn = this.pin(lpn);
     try {
@@ -201,6 +243,11 @@ export class KvPageStore implements KvPages, Relocatable {
     const { flash } = this.#modules;
     flash.superblocks.markVerified(ppn * flash.geometry.slotsPerPage);
     flash.array.errors.countRead(ppn);
+  }
+
+  areReadable(pages: Uint32Array, from: number, to: number): boolean {
+    const { superblocks, geometry, array } = this.#modules.flash;
+    return !array.mayFailReads && superblocks.arePagesVerified(pages, from, to, geometry.slotsPerPage);
   }
 
   eraseCount(ppn: Ppn): number {

@@ -196,6 +196,16 @@ export class Superblocks {
     return (this.#verified[slot >>> 3]! & (1 << (slot & 7))) !== 0;
   }
 
+  /** Whether all slots of pages [from, to) of a list are: `slotsPerPage` in step, as pages are verified as a whole. */
+  arePagesVerified(pages: Uint32Array, from: number, to: number, slotsPerPage: number): boolean {
+    const verified = this.#verified;
+    for (let i = from; i < to; i++) {
+      const slot = pages[i]! * slotsPerPage;
+      if ((verified[slot >>> 3]! & (1 << (slot & 7))) === 0) return false;
+    }
+    return true;
+  }
+
   /** Whoever saw it right holds a pin still: else it might have been erased since. */
   markVerified(slot: number): void {
     assert(this.pinCount(this.superblockOfSlot(slot)) > 0, () => `slot ${slot} is pinned while it is checked`);
@@ -218,6 +228,7 @@ export class Superblocks {
     assert(this.#pins[superblock]! > 0, () => `superblock ${superblock} is pinned`);
     if (--this.#pins[superblock]! > 0) return;
     this.#settleEmpty(superblock);
+    if (this.#unpinWaiters.length === 0) return;
     for (const resolve of this.#unpinWaiters.splice(0)) resolve();
   }
 

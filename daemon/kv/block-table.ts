@@ -36,6 +36,19 @@ export class BlockTable {
     return this.#entries[group * this.streamCount + stream] as Lpn;
   }
 
+  /** Writes the pages of two neighbouring streams for groups [first, end), in turn, to `target` from `at` on. */
+  copyPairs(stream: number, first: number, end: number, target: Uint32Array, at: number): void {
+    assert(first >= 0 && first <= end && end <= this.#groupCount, `groups ${first} to ${end} of ${this.#groupCount}`);
+    assert(stream >= 0 && stream + 1 < this.streamCount, `streams ${stream}, ${stream + 1} of ${this.streamCount}`);
+    const entries = this.#entries;
+    const step = this.streamCount;
+    let to = at;
+    for (let from = first * step + stream; from < end * step; from += step) {
+      target[to++] = entries[from]!;
+      target[to++] = entries[from + 1]!;
+    }
+  }
+
   /** Makes room for groups up to `groupCount`, so that `write` and `extendTo` cannot fail. */
   reserveGroups(groupCount: number): void {
     const needed = groupCount * this.streamCount;

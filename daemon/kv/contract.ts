@@ -52,7 +52,7 @@ export interface AppendSource {
 
 /**
  * One layer of one sequence as it stood when the view was taken. Its tail rows stay where they are until `release`;
- * its pages must be pinned (KvPages.pin) before the event loop is yielded.
+ * its pages must be pinned (KvPages.pinAll) before the event loop is yielded.
  */
 export interface LayerView {
   readonly shape: SequenceShape;
@@ -61,6 +61,8 @@ export interface LayerView {
   /** Tokens in whole groups, in flash: groups 0 to flashTokenCount / groupTokens - 1. */
   readonly flashTokenCount: number;
   page(group: number, head: number, part: 0 | 1): Lpn;
+  /** Writes the pages of groups [first, end) of a head, K's and V's in turn, to `target` from `at` on. */
+  copyPages(head: number, first: number, end: number, target: Uint32Array, at: number): void;
   /** Arena offset of the row of token flashTokenCount; only where length > flashTokenCount. */
   tail(head: number, part: 0 | 1): number;
   release(): void;

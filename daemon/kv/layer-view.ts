@@ -28,6 +28,11 @@ export class TailHoldingView implements LayerView {
     return this.#layer.table.page(group, head * 2 + part);
   }
 
+  copyPages(head: number, first: number, end: number, target: Uint32Array, at: number): void {
+    assert(end * this.shape.groupTokens <= this.flashTokenCount, `groups ${first} to ${end} are in the view`);
+    this.#layer.table.copyPairs(head * 2, first, end, target, at);
+  }
+
   tail(head: number, part: Part): number {
     assert(this.#slab !== undefined && !this.#isReleased, 'the view has tail rows');
     assert(head >= 0 && head < this.shape.kvHeadCount, `head ${head} of ${this.shape.kvHeadCount}`);

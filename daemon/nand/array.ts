@@ -160,6 +160,11 @@ export class NandArray {
     return this.#failures.readFails(ppn);
   }
 
+  /** Whether some die might fail a read. */
+  get mayFailReads(): boolean {
+    return this.#failures.mayFailReads;
+  }
+
   assertProgrammed(ppn: number): void {
     const { geometry } = this;
     const superblock = superblockOf(geometry, ppn);

@@ -71,6 +71,10 @@ class ChipNature implements NandFailures {
     return false;
   }
 
+  get mayFailReads(): boolean {
+    return false;
+  }
+
   /** From 0 to below 1, independent for each block and purpose. */
   #chance(index: number, purpose: keyof typeof purposes): number {
     return mix(mix(this.#seed ^ purposes[purpose]) ^ index) / 2 ** 32;

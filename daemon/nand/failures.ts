@@ -11,6 +11,8 @@ export interface NandFailures {
   programFails(ppn: number, block: number, cycle: number): boolean;
   /** Asked at every read of a page. True: the die does not answer this time. */
   readFails(ppn: number): boolean;
+  /** False: `readFails` is, of every page, until something changes here. */
+  readonly mayFailReads: boolean;
 }
 
 /** Dies without a fault. */
@@ -19,4 +21,5 @@ export const noFailures: NandFailures = {
   eraseFails: () => false,
   programFails: () => false,
   readFails: () => false,
+  mayFailReads: false,
 };

@@ -56,6 +56,10 @@ export class InjectedFailures implements NandFailures {
     return this.#nature.readFails(ppn) || this.#strikesPage('read', ppn);
   }
 
+  get mayFailReads(): boolean {
+    return this.#armed.size > 0 || this.#nature.mayFailReads;
+  }
+
   #strikesPage(operation: FailingOperation, ppn: number): boolean {
     if (this.#armed.size === 0) return false;
     return this.#strikes(operation, superblockOf(this.#geometry, ppn), unitOf(this.#geometry, ppn), ppn);

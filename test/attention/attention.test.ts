@@ -48,8 +48,18 @@ const shapes: SequenceShape[] = [
     elementTypeV: 'int4',
     groupTokens: 7,
   },
+  // Groups that fill their pages: rows go on where the next page lies behind.
+  {
+    layerCount: 1,
+    kvHeadCount: 2,
+    headDimK: 32,
+    headDimV: 64,
+    elementTypeK: 'f32',
+    elementTypeV: 'f16',
+    groupTokens: 32,
+  },
 ];
-const lengths = [301, 263, 200, 240];
+const lengths = [301, 263, 200, 240, 403];
 
 function randomCase(random: Random, sequence: DoubleSequence): { options: AttendOptions; request: TargetRequest } {
   const length = sequence.lengths[0]!;

@@ -8,7 +8,7 @@ import { type Arena, createArena } from '../../daemon/base/arena.ts';
 import { systemClock } from '../../daemon/base/clock.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
 import { silentLogger } from '../../daemon/base/logger.ts';
-import type { KvPages, Lpn, Ppn } from '../../daemon/ftl/contract.ts';
+import type { KvPages, Lpn, PagePins, Ppn } from '../../daemon/ftl/contract.ts';
 import type { KernelName, Kernels } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { KvStore, LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
@@ -76,11 +76,22 @@ export class DoubleDrive {
     };
     this.arena = createArena(options.arenaBytes ?? 32 * 2 ** 20);
     this.kernels = loadKernels(options.kernels, { memory: this.arena.memory, media: this.media.cells });
-    this.#unused = Array.from({ length: options.pageCount }, (_, page) => page);
-    for (let i = this.#unused.length - 1; i > 0; i--) {
-      const j = this.random.below(i + 1);
-      [this.#unused[i], this.#unused[j]] = [this.#unused[j]!, this.#unused[i]!];
+    this.#unused = this.#shuffledPages();
+  }
+
+  /** To be taken from the end: ascending stretches of a few pages, in any order. */
+  #shuffledPages(): number[] {
+    const stretches: number[][] = [];
+    for (let page = 0; page < this.#options.pageCount; ) {
+      const length = Math.min(1 + this.random.below(6), this.#options.pageCount - page);
+      stretches.push(Array.from({ length }, (_, i) => page + length - 1 - i));
+      page += length;
     }
+    for (let i = stretches.length - 1; i > 0; i--) {
+      const j = this.random.below(i + 1);
+      [stretches[i], stretches[j]] = [stretches[j]!, stretches[i]!];
+    }
+    return stretches.flat();
   }
 
   close(): void {
@@ -192,6 +203,12 @@ export class DoubleDrive {
         if (count === 1) this.pins.delete(page);
         else this.pins.set(page, count - 1);
       },
+      pinAll: (logical: Uint32Array, physical: Uint32Array): PagePins => {
+        logical.forEach((lpn, i) => (physical[i] = this.pages.pin(lpn as Lpn)));
+        return { release: () => physical.forEach((page) => this.pages.unpin(page as Ppn)) };
+      },
+      areReadable: (pages: Uint32Array, from: number, to: number) =>
+        pages.subarray(from, to).every((page) => this.verified.has(page) && !this.silent.has(page)),
       isVerified: (page: Ppn) => this.verified.has(page),
       markVerified: (page: Ppn) => {
         assert.ok(this.pins.has(page), `page ${page} is still pinned when it is marked`);
@@ -236,6 +253,13 @@ export class DoubleDrive {
       length,
       flashTokenCount: length - (length % sequence.shape.groupTokens),
       page: (group, head, part) => sequence.lpns[layer]![head]![part]![group]! as Lpn,
+      copyPages: (head, first, end, target, at) => {
+        const [k, v] = sequence.lpns[layer]![head]!;
+        for (let group = first; group < end; group++) {
+          target[at + 2 * (group - first)] = k![group]!;
+          target[at + 2 * (group - first) + 1] = v![group]!;
+        }
+      },
       tail: (head, part) => sequence.tails[layer]![head]![part]!,
       release: () => {
         this.viewsHeld--;

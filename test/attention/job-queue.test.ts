@@ -8,7 +8,7 @@ function open(workerCount: number, capacity: number) {
   const queue = new JobQueue(shape, memory);
   const workers = Array.from(
     { length: workerCount },
-    (_, index) => new JobQueueWorker(shape, memory, { index, spinCount: 4 }),
+    (_, index) => new JobQueueWorker(shape, memory, { index, spinCount: 4, idleSpinCount: index }),
   );
   return { queue, workers };
 }

@@ -84,7 +84,6 @@ function run(random: Random, prepared: readonly Prepared[]): void {
   };
   const unitModules: UnitModules = {
     sums: undefined,
-    arena,
     words,
     floats: new Float32Array(arena.buffer),
     kernels,
@@ -113,7 +112,7 @@ function run(random: Random, prepared: readonly Prepared[]): void {
       unrecovered: (page) => assert.fail(`page ${page}`),
       ended: (command) => {
         assert.equal(command.failure, undefined);
-        for (const plan of command.plans) releasePlan(plan, pages);
+        for (const plan of command.plans) releasePlan(plan);
         endedCount++;
       },
     },
@@ -121,9 +120,14 @@ function run(random: Random, prepared: readonly Prepared[]): void {
   scheduler.useQueue(new JobQueue(queueShape, memory));
   let isSignalled = false;
   const workers = Array.from({ length: workerCount }, (_, index) =>
-    workerSteps(new JobQueueWorker(queueShape, memory, { index, spinCount: 1 }), runner, words, () => {
-      isSignalled = true;
-    }),
+    workerSteps(
+      new JobQueueWorker(queueShape, memory, { index, spinCount: 1, idleSpinCount: 1 }),
+      runner,
+      words,
+      () => {
+        isSignalled = true;
+      },
+    ),
   );
   const targets = prepared.map((one) => one.target);
   const blind = targets.find((target) => target.tokenStart === sequence.lengths[0])!;

@@ -16,6 +16,7 @@ const request = { blockCapacityBytes: 4 * MIB, kvCapacityBytes: 4 * MIB, channel
 
 /** Blocks that fail by chance, `count` of them; every failed block fails for good. */
 class ChanceFailures implements NandFailures {
+  readonly mayFailReads = false;
   readonly #random: Random;
   left: number;
   programFailures = 0;

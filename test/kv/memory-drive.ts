@@ -14,6 +14,7 @@ import {
   type KvPageTag,
   type KvRecovery,
   type Lpn,
+  type PagePins,
   type PageReservation,
   type Ppn,
   type RecoveredEvent,
@@ -257,6 +258,15 @@ export class MemoryDrive implements KvPages, StagingLog {
   }
 
   unpin(): void {}
+
+  pinAll(logical: Uint32Array, physical: Uint32Array): PagePins {
+    physical.set(logical);
+    return { release: () => undefined };
+  }
+
+  areReadable(): boolean {
+    return true;
+  }
 
   async read(lpn: Lpn, targetOffset: number): Promise<void> {
     await this.#wait();

@@ -41,6 +41,7 @@ export const chipOf = ({ spareBlocksPerUnit, hasBitErrors }: CellFaults): Chip =
 });
 
 export class FaultyDies implements NandFailures {
+  readonly mayFailReads = false;
   readonly #faults: CellFaults;
   readonly #seed: number;
 

@@ -1,75 +1,223 @@
 /**
- * ATTN through the SDK against plain memory reads: how much of what this machine's memory can deliver does attention in
- * the drive use, round trip included? Both sides read the same number of bytes on the same number of threads, in turn.
+ * ATTN through the SDK against the kernels by themselves: how much of what the drive's kernels can do over its pages does a
+ * client get, round trip included? Both sides walk the same pages with the same number of threads, in turn.
+ *
+ * The kernels' rate is that of the `kernel` benchmark: jobs as the drive cuts them, as many as take some milliseconds, so
+ * that nothing of how the threads start or end is in it. A plain read of as many bytes is printed beside it.
  */
-import { createArena } from '../../daemon/base/arena.ts';
+import { availableParallelism } from 'node:os';
+import { DriveClient, type PreparedAttend, type Sequence } from '../../client/index.ts';
+import { nativeUnavailable } from '../../daemon/kernels/native/native-kernels.ts';
 import { Progress } from '../cli/output.ts';
-import { type Bench, type BenchDrive, type BenchOptions, withBenchDrive } from './bench.ts';
-import { ComputePool } from './compute-pool.ts';
-import { prepareQuery, warmUp } from './drive-layers.ts';
-import { interleave } from './measure.ts';
+import { percentText } from '../cli/quantity.ts';
+import { startDriveOver } from '../cli/temporary-drive.ts';
+import type { Bench, BenchOptions } from './bench.ts';
+import { type Contestant, type Round, medianRate, readContestant, sampleRate } from './contest.ts';
 import { type BenchOutput, compare } from './report.ts';
-import { type BenchShape, benchShapes, layerBytes } from './shapes.ts';
+import { type BenchShape, layerBytes, shapeOf } from './shapes.ts';
+import { StoredLayers } from './stored-layers.ts';
+import { floatSets, type SetName } from './team-work.ts';
+import { ThreadTeam } from './thread-team.ts';
 
-const SLACK_BYTES = 1 << 20;
-/** Memory that the reads go through in turn, at least. */
-const READ_SPAN_BYTES = 512 * 2 ** 20;
+const KIB = 1024;
+const MIB = 1024 * KIB;
+/** Through the layers once, so that nothing comes from a cache. */
+const CYCLE_BYTES = 1024 * MIB;
+const QUICK_CYCLE_BYTES = 16 * MIB;
+/** What one timed run walks, at least. */
+const SAMPLE_BYTES = 64 * MIB;
+/** Of --rounds. */
+const SAMPLES_PER_ROUND = 3;
+/** The kernels' threads look out for work so long before they sleep; a client measured meanwhile would share the CPUs. */
+const SETTLE_MS = 2;
+/** Commands that follow one another in a timed run, for each that is under way at a time. */
+const POSTS_PER_DEPTH = 4;
+
+/** How a client asks. */
+interface Load {
+  readonly name: string;
+  /** Commands under way at a time. */
+  readonly depth: number;
+  /** Entries of a command: each is one layer. */
+  readonly batch: number;
+}
+
+const load = (depth: number, batch: number): Load => ({ name: `depth ${depth}, batch ${batch}`, depth, batch });
+const shortLoads = [load(1, 1), load(8, 1), load(1, 8), load(1, 64)];
+const longLoads = [load(1, 1), load(1, 8)];
 
 export const attendBench: Bench = {
   name: 'attend',
-  summary: 'ATTN over the Unix socket with memory regions, against plain memory reads',
+  summary: 'ATTN over the Unix socket with memory regions, against the kernels by themselves',
   async run(options, output) {
-    const progress = new Progress();
-    for (const shape of benchShapes(options.quick)) {
-      await withBenchDrive(shape, options, progress, (bench) => measure(bench, shape, options, output, progress));
+    const missing = nativeUnavailable();
+    if (missing !== undefined) {
+      new Progress().done(`attend: skipped, native kernels are not built (${missing})`);
+      return;
+    }
+    const [few, many] = options.quick ? ([512, 1024] as const) : ([4096, 32_768] as const);
+    for (const heads of ['32/8', '40/40'] as const) {
+      for (const tokenCount of [few, many]) {
+        const shape = shapeOf(heads, tokenCount, options.quick ? QUICK_CYCLE_BYTES : CYCLE_BYTES);
+        await measureShape(shape, tokenCount === few ? shortLoads : longLoads, options, output);
+      }
     }
   },
 };
 
-async function measure(
-  bench: BenchDrive,
+async function measureShape(
   shape: BenchShape,
+  loads: readonly Load[],
   options: BenchOptions,
+  output: BenchOutput,
+): Promise<void> {
+  const progress = new Progress();
+  progress.update(`${shape.name}: writing …`);
+  const layers = await StoredLayers.open(shape, { pageSizeBytes: 16 * KIB, storages: ['prefill'] });
+  const sets = floatSets();
+  let team: ThreadTeam | undefined;
+  try {
+    const workers = options.workers === undefined ? [] : ['--workers', String(options.workers)];
+    const threadCount = Math.max(1, options.workers ?? availableParallelism());
+    // It maps what it reads while the drive's files are open here.
+    team = await ThreadTeam.open(layers.resources, { sets, threadCountMax: threadCount });
+    const drive = await startDriveOver(await layers.handOver(), ['--kernels', 'native', ...workers]);
+    try {
+      const client = await DriveClient.connect(drive.address);
+      try {
+        const [id] = await client.kv.list();
+        const sequence = await client.kv.open(id!);
+        const ground = { client, sequence, shape, team, layers, threadCount, set: sets[0]! };
+        await compareLoads(ground, loads, options.rounds * SAMPLES_PER_ROUND, output, progress);
+      } finally {
+        await client.close();
+      }
+    } finally {
+      await drive.stop();
+    }
+  } finally {
+    progress.clear();
+    await team?.close();
+    await layers.close();
+  }
+}
+
+interface Ground {
+  readonly client: DriveClient;
+  readonly sequence: Sequence;
+  readonly shape: BenchShape;
+  readonly layers: StoredLayers;
+  readonly team: ThreadTeam;
+  readonly threadCount: number;
+  readonly set: SetName;
+}
+
+async function compareLoads(
+  ground: Ground,
+  loads: readonly Load[],
+  roundCount: number,
   output: BenchOutput,
   progress: Progress,
 ): Promise<void> {
-  const bytes = layerBytes(shape);
-  const spans = Math.max(1, Math.floor((options.quick ? bytes : READ_SPAN_BYTES) / bytes));
-  const arena = createArena(spans * bytes + SLACK_BYTES);
-  const start = arena.allocate(spans * bytes);
-  arena.bytes.fill(1, start, start + spans * bytes);
-  const pool = new ComputePool(bench.threadCount, { memory: arena.memory, kernels: bench.kernels });
-  const request = await prepareQuery(bench.client, bench.sequence, shape);
-  const entry = request.entries[0]!;
-  try {
-    await warmUp(request, shape);
-    const measured = await interleave(
-      options.rounds,
-      [
-        { name: 'read', run: (round) => pool.read(start + (round % spans) * bytes, bytes) },
-        {
-          name: 'attend',
-          prepare: (round) => {
-            entry.layer = round % shape.layerCount;
-          },
-          run: () => request.post(),
-        },
-      ],
-      (round) => progress.update(`${shape.name}: round ${round} of ${options.rounds}`),
-    );
-    const attendMs = measured.get('attend')!.medianMs;
-    const gigabytesPerSecond = (milliseconds: number): number => bytes / milliseconds / 1e6;
-    const common = {
-      bench: 'attend',
-      case: `${shape.name}, ${bench.kernels}, ${bench.threadCount} threads`,
-      samples: options.rounds,
-    };
-    const reads = { name: 'memory read', value: gigabytesPerSecond(measured.get('read')!.medianMs) };
-    progress.clear();
-    output.line(compare({ ...common, metric: 'bandwidth', value: gigabytesPerSecond(attendMs), unit: 'GB/s' }, reads));
-    output.line(compare({ ...common, metric: 'time per ATTN', value: attendMs, unit: 'ms' }));
-  } finally {
-    request.release();
-    await pool.close();
+  const { shape, layers, team, threadCount, set } = ground;
+  const read = readContestant(set, threadCount, layers.range);
+  const kernel: Contestant = {
+    name: 'kernel',
+    task: { kind: 'attend', set },
+    threadCount,
+    items: layers.jobs('prefill'),
+    itemBytes: layers.jobBytes('prefill'),
+  };
+  const clients: LoadedClient[] = [];
+  for (const each of loads) clients.push(await LoadedClient.open(ground, each));
+  // Pages are checked, and mapped, at their first use.
+  await clients[0]!.walkAll();
+  const rounds: Round[] = [];
+  for (let round = 0; round <= roundCount; round++) {
+    progress.update(`${shape.name}: ${percentText(round / roundCount)}`);
+    const rates = new Map([read, kernel].map((contestant) => [contestant.name, sampleRate(team, contestant, round)]));
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+    for (const client of clients) rates.set(client.load.name, await client.sampleRate());
+    // The first round warms up.
+    if (round > 0) rounds.push(rates);
   }
+  progress.clear();
+  const common = { bench: 'attend', unit: 'GB/s', metric: 'bandwidth', samples: rounds.length } as const;
+  const where = `${shape.name}, ${threadCount} threads`;
+  const kernelRate = { name: 'kernel', value: medianRate(rounds, kernel.name) };
+  const readRate = { name: 'memory read', value: medianRate(rounds, read.name) };
+  output.line(compare({ ...common, case: `${where}, kernel`, value: kernelRate.value }, readRate));
+  for (const { load: each, commandBytes, release } of clients) {
+    const value = medianRate(rounds, each.name);
+    const named = { ...common, case: `${where}, ${each.name}` };
+    output.line(compare({ ...named, value }, kernelRate));
+    if (each.depth === 1) {
+      const milliseconds = commandBytes / value / 1e6;
+      output.line(compare({ ...named, metric: 'time per ATTN', unit: 'ms', value: milliseconds }));
+    }
+    release();
+  }
+}
+
+/** Requests of one load, posted over and over. */
+class LoadedClient {
+  readonly load: Load;
+  /** K and V bytes that one command walks. */
+  readonly commandBytes: number;
+  readonly #requests: readonly PreparedAttend[];
+  readonly #postCount: number;
+  readonly #layerCount: number;
+  #nextLayer = 0;
+
+  private constructor(load: Load, shape: BenchShape, requests: readonly PreparedAttend[]) {
+    this.load = load;
+    this.commandBytes = load.batch * layerBytes(shape);
+    this.#requests = requests;
+    this.#layerCount = shape.layerCount;
+    const deep = load.depth === 1 ? 1 : POSTS_PER_DEPTH * load.depth;
+    this.#postCount = Math.max(deep, Math.round(SAMPLE_BYTES / this.commandBytes));
+  }
+
+  static async open({ client, sequence, shape }: Ground, load: Load): Promise<LoadedClient> {
+    const queryHeadsPerKvHead = shape.queryHeadCount / shape.kvHeadCount;
+    const requests: PreparedAttend[] = [];
+    for (let i = 0; i < load.depth; i++) {
+      const entries = Array.from({ length: load.batch }, () => ({ sequence, layer: 0, queryHeadsPerKvHead }));
+      const request = await client.prepareAttend(entries, {});
+      for (const { queries } of request.entries) {
+        for (let j = 0; j < queries.length; j++) queries[j] = Math.sin(j * 12.9898);
+      }
+      requests.push(request);
+    }
+    return new LoadedClient(load, shape, requests);
+  }
+
+  /** GB/s of one timed run. */
+  async sampleRate(): Promise<number> {
+    const startMs = performance.now();
+    await this.#post(this.#postCount);
+    return (this.#postCount * this.commandBytes) / (performance.now() - startMs) / 1e6;
+  }
+
+  /** Every layer once. */
+  async walkAll(): Promise<void> {
+    await this.#post(Math.ceil(this.#layerCount / this.load.batch));
+  }
+
+  /** `depth` commands are under way until all were sent. */
+  async #post(count: number): Promise<void> {
+    let left = count;
+    await Promise.all(
+      this.#requests.map(async (request) => {
+        while (left-- > 0) {
+          for (const entry of request.entries) entry.layer = this.#nextLayer++ % this.#layerCount;
+          await request.post();
+        }
+      }),
+    );
+  }
+
+  readonly release = (): void => {
+    for (const request of this.#requests) request.release();
+  };
 }

@@ -30,17 +30,23 @@ export function contest(team: ThreadTeam, contestants: readonly Contestant[], ro
   for (let round = 0; round <= roundCount; round++) {
     const rates = new Map<string, number>();
     contestants.forEach((contestant, turn) => {
-      const { items, itemBytes, task, threadCount } = contestant;
-      const count = Math.min(items.length, Math.max(1, Math.round(SAMPLE_BYTES / itemBytes)));
-      // Nobody works on what the one before has left in the cache.
-      const first = (round * contestants.length + turn) * count;
-      const taken = Array.from({ length: count }, (_, i) => items[(first + i) % items.length]!);
-      const milliseconds = team.run({ ...task, items: taken }, threadCount);
-      rates.set(contestant.name, (count * itemBytes) / milliseconds / 1e6);
+      rates.set(contestant.name, sampleRate(team, contestant, round * contestants.length + turn));
     });
     if (round > 0) rounds.push(rates);
   }
   return rounds;
+}
+
+/**
+ * GB/s of one timed run. Runs with other turns work on other items: nobody works on what the one before has left in the
+ * cache.
+ */
+export function sampleRate(team: ThreadTeam, contestant: Contestant, turn: number): number {
+  const { items, itemBytes, task, threadCount } = contestant;
+  const count = Math.min(items.length, Math.max(1, Math.round(SAMPLE_BYTES / itemBytes)));
+  const taken = Array.from({ length: count }, (_, i) => items[(turn * count + i) % items.length]!);
+  const milliseconds = team.run({ ...task, items: taken }, threadCount);
+  return (count * itemBytes) / milliseconds / 1e6;
 }
 
 export const medianRate = (rounds: readonly Round[], name: string): number =>

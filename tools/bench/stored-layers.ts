@@ -25,6 +25,7 @@ const MIB = 2 ** 20;
 /** What one append of a prefill carries: nearly the most that one command can. */
 const PREFILL_BYTES = 15 * MIB;
 const JOBS_BYTES = 64 * MIB;
+const DRIVE_NAME = 'drive';
 
 /**
  * Where pages lie: as tokens came as whole prompts, layer by layer; as they came one after another through all layers; and
@@ -52,6 +53,7 @@ export class StoredLayers {
   readonly range: { readonly offset: number; readonly sizeBytes: number; readonly media: true };
   readonly #rooms: Rooms;
   readonly #jobs: ReadonlyMap<Storage, StoredJobs>;
+  #isHandedOver = false;
 
   private constructor(
     rooms: Rooms,
@@ -78,7 +80,7 @@ export class StoredLayers {
     try {
       const written = options.storages.filter((storage) => storage !== 'shuffled');
       const bytes = layerBytes(shape) * shape.layerCount * written.length;
-      const drive = join(folder.path, 'drive');
+      const drive = join(folder.path, DRIVE_NAME);
       await formatFolder(drive, {
         blockCapacityBytes: 16 * MIB,
         kvCapacityBytes: Math.ceil((bytes * 1.1) / MIB) * MIB + 32 * MIB,
@@ -113,9 +115,23 @@ export class StoredLayers {
     return this.#jobs.get(storage)?.f16Bytes ?? 0;
   }
 
-  async close(): Promise<void> {
+  /**
+   * Closes the drive in order, for a daemon to open: its folder. What was mapped meanwhile shows the same pages on. Only
+   * with one storage. `close` removes the folder.
+   */
+  async handOver(): Promise<string> {
+    this.#isHandedOver = true;
+    await this.#rooms.ftl.durability.flush();
     this.#rooms.store.close();
-    await this.#rooms.ftl.abandon();
+    await this.#rooms.ftl.close();
+    return join(this.#rooms.folder.path, DRIVE_NAME);
+  }
+
+  async close(): Promise<void> {
+    if (!this.#isHandedOver) {
+      this.#rooms.store.close();
+      await this.#rooms.ftl.abandon();
+    }
     this.#rooms.folder.remove();
   }
 }

@@ -34,14 +34,31 @@ export interface TemporaryDriveOptions {
   readonly start?: readonly string[];
 }
 
+/** Formats a drive in a folder of its own and starts a daemon for it. */
 export async function startTemporaryDrive(options: TemporaryDriveOptions): Promise<TemporaryDrive> {
   const { formatFolder } = await import('./format-drive.ts');
   const parent = mkdtempSync(join(tmpdir(), 'attndrive-'));
-  const folder = join(parent, 'drive');
+  return serve(join(parent, 'drive'), parent, options.start ?? [], (folder) => formatFolder(folder, options.format));
+}
+
+/** Starts a daemon for a drive that is there, and stays. */
+export function startDriveOver(folder: string, start: readonly string[] = []): Promise<TemporaryDrive> {
+  return serve(folder, undefined, start, () => Promise.resolve());
+}
+
+/** `temporary`: what goes with the drive when it stops. */
+async function serve(
+  folder: string,
+  temporary: string | undefined,
+  start: readonly string[],
+  prepare: (folder: string) => Promise<unknown>,
+): Promise<TemporaryDrive> {
   const runtimeFolder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'attndrive-run-'));
-  const removeAll = (): void => {
-    for (const path of [parent, runtimeFolder]) rmSync(path, { recursive: true, force: true });
+  const remove = (keepDrive: boolean): void => {
+    rmSync(runtimeFolder, { recursive: true, force: true });
+    if (temporary !== undefined && !keepDrive) rmSync(temporary, { recursive: true, force: true });
   };
+  const removeAll = (): void => remove(false);
   // However this process ends, nothing stays behind: not the daemon (which startDaemon sees to), nor its folders.
   const interrupted = (): never => process.exit(INTERRUPTED_STATUS);
   process.once('SIGINT', interrupted);
@@ -53,8 +70,8 @@ export async function startTemporaryDrive(options: TemporaryDriveOptions): Promi
     process.off('exit', removeAll);
   };
   try {
-    await formatFolder(folder, options.format);
-    const daemon = await startDaemon(folder, runtimeFolder, options.start ?? []);
+    await prepare(folder);
+    const daemon = await startDaemon(folder, runtimeFolder, start);
     return {
       folder,
       address: daemon.address,
@@ -63,8 +80,7 @@ export async function startTemporaryDrive(options: TemporaryDriveOptions): Promi
       async stop(keepDrive = false) {
         await stopDaemon(daemon.process);
         finish();
-        if (keepDrive) rmSync(runtimeFolder, { recursive: true, force: true });
-        else removeAll();
+        remove(keepDrive);
       },
     };
   } catch (error) {

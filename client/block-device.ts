@@ -30,7 +30,12 @@ export class BlockDevice {
 
   /** Reads `blockCount` blocks. Blocks never written, and deallocated ones, are zeros. DriveCommandError lbaRange. */
   async read(lba: number, blockCount: number, options: CommandOptions = {}): Promise<Uint8Array> {
+    checkBlocks(lba, blockCount);
     const target = new Uint8Array(blockCount * BLOCK_BYTES);
+    if (blockCount <= this.#pieceBlocks) {
+      await this.#transfers.receive(blockRequest(nvmOpcodes.read, lba, blockCount), target, options);
+      return target;
+    }
     await this.#inPieces(lba, blockCount, this.#pieceBlocks, (at, count) => {
       const from = (at - lba) * BLOCK_BYTES;
       const bytes = target.subarray(from, from + count * BLOCK_BYTES);
@@ -44,9 +49,15 @@ export class BlockDevice {
     const blockCount = bytes.byteLength / BLOCK_BYTES;
     if (!Number.isInteger(blockCount))
       throw new RangeError(`${bytes.byteLength} bytes are not whole blocks of ${BLOCK_BYTES}`);
+    checkBlocks(lba, blockCount);
+    const flags = options.fua === true ? FUA : 0;
+    if (blockCount <= this.#pieceBlocks) {
+      await this.#transfers.send(blockRequest(nvmOpcodes.write, lba, blockCount, flags), [bytes], options);
+      return;
+    }
     await this.#inPieces(lba, blockCount, this.#pieceBlocks, (at, count) => {
       const from = (at - lba) * BLOCK_BYTES;
-      const request = blockRequest(nvmOpcodes.write, at, count, options.fua === true ? FUA : 0);
+      const request = blockRequest(nvmOpcodes.write, at, count, flags);
       return this.#transfers.send(request, [bytes.subarray(from, from + count * BLOCK_BYTES)], options);
     });
   }

@@ -1,4 +1,4 @@
-import { encodeSgl, type OpcodeRow, SGL_FLAGS, type Sgl, submissionEntry } from '../spec/index.ts';
+import { type OpcodeRow, SGL_FLAGS, type Sgl, sglTypes, submissionEntry } from '../spec/index.ts';
 
 /** DW0 and DW1 of a successful completion, as two unsigned 32-bit numbers. */
 export interface Completion {
@@ -38,11 +38,64 @@ export interface CommandFields {
   readonly cdw15?: number;
 }
 
-/** A submission entry for `opcode`, its data described by `sgl`. */
-export function encodeEntry(opcode: OpcodeRow, fields: CommandFields, sgl: Sgl): Uint8Array {
-  const entry: Uint8Array = submissionEntry.encode({ ...fields, opcode: opcode.opcode, flags: SGL_FLAGS });
-  encodeSgl(sgl, entry, submissionEntry.offsetOf.sgl);
+const at = submissionEntry.offsetOf;
+
+/**
+ * A submission entry for `opcode`, its data described by `sgl`. The bytes of `submissionEntry.encode` and `encodeSgl`, a
+ * dword at a time: every command comes through here. RangeError for a field that is no 32-bit number.
+ */
+export function encodeEntry({ opcode }: OpcodeRow, fields: CommandFields, sgl: Sgl): Uint8Array {
+  const entry = new Uint8Array(submissionEntry.sizeBytes);
+  const {
+    namespaceId = 0,
+    cdw2 = 0,
+    cdw3 = 0,
+    cdw10 = 0,
+    cdw11 = 0,
+    cdw12 = 0,
+    cdw13 = 0,
+    cdw14 = 0,
+    cdw15 = 0,
+  } = fields;
+  entry[at.opcode] = opcode;
+  entry[at.flags] = SGL_FLAGS;
+  putDword(entry, at.namespaceId, namespaceId);
+  putDword(entry, at.cdw2, cdw2);
+  putDword(entry, at.cdw3, cdw3);
+  putSgl(entry, sgl);
+  putDword(entry, at.cdw10, cdw10);
+  putDword(entry, at.cdw11, cdw11);
+  putDword(entry, at.cdw12, cdw12);
+  putDword(entry, at.cdw13, cdw13);
+  putDword(entry, at.cdw14, cdw14);
+  putDword(entry, at.cdw15, cdw15);
   return entry;
+}
+
+function putSgl(entry: Uint8Array, sgl: Sgl): void {
+  const { kind } = sgl;
+  entry[at.sgl + 15] = kind === 'none' ? sglTypes.transport : sglTypes[kind];
+  if (kind === 'none') return;
+  if (kind !== 'transport') {
+    putDword(entry, at.sgl, sgl.offset % 2 ** 32);
+    putDword(entry, at.sgl + 4, Math.floor(sgl.offset / 2 ** 32));
+  }
+  if (kind === 'keyed') {
+    if (sgl.length >= 2 ** 24) throw new RangeError(`keyed data of ${sgl.length} bytes`);
+    // 24 bits of length, then the key.
+    putDword(entry, at.sgl + 8, sgl.length);
+    putDword(entry, at.sgl + 11, sgl.key);
+  } else putDword(entry, at.sgl + 8, sgl.length);
+}
+
+function putDword(entry: Uint8Array, offset: number, value: number): void {
+  if (!(value >= 0 && value < 2 ** 32 && Number.isInteger(value))) {
+    throw new RangeError(`${value} at byte ${offset} of a submission entry; allowed: an integer from 0 to 2^32 - 1`);
+  }
+  entry[offset] = value;
+  entry[offset + 1] = value >>> 8;
+  entry[offset + 2] = value >>> 16;
+  entry[offset + 3] = value >>> 24;
 }
 
 export interface CommandOptions {

@@ -1,23 +1,13 @@
-import {
-  type c2hData,
-  commonHeader,
-  crc32c,
-  DIGEST_BYTES,
-  PDU_COMMON_HEADER_BYTES,
-  type PduType,
-  pduFlags,
-  pduTypeOf,
-  pduTypes,
-} from '../spec/index.ts';
+import { crc32c, DIGEST_BYTES, PDU_COMMON_HEADER_BYTES, type PduType, pduFlags, pduTypes } from '../spec/index.ts';
 import { DriveProtocolError } from './errors.ts';
 
-/** What a connection does with the PDUs that arrive. `header` is valid during the call only. */
+/** What a connection does with the PDUs that arrive. */
 export interface PduSink {
   /**
-   * A whole header. `dataBytes` bytes of data follow: they are copied into what is returned (exactly that long), or
-   * dropped if nothing is.
+   * A whole header, which begins at `bytes[at]` and is valid during the call only. `dataBytes` bytes of data follow: they are
+   * copied into what is returned (exactly that long), or dropped if nothing is.
    */
-  header(type: PduType, header: Uint8Array, dataBytes: number): Uint8Array | undefined;
+  header(type: PduType, bytes: Uint8Array, at: number, dataBytes: number): Uint8Array | undefined;
   /** The data of the last header, if it had any, has arrived. `isIntact`: it fits its digest, or has none. */
   dataEnd(isIntact: boolean): void;
 }
@@ -32,6 +22,29 @@ export const NO_DIGESTS: Digests = { header: false, data: false };
 const HEADER_BYTES_MAX = 128 + DIGEST_BYTES;
 /** A C2HData PDU carries at most what one command transfers. */
 const DATA_BYTES_MAX = 0x100_0000;
+/** Of the common header. */
+const FLAGS_AT = 1;
+const HLEN_AT = 2;
+const PDO_AT = 3;
+const PLEN_AT = 4;
+
+/** A type of PDU that drives send. */
+interface DrivePdu {
+  readonly type: PduType;
+  readonly hlen: number;
+  readonly name: string;
+  readonly mayHaveData: boolean;
+  readonly takesDigests: boolean;
+}
+
+/** By type code. */
+const drivePdus: (DrivePdu | undefined)[] = Array.from({ length: 256 });
+for (const [key, { type: code, hlen, name, from }] of Object.entries(pduTypes)) {
+  const type = key as PduType;
+  const mayHaveData = type === 'c2hData' || type === 'c2hTermReq';
+  const takesDigests = type !== 'c2hTermReq' && type !== 'icResp';
+  if (from === 'controller') drivePdus[code] = { type, hlen, name, mayHaveData, takesDigests };
+}
 
 /**
  * Cuts the byte stream from a controller into PDUs. Data goes straight from the receive buffer to its target: nothing
@@ -39,18 +52,18 @@ const DATA_BYTES_MAX = 0x100_0000;
  */
 export class PduParser {
   readonly #sink: PduSink;
-  readonly #header = new Uint8Array(HEADER_BYTES_MAX);
-  #headerBytes = 0;
-  #headerWanted = PDU_COMMON_HEADER_BYTES;
-  #type: PduType | undefined;
+  /** A header, with its digest, that did not come in one piece. */
+  readonly #stored = new Uint8Array(HEADER_BYTES_MAX);
+  #storedBytes = 0;
+  #storedWanted = PDU_COMMON_HEADER_BYTES;
+  #pdu: DrivePdu | undefined;
   #paddingBytes = 0;
   #dataBytes = 0;
   #target: Uint8Array | undefined;
   #received = 0;
   #inData = false;
+  #isC2HData = false;
   #digests = NO_DIGESTS;
-  /** Bytes of this PDU's header digest and data digest. */
-  #headerDigestBytes = 0;
   #dataDigestBytes = 0;
   readonly #dataDigest = new Uint8Array(DIGEST_BYTES);
   #dataDigestReceived = 0;
@@ -71,63 +84,80 @@ export class PduParser {
   }
 
   #takeHeader(chunk: Uint8Array, from: number): number {
-    const count = Math.min(this.#headerWanted - this.#headerBytes, chunk.length - from);
-    for (let i = 0; i < count; i++) this.#header[this.#headerBytes + i] = chunk[from + i] ?? 0;
-    this.#headerBytes += count;
-    if (this.#headerBytes < this.#headerWanted) return from + count;
-    if (this.#headerWanted === PDU_COMMON_HEADER_BYTES) this.#beginHeader();
-    else this.#endHeader();
+    if (this.#storedBytes === 0 && chunk.length - from >= PDU_COMMON_HEADER_BYTES) {
+      // The usual case: the whole header lies in the chunk and is read in place.
+      const pdu = this.#checkCommon(chunk, from);
+      const headerBytes = pdu.hlen + this.#headerDigestBytes(pdu);
+      if (chunk.length - from >= headerBytes) {
+        this.#begin(pdu, chunk, from, headerBytes);
+        return from + headerBytes;
+      }
+    }
+    const count = Math.min(this.#storedWanted - this.#storedBytes, chunk.length - from);
+    for (let i = 0; i < count; i++) this.#stored[this.#storedBytes + i] = chunk[from + i]!;
+    this.#storedBytes += count;
+    if (this.#storedBytes < this.#storedWanted) return from + count;
+    if (this.#pdu === undefined) {
+      this.#pdu = this.#checkCommon(this.#stored, 0);
+      this.#storedWanted = this.#pdu.hlen + this.#headerDigestBytes(this.#pdu);
+    } else {
+      const pdu = this.#pdu;
+      const headerBytes = this.#storedWanted;
+      this.#pdu = undefined;
+      this.#storedBytes = 0;
+      this.#storedWanted = PDU_COMMON_HEADER_BYTES;
+      this.#begin(pdu, this.#stored, 0, headerBytes);
+    }
     return from + count;
   }
 
-  #beginHeader(): void {
-    const { type, flags, hlen, pdo, plen } = commonHeader.decode(this.#header);
-    const known = pduTypeOf(type);
-    if (known === undefined || pduTypes[known].from !== 'controller') {
-      throw new DriveProtocolError(`PDU type ${type} from the drive`);
+  #headerDigestBytes(pdu: DrivePdu): number {
+    return this.#digests.header && pdu.takesDigests ? DIGEST_BYTES : 0;
+  }
+
+  /** By the common header: what is wrong is refused before anything more is waited for. */
+  #checkCommon(bytes: Uint8Array, at: number): DrivePdu {
+    const pdu = drivePdus[bytes[at]!];
+    if (pdu === undefined) throw new DriveProtocolError(`PDU type ${bytes[at]} from the drive`);
+    const { name, hlen } = pdu;
+    if (bytes[at + HLEN_AT] !== hlen) {
+      throw new DriveProtocolError(`${name} with a header of ${bytes[at + HLEN_AT]} bytes`);
     }
-    const row = pduTypes[known];
-    if (hlen !== row.hlen) throw new DriveProtocolError(`${row.name} with a header of ${hlen} bytes`);
-    const hasDigests = known !== 'c2hTermReq' && known !== 'icResp';
-    const headerBytes = hlen + (hasDigests && this.#digests.header ? DIGEST_BYTES : 0);
+    const headerDigestBytes = this.#headerDigestBytes(pdu);
+    const headerBytes = hlen + headerDigestBytes;
+    const plen = readU32(bytes, at + PLEN_AT);
+    const pdo = bytes[at + PDO_AT]!;
     const hasData = plen > headerBytes;
-    const digestFlags =
-      (hasDigests && this.#digests.header ? pduFlags.hdgst : 0) |
-      (hasDigests && this.#digests.data && hasData ? pduFlags.ddgst : 0);
-    if (known !== 'c2hTermReq' && (flags & (pduFlags.hdgst | pduFlags.ddgst)) !== digestFlags) {
-      throw new DriveProtocolError(`${row.name} with digests other than those that were agreed on`);
+    const dataDigestBytes = this.#digests.data && pdu.takesDigests && hasData ? DIGEST_BYTES : 0;
+    const digestFlags = (headerDigestBytes > 0 ? pduFlags.hdgst : 0) | (dataDigestBytes > 0 ? pduFlags.ddgst : 0);
+    const flags = bytes[at + FLAGS_AT]! & (pduFlags.hdgst | pduFlags.ddgst);
+    if (pdu.type !== 'c2hTermReq' && flags !== digestFlags) {
+      throw new DriveProtocolError(`${name} with digests other than those that were agreed on`);
     }
     const start = hasData && pdo !== 0 ? pdo : headerBytes;
-    const dataDigestBytes = (digestFlags & pduFlags.ddgst) === 0 ? 0 : DIGEST_BYTES;
     const dataBytes = plen - start - dataDigestBytes;
     if (plen < headerBytes || start < headerBytes || dataBytes < 0 || dataBytes > DATA_BYTES_MAX) {
-      throw new DriveProtocolError(`${row.name} of ${plen} bytes with data at ${pdo}`);
+      throw new DriveProtocolError(`${name} of ${plen} bytes with data at ${pdo}`);
     }
-    if (hasData && known !== 'c2hData' && known !== 'c2hTermReq') {
-      throw new DriveProtocolError(`${row.name} of ${plen} bytes has data`);
-    }
-    this.#type = known;
-    this.#headerWanted = headerBytes;
-    this.#headerDigestBytes = headerBytes - hlen;
+    if (hasData && !pdu.mayHaveData) throw new DriveProtocolError(`${name} of ${plen} bytes has data`);
     this.#dataDigestBytes = dataDigestBytes;
     this.#paddingBytes = start - headerBytes;
     this.#dataBytes = dataBytes;
+    return pdu;
   }
 
-  #endHeader(): void {
-    const type = this.#type as PduType;
-    const header = this.#header.subarray(0, this.#headerWanted - this.#headerDigestBytes);
-    if (this.#headerDigestBytes > 0 && readU32(this.#header, header.length) !== crc32c(header)) {
-      throw new DriveProtocolError(`${pduTypes[type].name} does not fit its header digest`);
+  /** A header is complete, with its digest, at `bytes[at]`. */
+  #begin({ type, name, hlen }: DrivePdu, bytes: Uint8Array, at: number, headerBytes: number): void {
+    if (headerBytes > hlen && readU32(bytes, at + hlen) !== crc32c(bytes.subarray(at, at + hlen))) {
+      throw new DriveProtocolError(`${name} does not fit its header digest`);
     }
-    this.#target = this.#sink.header(type, header, this.#dataBytes);
-    this.#headerBytes = 0;
-    this.#headerWanted = PDU_COMMON_HEADER_BYTES;
+    this.#target = this.#sink.header(type, bytes, at, this.#dataBytes);
     this.#received = 0;
     this.#sum = 0;
     this.#dataDigestReceived = 0;
+    this.#isC2HData = type === 'c2hData';
     this.#inData = this.#paddingBytes + this.#dataBytes + this.#dataDigestBytes > 0;
-    if (!this.#inData && type === 'c2hData') this.#sink.dataEnd(true);
+    if (!this.#inData && this.#isC2HData) this.#sink.dataEnd(true);
   }
 
   #takeData(chunk: Uint8Array, from: number): number {
@@ -154,12 +184,9 @@ export class PduParser {
     this.#inData = false;
     this.#target = undefined;
     const isIntact = this.#dataDigestBytes === 0 || this.#sum === readU32(this.#dataDigest, 0);
-    if (this.#type === 'c2hData') this.#sink.dataEnd(isIntact);
+    if (this.#isC2HData) this.#sink.dataEnd(isIntact);
   }
 }
 
 const readU32 = (bytes: Uint8Array, at: number): number =>
-  new DataView(bytes.buffer, bytes.byteOffset + at, DIGEST_BYTES).getUint32(0, true);
-
-/** Fields of a C2HData header. */
-export type C2HDataHeader = ReturnType<typeof c2hData.decode>;
+  (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;

@@ -3,12 +3,8 @@ import {
   c2hData,
   c2hTermReq,
   completionEntry,
-  crc32c,
-  DIGEST_BYTES,
-  dataOffset,
   digestBits,
   fatalErrors,
-  h2cData,
   icReq,
   icResp,
   PDU_COMMON_HEADER_BYTES,
@@ -30,14 +26,19 @@ import {
   DriveUnreachableError,
 } from './errors.ts';
 import { type CommandEnd, InFlight } from './in-flight.ts';
-import { type Digests, NO_DIGESTS, PduParser, type PduSink } from './pdu-parser.ts';
+import { PduOutput } from './pdu-output.ts';
+import { type Digests, PduParser, type PduSink } from './pdu-parser.ts';
 
-const RECEIVE_BUFFER_BYTES = 131_072;
-const CAPSULE_HEADER_BYTES = pduTypes.capsuleCmd.hlen;
-const DATA_HEADER_BYTES = pduTypes.h2cData.hlen;
-/** Capsules with no more data than this go to the kernel as one piece; larger ones as a list of pieces. */
-const COPIED_CAPSULE_BYTES_MAX = 2048;
+const RECEIVE_BUFFER_BYTES = 262_144;
 const MAXH2CDATA_MIN = 4096;
+const NO_PARTS: readonly Uint8Array[] = [];
+/** Fields of a response capsule. */
+const responseAt = {
+  dw0: PDU_COMMON_HEADER_BYTES + completionEntry.offsetOf.dw0,
+  dw1: PDU_COMMON_HEADER_BYTES + completionEntry.offsetOf.dw1,
+  commandId: PDU_COMMON_HEADER_BYTES + completionEntry.offsetOf.commandId,
+  status: PDU_COMMON_HEADER_BYTES + completionEntry.offsetOf.status,
+};
 
 export type ConnectionEnd = DriveDisconnectedError | DriveProtocolError;
 
@@ -63,14 +64,13 @@ export class Queue implements PduSink {
   readonly #inFlight: InFlight;
   readonly #options: QueueOptions;
   readonly #parser = new PduParser(this);
+  readonly #output: PduOutput;
   #opened: { resolve: () => void; reject: (error: Error) => void } | undefined;
   #end: ConnectionEnd | undefined;
-  /** CPDA: alignment of data in the PDUs that we send. */
-  #alignment = 0;
-  #digests = NO_DIGESTS;
   #sendBytesMax = MAXH2CDATA_MIN;
   /** The command whose C2HData arrives, and whether that completes it. */
-  #arriving = { commandId: 0, completes: false };
+  #arrivingId = 0;
+  #arrivingCompletes = false;
 
   /** Connects and negotiates. DriveUnreachableError if nothing listens there or it doesn't speak NVMe/TCP. */
   static async open(address: DriveAddress, options: QueueOptions): Promise<Queue> {
@@ -103,6 +103,7 @@ export class Queue implements PduSink {
       },
     };
     this.#socket = connect({ ...connectOptions(address), onread });
+    this.#output = new PduOutput(this.#socket);
     this.#socket.once('connect', () => {
       const { type, hlen } = pduTypes.icReq;
       const dgst = digestField(options.digests);
@@ -139,10 +140,10 @@ export class Queue implements PduSink {
       return;
     }
     const commandId = this.#inFlight.add(command, end);
-    const { entry } = command;
+    const { entry, capsuleData = NO_PARTS } = command;
     entry[submissionEntry.offsetOf.commandId] = commandId & 0xff;
     entry[submissionEntry.offsetOf.commandId + 1] = commandId >>> 8;
-    this.#sendCapsule(entry, command.capsuleData);
+    this.#output.capsule(entry, capsuleData, byteLengthOf(capsuleData));
   }
 
   /** Nobody waits for this command any more: its data is dropped, its credit comes back when the drive answers. */
@@ -153,6 +154,7 @@ export class Queue implements PduSink {
   /** Ends the connection; whatever is in flight fails. */
   close(end: ConnectionEnd = new DriveDisconnectedError(this.address, 'closed by the client')): void {
     if (this.#end !== undefined) return;
+    this.#output.flush();
     this.#socket.end();
     // A drive that doesn't close its side must not keep this process alive.
     this.#socket.unref();
@@ -160,32 +162,31 @@ export class Queue implements PduSink {
   }
 
   /** A PDU header from the drive; returns where its data goes. */
-  header(type: PduType, header: Uint8Array, dataBytes: number): Uint8Array | undefined {
+  header(type: PduType, bytes: Uint8Array, at: number, dataBytes: number): Uint8Array | undefined {
     if (this.#opened !== undefined && type !== 'icResp' && type !== 'c2hTermReq') {
       throw new DriveProtocolError(`${pduTypes[type].name} before ICResp`);
     }
     switch (type) {
       case 'icResp':
-        this.#acceptParameters(header);
+        this.#acceptParameters(bytes, at);
         return undefined;
       case 'capsuleResp':
-        this.#complete(header);
+        this.#complete(bytes, at);
         return undefined;
       case 'c2hData':
-        return this.#dataTarget(header, dataBytes);
+        return this.#dataTarget(bytes, at, dataBytes);
       case 'r2t':
-        this.#answerR2T(header);
+        this.#answerR2T(bytes, at);
         return undefined;
       default:
-        throw new DriveProtocolError(`the drive ended the connection: ${fatalErrorText(header)}`);
+        throw new DriveProtocolError(`the drive ended the connection: ${fatalErrorText(bytes, at)}`);
     }
   }
 
   dataEnd(isIntact: boolean): void {
-    const { commandId, completes } = this.#arriving;
-    if (!isIntact) this.#inFlight.find(commandId).damaged = true;
-    if (!completes) return;
-    const flight = this.#inFlight.find(commandId);
+    if (!isIntact) this.#inFlight.find(this.#arrivingId).damaged = true;
+    if (!this.#arrivingCompletes) return;
+    const flight = this.#inFlight.find(this.#arrivingId);
     const { command, damaged } = flight;
     const end = this.#inFlight.remove(flight);
     if (damaged) end.fail(digestError(command));
@@ -212,86 +213,24 @@ export class Queue implements PduSink {
     this.#inFlight.failAll(error);
   }
 
-  #acceptParameters(header: Uint8Array): void {
-    const { pfv, cpda, dgst, maxh2cdata } = icResp.decode(header);
+  #acceptParameters(bytes: Uint8Array, at: number): void {
+    const { pfv, cpda, dgst, maxh2cdata } = icResp.decode(bytes, at);
     if (this.#opened === undefined) throw new DriveProtocolError('a second ICResp');
     const isAsked = dgst === digestField(this.#options.digests);
     if (pfv !== PDU_FORMAT_VERSION || cpda > 31 || !isAsked || maxh2cdata < MAXH2CDATA_MIN) {
       throw new DriveProtocolError(`ICResp with pfv ${pfv}, cpda ${cpda}, dgst ${dgst}, maxh2cdata ${maxh2cdata}`);
     }
-    this.#alignment = cpda;
-    this.#digests = this.#options.digests;
-    this.#parser.useDigests(this.#digests);
+    this.#output.agree(cpda, this.#options.digests);
+    this.#parser.useDigests(this.#options.digests);
     this.#sendBytesMax = maxh2cdata;
     this.#opened.resolve();
   }
 
-  #sendCapsule(entry: Uint8Array, data: readonly Uint8Array[] | undefined): void {
-    const dataBytes = data === undefined ? 0 : byteLengthOf(data);
-    const start = this.#dataStart(CAPSULE_HEADER_BYTES, dataBytes);
-    const copied = dataBytes <= COPIED_CAPSULE_BYTES_MAX;
-    const digestBytes = this.#dataDigestBytes(dataBytes);
-    const head = Buffer.allocUnsafe(copied ? start + dataBytes + digestBytes : start);
-    head.writeUInt32LE(
-      pduTypes.capsuleCmd.type | (this.#digestFlags(dataBytes) << 8) | (CAPSULE_HEADER_BYTES << 16),
-      0,
-    );
-    if (dataBytes > 0) head[3] = start;
-    head.writeUInt32LE(start + dataBytes + digestBytes, 4);
-    head.set(entry, PDU_COMMON_HEADER_BYTES);
-    head.fill(0, CAPSULE_HEADER_BYTES, start);
-    this.#sealHeader(head, CAPSULE_HEADER_BYTES);
-    if (!copied) {
-      this.#writeAll(head, data ?? [], dataBytes);
-      return;
-    }
-    let at = start;
-    for (const part of data ?? []) {
-      head.set(part, at);
-      at += part.byteLength;
-    }
-    if (digestBytes > 0) head.writeUInt32LE(crc32c(head.subarray(start, at)), at);
-    this.#socket.write(head);
-  }
-
-  #digestFlags(dataBytes: number): number {
-    return (this.#digests.header ? pduFlags.hdgst : 0) | (this.#digests.data && dataBytes > 0 ? pduFlags.ddgst : 0);
-  }
-
-  #dataDigestBytes(dataBytes: number): number {
-    return this.#digests.data && dataBytes > 0 ? DIGEST_BYTES : 0;
-  }
-
-  /** Where data begins; without data, where the PDU ends. */
-  #dataStart(hlen: number, dataBytes: number): number {
-    if (dataBytes > 0) return dataOffset(hlen, this.#digests.header, this.#alignment);
-    return hlen + (this.#digests.header ? DIGEST_BYTES : 0);
-  }
-
-  /** Puts the header digest behind a header that is complete. */
-  #sealHeader(head: Buffer, hlen: number): void {
-    if (this.#digests.header) head.writeUInt32LE(crc32c(head.subarray(0, hlen)), hlen);
-  }
-
-  #writeAll(head: Uint8Array, data: Iterable<Uint8Array>, dataBytes: number): void {
-    const digestBytes = this.#dataDigestBytes(dataBytes);
-    let sum = 0;
-    this.#socket.cork();
-    this.#socket.write(head);
-    for (const part of data) {
-      if (digestBytes > 0) sum = crc32c(part, sum);
-      this.#socket.write(part);
-    }
-    if (digestBytes > 0) {
-      const digest = Buffer.allocUnsafe(digestBytes);
-      digest.writeUInt32LE(sum);
-      this.#socket.write(digest);
-    }
-    this.#socket.uncork();
-  }
-
-  #complete(header: Uint8Array): void {
-    const { dw0, dw1, commandId, status } = completionEntry.decode(header, PDU_COMMON_HEADER_BYTES);
+  #complete(bytes: Uint8Array, at: number): void {
+    const dw0 = u32(bytes, at + responseAt.dw0);
+    const dw1 = u32(bytes, at + responseAt.dw1);
+    const status = u16(bytes, at + responseAt.status);
+    const commandId = u16(bytes, at + responseAt.commandId);
     const flight = this.#inFlight.find(commandId);
     const { command, receivedBytes, damaged } = flight;
     const end = this.#inFlight.remove(flight);
@@ -313,8 +252,11 @@ export class Queue implements PduSink {
     end.succeed(dw0, dw1);
   }
 
-  #dataTarget(header: Uint8Array, dataBytes: number): Uint8Array | undefined {
-    const { flags, cccid, datao, datal } = c2hData.decode(header);
+  #dataTarget(bytes: Uint8Array, at: number, dataBytes: number): Uint8Array | undefined {
+    const flags = bytes[at + c2hData.offsetOf.flags]!;
+    const cccid = u16(bytes, at + c2hData.offsetOf.cccid);
+    const datao = u32(bytes, at + c2hData.offsetOf.datao);
+    const datal = u32(bytes, at + c2hData.offsetOf.datal);
     const flight = this.#inFlight.find(cccid);
     const { command } = flight;
     const room = command.receive?.byteLength ?? 0;
@@ -326,12 +268,14 @@ export class Queue implements PduSink {
     if (isEnd && ((flags & pduFlags.last) === 0 || flight.receivedBytes !== room)) {
       throw new DriveProtocolError(`C2HData ends ${command.opcodeName} at ${flight.receivedBytes} of ${room} bytes`);
     }
-    this.#arriving = { commandId: cccid, completes: isEnd };
-    return flight.abandoned ? undefined : command.receive?.subarray(datao, datao + datal);
+    this.#arrivingId = cccid;
+    this.#arrivingCompletes = isEnd;
+    if (flight.abandoned || datal === room) return flight.abandoned ? undefined : command.receive;
+    return command.receive?.subarray(datao, datao + datal);
   }
 
-  #answerR2T(header: Uint8Array): void {
-    const { cccid, ttag, r2to, r2tl } = r2t.decode(header);
+  #answerR2T(bytes: Uint8Array, from: number): void {
+    const { cccid, ttag, r2to, r2tl } = r2t.decode(bytes, from);
     const flight = this.#inFlight.find(cccid);
     const data = flight.command.sendData ?? [];
     if (r2tl === 0 || r2to !== flight.sentBytes || r2to + r2tl > byteLengthOf(data)) {
@@ -340,16 +284,11 @@ export class Queue implements PduSink {
     }
     flight.sentBytes += r2tl;
     const end = r2to + r2tl;
-    const { type } = pduTypes.h2cData;
-    const start = this.#dataStart(DATA_HEADER_BYTES, r2tl);
     for (let at = r2to; at < end; at += this.#sendBytesMax) {
-      const datal = Math.min(this.#sendBytesMax, end - at);
-      const head = Buffer.alloc(start);
-      const flags = this.#digestFlags(datal) | (at + datal === end ? pduFlags.last : 0);
-      const plen = start + datal + this.#dataDigestBytes(datal);
-      h2cData.encode({ type, flags, hlen: DATA_HEADER_BYTES, pdo: start, plen, cccid, ttag, datao: at, datal }, head);
-      this.#sealHeader(head, DATA_HEADER_BYTES);
-      this.#writeAll(head, slices(data, at, datal), datal);
+      const lengthBytes = Math.min(this.#sendBytesMax, end - at);
+      const isLast = at + lengthBytes === end;
+      const place = { commandId: cccid, tag: ttag, offset: at, lengthBytes, isLast };
+      this.#output.h2cData(place, slices(data, at, lengthBytes));
     }
   }
 }
@@ -379,8 +318,8 @@ function* slices(parts: readonly Uint8Array[], offset: number, length: number): 
   }
 }
 
-function fatalErrorText(header: Uint8Array): string {
-  const { fes, fei } = c2hTermReq.decode(header);
+function fatalErrorText(bytes: Uint8Array, at: number): string {
+  const { fes, fei } = c2hTermReq.decode(bytes, at);
   const name = Object.entries(fatalErrors).find(([, value]) => value === fes)?.[0] ?? 'unknown';
   return `fatal error ${fes} (${name}), information ${fei}`;
 }
@@ -396,3 +335,6 @@ function unreachable(address: string, error: Error): DriveUnreachableError {
   const reason = reasons[code ?? ''] ?? error.message;
   return new DriveUnreachableError(`cannot connect to a drive at ${address}: ${reason}`, { cause: error });
 }
+
+const u16 = (bytes: Uint8Array, at: number): number => bytes[at]! | (bytes[at + 1]! << 8);
+const u32 = (bytes: Uint8Array, at: number): number => (u16(bytes, at) | (u16(bytes, at + 2) << 16)) >>> 0;

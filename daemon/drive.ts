@@ -129,9 +129,12 @@ export class Drive implements RunningDrive {
         // Kernels that map the media need no room for page frames.
         const frameBytes = name === 'native' ? 0 : config.cacheBytes;
         rooms.arena = createArena(config.bufferBytes + frameBytes);
-        const files = this.room('stores').media.files;
-        const media = files && { fileDescriptor: files.cellsDescriptor, sizeBytes: files.cellsSizeBytes };
-        rooms.kernels = loadKernels(name, { memory: rooms.arena.memory, ...(media && { media }) });
+        const { media } = this.room('stores');
+        const { files } = media;
+        const cells = files && { fileDescriptor: files.cellsDescriptor, sizeBytes: files.cellsSizeBytes };
+        const kernels = loadKernels(name, { memory: rooms.arena.memory, ...(cells && { media: cells }) });
+        if (kernels.canMapMedia) media.copyResident = (at, target) => kernels.copyResidentMedia(at, target);
+        rooms.kernels = kernels;
       },
     };
   }

@@ -271,6 +271,14 @@ export interface CommandData {
    * offsets must ascend (hosts that can't seek in their data refuse anything else), so read the data in one call.
    */
   read(target: Uint8Array, offset?: number): Promise<void> | void;
+  /** All of the host's data where it lies, if it came with the command; valid until the handler returns or waits. */
+  inPlace(): Uint8Array | undefined;
+  /**
+   * Where `lengthBytes` of data for the host may be put, instead of `write`, by a handler that does not wait; undefined:
+   * there is no such place. They are given by `placed`, before anything else happens; without it, nothing is.
+   */
+  place(lengthBytes: number): Uint8Array | undefined;
+  placed(): void;
   /**
    * Gives data to the host, once per command. When it returns or resolves, the command may complete. Without `onTaken`
    * `source` may be changed then; with it, `source` must stay as it is until `onTaken` is called, which happens exactly

@@ -62,6 +62,10 @@ const wallBoundsNs = latencyBucketsSeconds.map((seconds) => seconds * 1e9);
 const deviceBoundsNs = deviceLatencyBucketsSeconds.map((seconds) => seconds * 1e9);
 export const UNKNOWN_OPCODE = 256;
 const ROWS_PER_QUEUE = UNKNOWN_OPCODE + 1;
+/** Index of each queue's first row. */
+const rowsBefore = Object.fromEntries(queues.map((queue, index) => [queue, index * ROWS_PER_QUEUE])) as Readonly<
+  Record<CommandQueue, number>
+>;
 
 /** Completions by opcode and status, and latencies by opcode. Indices are looked up once per command. */
 export class CommandCounters {
@@ -82,7 +86,7 @@ export class CommandCounters {
   }
 
   indexOf(queue: CommandQueue, opcode: number): number {
-    const start = queues.indexOf(queue) * ROWS_PER_QUEUE;
+    const start = rowsBefore[queue];
     return this.#rows[start + opcode] === undefined ? start + UNKNOWN_OPCODE : start + opcode;
   }
 

@@ -22,6 +22,7 @@ import type { QueueLink } from './contract.ts';
 type DataKind = 'none' | 'inCapsule' | 'transport' | 'keyed';
 
 const NO_CAPSULE = new Uint8Array(0);
+const NO_GATES: RegisteredCommand['gates'] = [];
 const DIRECTION_IN = 2;
 const DIRECTION_BOTH = 3;
 const at = submissionEntry.offsetOf;
@@ -104,6 +105,7 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
   #offset = 0;
   #region: MemoryRegion | undefined;
   #written = false;
+  #placedBytes = 0;
   #enteredCount = 0;
 
   constructor(modules: SlotModules) {
@@ -121,8 +123,11 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
     return this.#association;
   }
 
-  load(entry: Uint8Array, capsule: Uint8Array): void {
-    this.bytes.set(entry);
+  /** `source[from]`: the first byte of the entry. */
+  load(source: Uint8Array, from: number, capsule: Uint8Array): void {
+    const { bytes } = this;
+    // For so few bytes a loop is faster than a view and a call.
+    for (let i = 0; i < submissionEntry.sizeBytes; i++) bytes[i] = source[from + i]!;
     const view = this.#view;
     this.opcode = view.getUint8(at.opcode);
     this.flags = view.getUint8(at.flags);
@@ -175,8 +180,7 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
 
   /** Before its handler runs. False: one of its namespaces is being formatted. */
   enterNamespaces(): boolean {
-    const gates = this.definition?.gates ?? [];
-    for (const gate of gates) {
+    for (const gate of this.definition?.gates ?? NO_GATES) {
       if (gate.enter()) this.#enteredCount++;
       else return false;
     }
@@ -298,6 +302,29 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
       case 'none':
         return;
     }
+  }
+
+  inPlace(): Uint8Array | undefined {
+    if (this.#kind !== 'inCapsule') return undefined;
+    this.#counters.inCapsule += this.lengthBytes;
+    const capsule = this.#capsule;
+    if (this.#offset === 0 && capsule.length === this.lengthBytes) return capsule;
+    return capsule.subarray(this.#offset, this.#offset + this.lengthBytes);
+  }
+
+  place(lengthBytes: number): Uint8Array | undefined {
+    const direction = directionOf(this.opcode);
+    assert(direction >= DIRECTION_IN, 'the command gives the host data');
+    if (direction !== DIRECTION_BOTH && this.#kind !== 'transport') return undefined;
+    this.#placedBytes = lengthBytes;
+    return this.#link.place(this.commandId, lengthBytes);
+  }
+
+  placed(): void {
+    assert(!this.#written, 'a command gives its data once');
+    this.#written = true;
+    this.#counters.outPdu += this.#placedBytes;
+    this.#link.placed();
   }
 
   write(source: Uint8Array, onTaken?: () => void): Promise<void> | void {

@@ -15,6 +15,12 @@ export interface QueueLink {
   receive(commandId: number, offset: number, target: Uint8Array): Promise<void>;
   /** Sends all of a command's data. `source` may be changed when it returns or resolves. DriveError aborted. */
   send(commandId: number, source: Uint8Array): Promise<void> | void;
+  /**
+   * Where a command's data go on their way to the host, if they can be there at once; undefined: give them to `send`. They
+   * are sent by `placed`, before anything else is asked of the link; without it nothing is.
+   */
+  place(commandId: number, lengthBytes: number): Uint8Array | undefined;
+  placed(): void;
   /** Sends a completion. `status` is the status field of the completion entry. */
   complete(dw0: number, dw1: number, sqHead: number, commandId: number, status: number): void;
   /** The host has to authenticate before the queue may be used. */
@@ -35,10 +41,10 @@ export interface QueuePort {
   /** Most bytes of in-capsule data of the next command. */
   readonly capsuleDataBytesMax: number;
   /**
-   * Takes one command. `entry` (64 bytes) is copied; `capsule` is the capsule's data and is valid until the event loop
-   * turns. `isIntact`: its data digest fits, or there is none. Throws QueueError.
+   * Takes one command. Its entry, 64 bytes from `bytes[at]` on, is copied; `capsule` is the capsule's data and is valid until
+   * the event loop turns. `isIntact`: its data digest fits, or there is none. Throws QueueError.
    */
-  submit(entry: Uint8Array, capsule: Uint8Array, isIntact: boolean): void;
+  submit(bytes: Uint8Array, at: number, capsule: Uint8Array, isIntact: boolean): void;
   /** The host sends nothing more: requests that wait for an event are ended. */
   inputEnded(): void;
   /** The connection is gone. */

@@ -178,7 +178,7 @@ export class Queue implements QueuePort, SlotOwner {
     return this.#isUsable;
   }
 
-  submit(entry: Uint8Array, capsule: Uint8Array, isIntact: boolean): void {
+  submit(bytes: Uint8Array, at: number, capsule: Uint8Array, isIntact: boolean): void {
     if (this.#closed) return;
     if (this.#inFlight.size >= this.#entryCount) {
       throw new QueueError(`command beyond the queue's ${this.#entryCount} entries`);
@@ -187,7 +187,7 @@ export class Queue implements QueuePort, SlotOwner {
     this.#commandCount++;
     this.#identity?.controller.touch();
     const slot = this.#freeSlots.pop() ?? this.#newSlot();
-    slot.load(entry, capsule);
+    slot.load(bytes, at, capsule);
     slot.startedAtNs = this.#modules.clock.nowNs();
     if (this.#inFlight.has(slot.commandId)) {
       slot.counterIndex = this.#modules.counters.indexOf('admin', UNKNOWN_OPCODE);

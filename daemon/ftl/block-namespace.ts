@@ -100,9 +100,13 @@ export class BlockDevice implements BlockNamespace, Relocatable {
   }
 
   async #writeBatch(lba: number, source: Uint8Array, job: DeviceJob): Promise<void> {
-    const lbaCount = source.length / SLOT_BYTES;
-    const reservation = await this.#modules.space.reserve(this.#pagesFor(lbaCount));
+    const reservation = await this.#modules.space.reserve(this.#pagesFor(source.length / SLOT_BYTES));
+    this.#putAll(lba, source, reservation, job);
+  }
+
+  #putAll(lba: number, source: Uint8Array, reservation: SpaceReservation, job: DeviceJob): void {
     try {
+      const lbaCount = source.length / SLOT_BYTES;
       for (let i = 0; i < lbaCount; i++) {
         const data = source.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
         this.#put(lba + i, { data, operation: this.#modules.operations.next() }, false, { reservation, job });
@@ -110,6 +114,43 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     } finally {
       reservation.release();
     }
+  }
+
+  canWriteNow(lbaCount: number): boolean {
+    return lbaCount <= this.#batchLbas && this.#modules.space.hasRoomNow(this.#pagesFor(lbaCount));
+  }
+
+  writeNow(lba: number, lbaCount: number, source: Uint8Array, job: DeviceJob = untimed): void {
+    this.#check(lba, lbaCount);
+    assert(source.length === lbaCount * SLOT_BYTES, 'the data is as long as the LBAs');
+    this.#putAll(lba, source, this.#modules.space.reserveNow(this.#pagesFor(lbaCount)), job);
+    this.lbasWritten += lbaCount;
+  }
+
+  readNow(lba: number, lbaCount: number, target: Uint8Array): boolean {
+    this.#check(lba, lbaCount);
+    assert(target.length === lbaCount * SLOT_BYTES, 'the target is as long as the LBAs');
+    for (let i = 0; i < lbaCount; ) {
+      const cached = this.#cachedBytes(lba + i);
+      const slot = this.map.get(lba + i);
+      const isInFlash = cached === undefined && slot !== UNMAPPED;
+      const run = isInFlash ? this.#runLength(lba + i, lbaCount - i) : 1;
+      const bytes = run === lbaCount ? target : target.subarray(i * SLOT_BYTES, (i + run) * SLOT_BYTES);
+      if (cached !== undefined) bytes.set(cached);
+      else if (!isInFlash) bytes.fill(0);
+      else if (!this.#modules.flash.readBlockSlotsNow(slot, lba + i, bytes)) return false;
+      i += run;
+    }
+    this.lbasRead += lbaCount;
+    return true;
+  }
+
+  isInFlash(lba: number, lbaCount: number): boolean {
+    this.#check(lba, lbaCount);
+    for (let at = lba; at < lba + lbaCount; at++) {
+      if (this.map.get(at) !== UNMAPPED && this.#cachedBytes(at) === undefined) return true;
+    }
+    return false;
   }
 
   async read(lba: number, lbaCount: number, target: Uint8Array): Promise<void> {

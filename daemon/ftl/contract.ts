@@ -99,10 +99,21 @@ export interface BlockNamespace {
   readonly lbaCount: number;
   /** DriveError lbaRange outside the namespace; unrecoveredRead. Never-written and deallocated LBAs read as zeros. */
   read(lba: number, lbaCount: number, target: Uint8Array): Promise<void>;
+  /** `read` without waiting; false: something has to be waited for, and `target` may hold anything. DriveError as `read`. */
+  readNow(lba: number, lbaCount: number, target: Uint8Array): boolean;
+  /** Whether any of them lies in a flash page. DriveError lbaRange. */
+  isInFlash(lba: number, lbaCount: number): boolean;
   /** A read of what is there now in device time: into the controller, or on to the host. */
   bookRead(lba: number, lbaCount: number, job: DeviceJob, destination: 'controller' | 'host'): void;
   /** Resolves once in the write cache, or durable if `fua`. DriveError namespaceWriteProtected, as `deallocate`. */
   write(lba: number, lbaCount: number, source: Uint8Array, fua: boolean, job?: DeviceJob): Promise<void>;
+  /**
+   * Whether `writeNow` can do it, if it follows at once. DriveError namespaceWriteProtected, writeFault once nothing can be
+   * made durable any more.
+   */
+  canWriteNow(lbaCount: number): boolean;
+  /** `write` without waiting, into the write cache. `source` is copied. DriveError lbaRange. */
+  writeNow(lba: number, lbaCount: number, source: Uint8Array, job?: DeviceJob): void;
   deallocate(lba: number, lbaCount: number): Promise<void>;
   /** Deallocates every LBA at once; after a crash all of them are as they were, or none. Durable with the next flush. */
   clear(): void;

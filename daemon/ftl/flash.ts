@@ -111,6 +111,24 @@ export class Flash {
     }
   }
 
+  /**
+   * `readBlockSlots` without waiting; false: something has to be waited for, or checked, and nothing was read. `lba`: of the
+   * first. DriveError unrecoveredRead.
+   */
+  readBlockSlotsNow(firstSlot: number, lba: number, target: Uint8Array): boolean {
+    const end = firstSlot + target.length / SLOT_BYTES;
+    for (let slot = firstSlot; slot < end; slot++) if (!this.isTrusted(slot)) return false;
+    return this.#readCellsNow(firstSlot * SLOT_BYTES, target, 'block', `LBA ${lba}`);
+  }
+
+  #readCellsNow(byteOffset: number, target: Uint8Array, cause: NandCause, what: string): boolean {
+    try {
+      return this.array.readNow(byteOffset, target, cause);
+    } catch (error) {
+      throw this.#readFailure(byteOffset, what, error);
+    }
+  }
+
   /** Whether the bytes of a slot may be used without a look at their checksum. */
   isTrusted(slot: number): boolean {
     return this.#verify === 'first-use' && this.superblocks.isVerified(slot);
@@ -156,9 +174,13 @@ export class Flash {
     try {
       await this.array.read(byteOffset, target, cause);
     } catch (error) {
-      if (!(error instanceof DriveError)) throw error;
-      throw this.unrecovered(Math.floor(byteOffset / this.geometry.pageSizeBytes), what, error);
+      throw this.#readFailure(byteOffset, what, error);
     }
+  }
+
+  #readFailure(byteOffset: number, what: string, error: unknown): unknown {
+    if (!(error instanceof DriveError)) return error;
+    return this.unrecovered(Math.floor(byteOffset / this.geometry.pageSizeBytes), what, error);
   }
 
   /**

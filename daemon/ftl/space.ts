@@ -100,6 +100,18 @@ export class Space {
     return turn;
   }
 
+  /** Whether `reserveNow` can do it. DriveError as `assertWritable`. */
+  hasRoomNow(pageCount: number): boolean {
+    this.assertWritable();
+    return this.#waitingCount === 0 && !this.#owes(pageCount) && this.#available() >= pageCount;
+  }
+
+  /** `reserve` where nothing has to be waited for. */
+  reserveNow(pageCount: number): SpaceReservation {
+    assert(this.hasRoomNow(pageCount), 'there is room now');
+    return this.#take(pageCount);
+  }
+
   async #grant(pageCount: number): Promise<SpaceReservation> {
     this.assertWritable();
     await this.#pay(pageCount);
@@ -107,6 +119,10 @@ export class Space {
       await this.#makeRoom(pageCount);
       this.assertWritable();
     }
+    return this.#take(pageCount);
+  }
+
+  #take(pageCount: number): SpaceReservation {
     this.#modules.allocator.reserve(this.#pool, pageCount);
     this.#eraseInAdvance();
     this.#watchForIdleness();
@@ -147,11 +163,15 @@ export class Space {
 
   // --- Collecting, bit by bit ---
 
+  /** Whether pages have to be moved before so many may be programmed. */
+  #owes(pageCount: number): boolean {
+    return this.roomPages - pageCount < this.thresholds.startPages;
+  }
+
   /** Moves what the pages asked for owe. */
   async #pay(pageCount: number): Promise<void> {
-    const { thresholds } = this;
-    let movesLeft = thresholds.movesPerHostPage * pageCount;
-    while (movesLeft > 0 && this.roomPages - pageCount < thresholds.startPages) {
+    let movesLeft = this.thresholds.movesPerHostPage * pageCount;
+    while (movesLeft > 0 && this.#owes(pageCount)) {
       const moves = await this.#collectForHost(Math.min(movesLeft, STEP_PAGES));
       if (moves === 0) return;
       movesLeft -= moves;

@@ -50,6 +50,10 @@ export class ImageMedia implements Media {
     await this.#read('cells', target, MEDIA_HEADER_BYTES + byteOffset);
   }
 
+  copyNow(): boolean {
+    return false;
+  }
+
   async readOob(ppn: number, target: Uint8Array): Promise<void> {
     await this.#read('oob', target, MEDIA_HEADER_BYTES + ppn * oobBytesPerPage(this.#geometry));
   }

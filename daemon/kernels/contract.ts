@@ -91,6 +91,11 @@ export interface Kernels {
   /** CRC32C of bytes of the media arena; only if canMapMedia. */
   crc32cMedia(offset: number, sizeBytes: number): number;
   /**
+   * Copies bytes of the media mapping, at most 1 MiB, to `target`, which need not lie in the arena, if none of them has to
+   * come from the disk. False: some have, and nothing is copied. Only if canMapMedia.
+   */
+  copyResidentMedia(offset: number, target: Uint8Array): boolean;
+  /**
    * Converts `rowCount` rows of `rowElements` each; source and target don't overlap. To f16 and bf16 it rounds to nearest
    * even, overflow to infinity, NaN to a quiet NaN; subnormals are kept. To quantised rows as spec/quantised-row.ts says.
    * Between other types than f32 it goes through f32. Codes as in spec/element-type.ts; rowElements is 1 to 256 for

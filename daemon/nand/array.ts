@@ -149,6 +149,18 @@ export class NandArray {
     await this.media.readCells(byteOffset, target);
   }
 
+  /** `read` without waiting; false: something has to be waited for, and nothing was read. DriveError as there. */
+  readNow(byteOffset: number, target: Uint8Array, cause: NandCause): boolean {
+    const { pageSizeBytes } = this.geometry;
+    const first = Math.floor(byteOffset / pageSizeBytes);
+    const last = Math.floor((byteOffset + target.length - 1) / pageSizeBytes);
+    // Before the dies are asked: they fail a read once, not once for each try to be quick.
+    if (!this.media.copyNow(byteOffset, target)) return false;
+    for (let ppn = first; ppn <= last; ppn++) this.#beginRead(ppn);
+    this.counters.reads[cause] += last - first + 1;
+    return true;
+  }
+
   #beginRead(ppn: number): void {
     this.assertProgrammed(ppn);
     if (this.readFails(ppn)) throw new DriveError('unrecoveredRead', 'the die does not answer');

@@ -62,6 +62,7 @@ export class MediaFile implements Media {
   readonly #descriptors: Record<MediaFileKind, number>;
   readonly #direct: OpenDirect | undefined;
   readonly files: MediaFiles;
+  copyResident: ((offset: number, target: Uint8Array) => boolean) | undefined;
   /** Reads and syncs that run. The descriptors are closed after the last, since their numbers may be used again. */
   #pendingCount = 0;
   #isClosed = false;
@@ -129,6 +130,12 @@ export class MediaFile implements Media {
 
   async readCells(byteOffset: number, target: Uint8Array): Promise<void> {
     await this.#read('cells', target, MEDIA_HEADER_BYTES + byteOffset);
+  }
+
+  copyNow(byteOffset: number, target: Uint8Array): boolean {
+    // Past the page cache a mapping knows nothing.
+    if (this.#isClosed || this.#direct !== undefined || this.copyResident === undefined) return false;
+    return this.copyResident(MEDIA_HEADER_BYTES + byteOffset, target);
   }
 
   async readOob(ppn: number, target: Uint8Array): Promise<void> {

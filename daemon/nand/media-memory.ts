@@ -39,6 +39,8 @@ export class MediaMemory implements Media {
   #nextId = 0;
   /** Called before every write and sync; may throw to stop a run there. */
   onStep: (what: MediaStep) => void = () => undefined;
+  /** Whether cells can be had without waiting. Not by default, so that whoever waits is seen to wait. */
+  isResident: () => boolean = () => false;
 
   /** `from`: takes over the bytes of another media, and what it has not synced. The other must not be used any more. */
   constructor(geometry: Geometry, from?: MediaMemory) {
@@ -73,6 +75,12 @@ export class MediaMemory implements Media {
   async readCells(byteOffset: number, target: Uint8Array): Promise<void> {
     await this.settle('read');
     target.set(this.cells.subarray(byteOffset, byteOffset + target.length));
+  }
+
+  copyNow(byteOffset: number, target: Uint8Array): boolean {
+    if (!this.isResident()) return false;
+    target.set(this.cells.subarray(byteOffset, byteOffset + target.length));
+    return true;
   }
 
   async readOob(ppn: number, target: Uint8Array): Promise<void> {

@@ -11,6 +11,11 @@ export interface Media {
   writeCells(byteOffset: number, bytes: Uint8Array): void;
   /** Bytes of consecutive pages' cells from a byte offset within the array of cells. DriveError unrecoveredRead. */
   readCells(byteOffset: number, target: Uint8Array): Promise<void>;
+  /**
+   * The same without waiting, if none of the bytes has to come from the disk. False: some have, or nobody knows; `target`
+   * may hold anything.
+   */
+  copyNow(byteOffset: number, target: Uint8Array): boolean;
   /** Out-of-band areas of consecutive pages. */
   readOob(ppn: number, target: Uint8Array): Promise<void>;
   /** Overwrites pages that lie side by side and their out-of-band areas with zeros. DriveError writeFault. */
@@ -22,6 +27,11 @@ export interface Media {
   close(): Promise<void>;
   /** The files, for threads that read by themselves; undefined if the cells are not in a file. */
   readonly files: MediaFiles | undefined;
+  /**
+   * Set by whoever maps the cells' file: copies bytes of it, from its start on, that are in memory; false if some are not.
+   * Without it `copyNow` has nothing.
+   */
+  copyResident?: ((offset: number, target: Uint8Array) => boolean) | undefined;
 }
 
 /** Open descriptors; they stay the media's. */

@@ -9,7 +9,6 @@ import {
   pduTypes,
   TERM_DATA_BYTES_MAX,
 } from '../../spec/pdu.ts';
-import { submissionEntry } from '../../spec/submission-entry.ts';
 import { assert } from '../base/assert.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
@@ -179,6 +178,14 @@ export class Connection implements QueueLink, PduReceiver {
     return this.#writer.c2hData(commandId, source);
   }
 
+  place(commandId: number, lengthBytes: number): Uint8Array | undefined {
+    return this.#portClosed ? undefined : this.#writer.place(commandId, lengthBytes);
+  }
+
+  placed(): void {
+    this.#writer.placed();
+  }
+
   complete(dw0: number, dw1: number, sqHead: number, commandId: number, status: number): void {
     if (this.#portClosed) return;
     this.#writer.capsuleResp(dw0, dw1, sqHead, commandId, status);
@@ -224,27 +231,28 @@ export class Connection implements QueueLink, PduReceiver {
     }
   }
 
-  beginPdu(type: PduType, header: Uint8Array, dataBytes: number): Uint8Array | undefined {
+  beginPdu(type: PduType, bytes: Uint8Array, at: number, dataBytes: number): Uint8Array | undefined {
     if (type === 'h2cTermReq') return undefined;
     if ((type === 'icReq') !== (this.#state === 'opening')) {
-      throw new PduError('sequence', `${pduTypes[type].name} while ${this.#state}`, 0, header.slice());
+      const header = headerOf(type, bytes, at).slice();
+      throw new PduError('sequence', `${pduTypes[type].name} while ${this.#state}`, 0, header);
     }
-    return type === 'h2cData' ? this.#beginTransferData(header, dataBytes) : undefined;
+    return type === 'h2cData' ? this.#beginTransferData(headerOf(type, bytes, at), dataBytes) : undefined;
   }
 
-  endPdu(type: PduType, header: Uint8Array, data: Uint8Array, isIntact: boolean): void {
+  endPdu(type: PduType, bytes: Uint8Array, at: number, data: Uint8Array, isIntact: boolean): void {
     switch (type) {
       case 'capsuleCmd':
-        this.#port.submit(header.subarray(ENTRY_AT, ENTRY_AT + submissionEntry.sizeBytes), data, isIntact);
+        this.#port.submit(bytes, at + ENTRY_AT, data, isIntact);
         return;
       case 'h2cData':
         this.#endTransferData(data.length, isIntact);
         return;
       case 'icReq':
-        this.#initialize(header);
+        this.#initialize(headerOf(type, bytes, at));
         return;
       default: {
-        const { fes, fei } = h2cTermFields(header);
+        const { fes, fei } = h2cTermFields(headerOf(type, bytes, at));
         this.#warnings.warn({ peer: this.peer, fes, fei }, 'host ended the connection with H2CTermReq');
         this.#terminate('H2CTermReq');
       }
@@ -430,6 +438,9 @@ export class Connection implements QueueLink, PduReceiver {
     this.#watchdog = this.#clock.setTimer(timeoutMs, this.#watch);
   };
 }
+
+const headerOf = (type: PduType, bytes: Uint8Array, at: number): Uint8Array =>
+  bytes.subarray(at, at + pduTypes[type].hlen);
 
 const h2cTermFields = (header: Uint8Array): { fes: number; fei: number } => {
   const view = new DataView(header.buffer, header.byteOffset, header.byteLength);

@@ -1,8 +1,9 @@
-import { DIGEST_BYTES, PDU_COMMON_HEADER_BYTES, type PduType, pduFlags, pduTypeOf, pduTypes } from '../../spec/pdu.ts';
+import { DIGEST_BYTES, PDU_COMMON_HEADER_BYTES, type PduType, pduFlags, pduTypes } from '../../spec/pdu.ts';
 import { PduError } from './pdu-error.ts';
 
 /**
- * Takes whole PDUs. `header` is valid during the call only: it may lie in the socket's chunk or in the reader's buffer.
+ * Takes whole PDUs. A header begins at `bytes[at]` and is valid during the call only: it may lie in the socket's chunk or in
+ * the reader's buffer.
  */
 export interface PduReceiver {
   /** Most bytes of data that a PDU of this type may carry now. */
@@ -11,12 +12,12 @@ export interface PduReceiver {
    * The header is complete and fits its type. Returns where its data goes, exactly `dataBytes` long; undefined: the
    * reader gives a buffer of its own. Throws PduError.
    */
-  beginPdu(type: PduType, header: Uint8Array, dataBytes: number): Uint8Array | undefined;
+  beginPdu(type: PduType, bytes: Uint8Array, at: number, dataBytes: number): Uint8Array | undefined;
   /**
    * Data that was put into what `beginPdu` gave comes back as the same object. `isIntact`: no data digest was agreed on,
    * or it fits.
    */
-  endPdu(type: PduType, header: Uint8Array, data: Uint8Array, isIntact: boolean): void;
+  endPdu(type: PduType, bytes: Uint8Array, at: number, data: Uint8Array, isIntact: boolean): void;
 }
 
 /** CRC32C, continuing from `seed`. */
@@ -38,10 +39,28 @@ const HLEN_AT = 2;
 const PDO_AT = 3;
 const PLEN_AT = 4;
 
-/** Flags that a host may set, besides those of digests. */
-const allowedFlags: Partial<Record<PduType, number>> = { h2cData: pduFlags.last };
-/** PDUs that come before digests are agreed on, or when nothing can be relied on any more. */
-const hasNoDigests = (type: PduType): boolean => type === 'icReq' || type === 'h2cTermReq';
+/** A type of PDU that hosts send. */
+interface HostPdu {
+  readonly type: PduType;
+  readonly hlen: number;
+  readonly name: string;
+  /** Flags that a host may set, besides those of digests. */
+  readonly flags: number;
+  /** Not of those that come before digests are agreed on, or when nothing can be relied on any more. */
+  readonly takesDigests: boolean;
+}
+
+/** By type code. */
+const hostPdus: readonly (HostPdu | undefined)[] = Object.entries(pduTypes).reduce<(HostPdu | undefined)[]>(
+  (byCode, [key, { type: code, hlen, name, from }]) => {
+    const type = key as PduType;
+    const flags = type === 'h2cData' ? pduFlags.last : 0;
+    const takesDigests = type !== 'icReq' && type !== 'h2cTermReq';
+    if (from === 'host') byCode[code] = { type, hlen, name, flags, takesDigests };
+    return byCode;
+  },
+  Array.from({ length: 256 }),
+);
 
 /**
  * Cuts a stream of chunks into PDUs. Data goes straight from a chunk to its place (an R2T's target) or, for capsules,
@@ -55,7 +74,7 @@ export class PduReader {
   /** Header and header digest, or a data digest, that did not come in one piece. */
   readonly #stored = new Uint8Array(HEADER_BYTES_MAX + DIGEST_BYTES);
   #storedBytes = 0;
-  #type: PduType | undefined;
+  #pdu: HostPdu | undefined;
   #digests = NO_DIGESTS;
   /** Padding between header and data still to skip. */
   #padBytes = 0;
@@ -96,32 +115,29 @@ export class PduReader {
     while (at < chunk.length) at = this.#inData ? this.#takeData(chunk, at) : this.#takeHeader(chunk, at);
   }
 
-  #headerDigestBytes(type: PduType): number {
-    return this.#digests.header && !hasNoDigests(type) ? DIGEST_BYTES : 0;
+  #headerDigestBytes(pdu: HostPdu): number {
+    return this.#digests.header && pdu.takesDigests ? DIGEST_BYTES : 0;
   }
 
   #takeHeader(chunk: Uint8Array, start: number): number {
     let at = start;
     if (this.#storedBytes === 0 && chunk.length - at >= PDU_COMMON_HEADER_BYTES) {
       // The usual case: the whole header lies in the chunk and is read in place.
-      const type = this.#checkCommon(chunk, at);
-      const wanted = pduTypes[type].hlen + this.#headerDigestBytes(type);
-      if (chunk.length - at >= wanted) {
-        this.#type = type;
-        return this.#beginData(chunk, at + wanted, chunk.subarray(at, at + wanted));
-      }
+      const pdu = this.#checkCommon(chunk, at);
+      const wanted = pdu.hlen + this.#headerDigestBytes(pdu);
+      if (chunk.length - at >= wanted) return this.#beginData(pdu, chunk, at + wanted, chunk, at);
     }
     if (this.#storedBytes < PDU_COMMON_HEADER_BYTES) {
       at = this.#store(chunk, at, PDU_COMMON_HEADER_BYTES);
       if (this.#storedBytes < PDU_COMMON_HEADER_BYTES) return at;
-      this.#type = this.#checkCommon(this.#stored, 0);
+      this.#pdu = this.#checkCommon(this.#stored, 0);
     }
-    const type = this.#type as PduType;
-    const wanted = pduTypes[type].hlen + this.#headerDigestBytes(type);
+    const pdu = this.#pdu as HostPdu;
+    const wanted = pdu.hlen + this.#headerDigestBytes(pdu);
     at = this.#store(chunk, at, wanted);
     if (this.#storedBytes < wanted) return at;
     this.#storedBytes = 0;
-    return this.#beginData(chunk, at, this.#stored.subarray(0, wanted));
+    return this.#beginData(pdu, chunk, at, this.#stored, 0);
   }
 
   #store(chunk: Uint8Array, at: number, wanted: number): number {
@@ -132,28 +148,25 @@ export class PduReader {
   }
 
   /** Checks the eight bytes that every PDU begins with: all of them, or what tells where the header digest is. */
-  #checkCommon(bytes: Uint8Array, at: number): PduType {
+  #checkCommon(bytes: Uint8Array, at: number): HostPdu {
     const code = bytes[at + TYPE_AT] as number;
-    const type = pduTypeOf(code);
-    if (type === undefined || pduTypes[type].from !== 'host') {
-      throw refuse(bytes, at, `PDU type ${code}, not one that a host sends`, TYPE_AT);
-    }
-    const hlen = bytes[at + HLEN_AT] as number;
-    if (this.#headerDigestBytes(type) === 0) this.#checkFields(bytes, at, type);
-    else if (hlen !== pduTypes[type].hlen) throw wrongHlen(bytes, at, type);
-    return type;
+    const pdu = hostPdus[code];
+    if (pdu === undefined) throw refuse(bytes, at, `PDU type ${code}, not one that a host sends`, TYPE_AT);
+    if (this.#headerDigestBytes(pdu) === 0) this.#checkFields(bytes, at, pdu);
+    else if (bytes[at + HLEN_AT] !== pdu.hlen) throw wrongHlen(bytes, at, pdu);
+    return pdu;
   }
 
-  #checkFields(bytes: Uint8Array, at: number, type: PduType): void {
-    const { hlen, name } = pduTypes[type];
+  #checkFields(bytes: Uint8Array, at: number, pdu: HostPdu): void {
+    const { type, hlen, name } = pdu;
     const flags = bytes[at + FLAGS_AT] as number;
-    const headerBytes = hlen + this.#headerDigestBytes(type);
+    const headerBytes = hlen + this.#headerDigestBytes(pdu);
     const plen = readU32(bytes, at + PLEN_AT);
     const hasData = plen > headerBytes;
-    if ((flags & ~(allowedFlags[type] ?? 0)) !== this.#digestFlags(type, hasData)) {
+    if ((flags & ~pdu.flags) !== this.#digestFlags(pdu, hasData)) {
       throw refuse(bytes, at, `flags ${flags} in ${name}`, FLAGS_AT);
     }
-    if (bytes[at + HLEN_AT] !== hlen) throw wrongHlen(bytes, at, type);
+    if (bytes[at + HLEN_AT] !== hlen) throw wrongHlen(bytes, at, pdu);
     const pdo = bytes[at + PDO_AT] as number;
     if (plen < headerBytes) throw refuse(bytes, at, `PLEN ${plen} below HLEN ${hlen} and its digest`, PLEN_AT);
     if (!hasData) {
@@ -164,7 +177,7 @@ export class PduReader {
     // A termination request carries the bad header right behind its own, without a data offset.
     const dataAt = type === 'h2cTermReq' ? hlen : pdo;
     if (dataAt < headerBytes || dataAt % 4 !== 0) throw refuse(bytes, at, `PDO ${pdo} in ${name}`, PDO_AT);
-    const dataBytes = plen - dataAt - this.#dataDigestBytes(type);
+    const dataBytes = plen - dataAt - this.#dataDigestBytes(pdu);
     if (dataAt > plen || dataBytes < 0) throw refuse(bytes, at, `PDO ${pdo} beyond PLEN ${plen}`, PDO_AT);
     const dataBytesMax = this.#receiver.dataBytesMax(type);
     if (dataBytes > dataBytesMax) {
@@ -173,49 +186,51 @@ export class PduReader {
     }
   }
 
-  #digestFlags(type: PduType, hasData: boolean): number {
-    if (hasNoDigests(type)) return 0;
+  #digestFlags(pdu: HostPdu, hasData: boolean): number {
+    if (!pdu.takesDigests) return 0;
     return (this.#digests.header ? pduFlags.hdgst : 0) | (this.#digests.data && hasData ? pduFlags.ddgst : 0);
   }
 
-  #dataDigestBytes(type: PduType): number {
-    return this.#digests.data && !hasNoDigests(type) ? DIGEST_BYTES : 0;
+  #dataDigestBytes(pdu: HostPdu): number {
+    return this.#digests.data && pdu.takesDigests ? DIGEST_BYTES : 0;
   }
 
-  #checkHeaderDigest(type: PduType, header: Uint8Array, received: number): void {
+  #checkHeaderDigest(pdu: HostPdu, header: Uint8Array, received: number): void {
     if (received !== this.#checksum(header)) {
-      throw new PduError('headerDigest', `header digest of ${pduTypes[type].name}`, received, header.slice());
+      throw new PduError('headerDigest', `header digest of ${pdu.name}`, received, header.slice());
     }
-    this.#checkFields(header, 0, type);
+    this.#checkFields(header, 0, pdu);
   }
 
-  /** `headerAndDigest` is complete; its data begins at `chunk[at]`. */
-  #beginData(chunk: Uint8Array, at: number, headerAndDigest: Uint8Array): number {
-    const type = this.#type as PduType;
-    const { hlen } = pduTypes[type];
-    const header = headerAndDigest.subarray(0, hlen);
-    const headerBytes = headerAndDigest.length;
-    if (headerBytes > hlen) this.#checkHeaderDigest(type, header, readU32(headerAndDigest, hlen));
-    const plen = readU32(header, PLEN_AT);
+  /** A header is complete, with its digest, at `bytes[headerAt]`; its data begins at `chunk[at]`. */
+  #beginData(pdu: HostPdu, chunk: Uint8Array, at: number, bytes: Uint8Array, headerAt: number): number {
+    const { type, hlen } = pdu;
+    const headerBytes = hlen + this.#headerDigestBytes(pdu);
+    if (headerBytes > hlen) {
+      const header = bytes.subarray(headerAt, headerAt + hlen);
+      this.#checkHeaderDigest(pdu, header, readU32(bytes, headerAt + hlen));
+    }
+    const plen = readU32(bytes, headerAt + PLEN_AT);
     if (plen === headerBytes) {
-      this.#receiver.beginPdu(type, header, 0);
+      this.#receiver.beginPdu(type, bytes, headerAt, 0);
       this.#pduCount++;
-      this.#receiver.endPdu(type, header, NO_DATA, true);
+      this.#receiver.endPdu(type, bytes, headerAt, NO_DATA, true);
       return at;
     }
-    const padBytes = type === 'h2cTermReq' ? 0 : (header[PDO_AT] as number) - headerBytes;
-    const digestBytes = this.#dataDigestBytes(type);
+    const padBytes = type === 'h2cTermReq' ? 0 : (bytes[headerAt + PDO_AT] as number) - headerBytes;
+    const digestBytes = this.#dataDigestBytes(pdu);
     const dataBytes = plen - headerBytes - padBytes - digestBytes;
-    const target = this.#receiver.beginPdu(type, header, dataBytes);
+    const target = this.#receiver.beginPdu(type, bytes, headerAt, dataBytes);
     const end = at + padBytes + dataBytes;
     if (target === undefined && chunk.length >= end + digestBytes) {
       this.#pduCount++;
       const data = chunk.subarray(at + padBytes, end);
       const isIntact = digestBytes === 0 || this.#checksum(data) === readU32(chunk, end);
-      this.#receiver.endPdu(type, header, data, isIntact);
+      this.#receiver.endPdu(type, bytes, headerAt, data, isIntact);
       return end + digestBytes;
     }
-    if (header.buffer !== this.#stored.buffer) this.#stored.set(header);
+    if (bytes !== this.#stored) this.#stored.set(bytes.subarray(headerAt, headerAt + hlen));
+    this.#pdu = pdu;
     this.#inData = true;
     this.#padBytes = padBytes;
     this.#dataBytes = dataBytes;
@@ -230,7 +245,7 @@ export class PduReader {
     const skipped = Math.min(this.#padBytes, chunk.length - start);
     this.#padBytes -= skipped;
     let at = start + skipped;
-    const hasDigest = this.#dataDigestBytes(this.#type as PduType) > 0;
+    const hasDigest = this.#dataDigestBytes(this.#pdu as HostPdu) > 0;
     const count = Math.min(this.#dataBytes - this.#filledBytes, chunk.length - at);
     if (count > 0) {
       const piece = count === chunk.length ? chunk : chunk.subarray(at, at + count);
@@ -251,11 +266,11 @@ export class PduReader {
 
   #endData(isIntact: boolean): void {
     const data = this.#data;
-    const type = this.#type as PduType;
+    const { type } = this.#pdu as HostPdu;
     this.#inData = false;
     this.#data = NO_DATA;
     this.#pduCount++;
-    this.#receiver.endPdu(type, this.#stored.subarray(0, pduTypes[type].hlen), data, isIntact);
+    this.#receiver.endPdu(type, this.#stored, 0, data, isIntact);
   }
 }
 
@@ -269,8 +284,7 @@ function refuse(
   return new PduError(kind, detail, info, bytes.slice(at, at + PDU_COMMON_HEADER_BYTES));
 }
 
-function wrongHlen(bytes: Uint8Array, at: number, type: PduType): PduError {
-  const { hlen, name } = pduTypes[type];
+function wrongHlen(bytes: Uint8Array, at: number, { hlen, name }: HostPdu): PduError {
   return refuse(bytes, at, `HLEN ${bytes[at + HLEN_AT]} in ${name}, must be ${hlen}`, HLEN_AT);
 }
 

@@ -18,18 +18,25 @@ const SLAB_BYTES = 65_536;
 /** Data up to this size is copied into the slab, next to its header; more is written from where it lies. */
 const COPY_BYTES_MAX = 16_384;
 const HEADER_BYTES = 24;
+/** Header, digest and padding before data, at the largest alignment. */
+const C2H_HEADER_BYTES_MAX = 128;
 
 /**
  * Encodes PDUs into a slab and gives them to the socket once per turn of the event loop: one system call for all
- * completions of a turn. A slab is used once and left to the garbage collector, since the socket may still hold it.
+ * completions of a turn. Where the kernel takes all of it at once, as it nearly always does, the slab is used again; else
+ * it is left to the garbage collector, since the socket still holds it.
  */
 export class PduWriter {
   readonly #socket: Socket;
   readonly #checksum: Checksum;
   #digests = NO_DIGESTS;
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+  #view = viewOf(this.#slab);
   #start = 0;
   #end = 0;
+  /** Where `place` has left room for data, and for how much. */
+  #placedAt = 0;
+  #placedBytes = 0;
   #corked = false;
   #scheduled = false;
   #closed = false;
@@ -63,24 +70,24 @@ export class PduWriter {
 
   capsuleResp(dw0: number, dw1: number, sqHead: number, commandId: number, status: number): void {
     const at = this.#header(pduTypes.capsuleResp.type, 0, 0, capsuleResp.sizeBytes + this.#headerDigestBytes);
-    const slab = this.#slab;
-    slab.writeUInt32LE(dw0, at + 8);
-    slab.writeUInt32LE(dw1, at + 12);
-    slab.writeUInt32LE(sqHead, at + 16);
-    slab.writeUInt16LE(commandId, at + 20);
-    slab.writeUInt16LE(status, at + 22);
+    const view = this.#view;
+    view.setUint32(at + 8, dw0, true);
+    view.setUint32(at + 12, dw1, true);
+    view.setUint32(at + 16, sqHead, true);
+    view.setUint16(at + 20, commandId, true);
+    view.setUint16(at + 22, status, true);
     this.#endHeader(at);
     this.#schedule();
   }
 
   r2t(commandId: number, tag: number, offset: number, lengthBytes: number): void {
     const at = this.#header(pduTypes.r2t.type, 0, 0, r2t.sizeBytes + this.#headerDigestBytes);
-    const slab = this.#slab;
-    slab.writeUInt16LE(commandId, at + 8);
-    slab.writeUInt16LE(tag, at + 10);
-    slab.writeUInt32LE(offset, at + 12);
-    slab.writeUInt32LE(lengthBytes, at + 16);
-    slab.writeUInt32LE(0, at + 20);
+    const view = this.#view;
+    view.setUint16(at + 8, commandId, true);
+    view.setUint16(at + 10, tag, true);
+    view.setUint32(at + 12, offset, true);
+    view.setUint32(at + 16, lengthBytes, true);
+    view.setUint32(at + 20, 0, true);
     this.#endHeader(at);
     this.#schedule();
   }
@@ -90,29 +97,58 @@ export class PduWriter {
    * the socket has taken it. DriveError aborted if the connection ends first.
    */
   c2hData(commandId: number, source: Uint8Array): Promise<void> | void {
+    const place = this.place(commandId, source.length);
+    if (place !== undefined) {
+      place.set(source);
+      this.placed();
+      return;
+    }
+    this.#c2hHeader(commandId, source.length);
+    this.#schedule();
+    // Before the data is handed on: afterwards the command may use its buffer again.
+    const sum = this.#digests.data ? this.#checksum(source) : 0;
+    const taken = this.#writeLarge(source);
+    this.#dataDigest(sum);
+    return taken;
+  }
+
+  /**
+   * Where a command's data go that are copied here anyway, right behind their header; undefined: there are too many. They
+   * count with `placed`, which comes before anything else is encoded; without it there never was anything.
+   */
+  place(commandId: number, lengthBytes: number): Uint8Array | undefined {
+    if (lengthBytes > COPY_BYTES_MAX) return undefined;
+    const start = this.#room(C2H_HEADER_BYTES_MAX + lengthBytes + DIGEST_BYTES);
+    this.#c2hHeader(commandId, lengthBytes);
+    this.#placedAt = this.#end;
+    this.#placedBytes = lengthBytes;
+    this.#end = start;
+    return this.#slab.subarray(this.#placedAt, this.#placedAt + lengthBytes);
+  }
+
+  placed(): void {
+    const end = this.#placedAt + this.#placedBytes;
+    this.#end = end;
+    if (this.#digests.data) this.#dataDigest(this.#checksum(this.#slab.subarray(this.#placedAt, end)));
+    this.#schedule();
+  }
+
+  /** Header of the one C2HData PDU of a command, and the padding before its data. */
+  #c2hHeader(commandId: number, lengthBytes: number): void {
+    this.#room(C2H_HEADER_BYTES_MAX);
     const pdo = dataOffset(c2hData.sizeBytes, this.#digests.header, this.hostDataAlignment);
     const digestBytes = this.#digests.data ? DIGEST_BYTES : 0;
-    const copied = source.length <= COPY_BYTES_MAX;
-    this.#room(pdo + (copied ? source.length + digestBytes : 0));
     const flags = pduFlags.last | (this.#digests.data ? pduFlags.ddgst : 0);
-    const at = this.#header(pduTypes.c2hData.type, flags, pdo, pdo + source.length + digestBytes);
-    const slab = this.#slab;
-    slab.writeUInt16LE(commandId, at + 8);
-    slab.fill(0, at + 10, at + pdo);
-    slab.writeUInt32LE(source.length, at + 16);
+    const at = this.#header(pduTypes.c2hData.type, flags, pdo, pdo + lengthBytes + digestBytes);
+    const view = this.#view;
+    view.setUint16(at + 8, commandId, true);
+    view.setUint16(at + 10, 0, true);
+    view.setUint32(at + 12, 0, true);
+    view.setUint32(at + 16, lengthBytes, true);
+    view.setUint32(at + 20, 0, true);
+    if (pdo > HEADER_BYTES) this.#slab.fill(0, at + HEADER_BYTES, at + pdo);
     this.#endHeader(at);
     this.#end = at + pdo;
-    this.#schedule();
-    if (!copied) {
-      // Before the data is handed on: afterwards the command may use its buffer again.
-      const sum = digestBytes > 0 ? this.#checksum(source) : 0;
-      const taken = this.#writeLarge(source);
-      this.#dataDigest(sum);
-      return taken;
-    }
-    slab.set(source, this.#end);
-    this.#end += source.length;
-    if (digestBytes > 0) this.#dataDigest(this.#checksum(source));
   }
 
   c2hTermReq(fes: number, info: number, header: Uint8Array): void {
@@ -144,6 +180,7 @@ export class PduWriter {
     if (this.#start === this.#end) return;
     this.sentBytes += this.#end - this.#start;
     this.#socket.write(this.#slab.subarray(this.#start, this.#end));
+    if (this.#socket.writableLength === 0) this.#end = 0;
     this.#start = this.#end;
   }
 
@@ -167,11 +204,16 @@ export class PduWriter {
   #room(sizeBytes: number): number {
     if (this.#end + sizeBytes > SLAB_BYTES) {
       this.#writeSlab();
-      this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
-      this.#start = 0;
-      this.#end = 0;
+      if (this.#end > 0) this.#newSlab();
     }
     return this.#end;
+  }
+
+  #newSlab(): void {
+    this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+    this.#view = viewOf(this.#slab);
+    this.#start = 0;
+    this.#end = 0;
   }
 
   get #headerDigestBytes(): number {
@@ -181,14 +223,15 @@ export class PduWriter {
   /** Behind what is written of a PDU's header at `at`. */
   #endHeader(at: number): void {
     if (!this.#digests.header) return;
-    this.#slab.writeUInt32LE(this.#checksum(this.#slab.subarray(at, at + HEADER_BYTES)), at + HEADER_BYTES);
+    const sum = this.#checksum(this.#slab.subarray(at, at + HEADER_BYTES));
+    this.#view.setUint32(at + HEADER_BYTES, sum, true);
     this.#end = at + HEADER_BYTES + DIGEST_BYTES;
   }
 
   #dataDigest(sum: number): void {
     if (!this.#digests.data) return;
     const at = this.#room(DIGEST_BYTES);
-    this.#slab.writeUInt32LE(sum, at);
+    this.#view.setUint32(at, sum, true);
     this.#end = at + DIGEST_BYTES;
   }
 
@@ -199,7 +242,7 @@ export class PduWriter {
     slab[at + 1] = flags | (this.#digests.header ? pduFlags.hdgst : 0);
     slab[at + 2] = HEADER_BYTES;
     slab[at + 3] = pdo;
-    slab.writeUInt32LE(plen, at + 4);
+    this.#view.setUint32(at + 4, plen, true);
     this.#end = at + HEADER_BYTES;
     return at;
   }
@@ -210,3 +253,5 @@ export class PduWriter {
     setImmediate(this.#flushNow);
   }
 }
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -16,7 +16,7 @@ function parse(stream: Uint8Array, cuts: readonly number[]): Seen[] {
   let ended = 0;
   let withData = 0;
   const parser = new PduParser({
-    header: (type, _header, dataBytes) => {
+    header: (type, _bytes, _at, dataBytes) => {
       const data = new Uint8Array(dataBytes);
       seen.push({ type, data });
       if (type === 'c2hData') withData++;
@@ -80,7 +80,7 @@ test('any header is taken or refused as a protocol error, never anything else', 
     fc.property(header, fc.uint8Array({ minLength: 400, maxLength: 400 }), (fields, rest) => {
       const bytes = Buffer.concat([commonHeader.encode(fields), rest]);
       const parser = new PduParser({
-        header: (_type, _header, dataBytes) => {
+        header: (_type, _bytes, _at, dataBytes) => {
           taken++;
           assert.ok(dataBytes <= 0x100_0000);
           return new Uint8Array(dataBytes);

@@ -56,6 +56,24 @@ export class FakeBlocks implements BlockNamespace {
     this.bytes.set(source.subarray(0, lbaCount * LBA_BYTES), lba * LBA_BYTES);
   }
 
+  readNow(lba: number, lbaCount: number): boolean {
+    this.#check(lba, lbaCount);
+    return false;
+  }
+
+  isInFlash(lba: number, lbaCount: number): boolean {
+    this.#check(lba, lbaCount);
+    return true;
+  }
+
+  canWriteNow(): boolean {
+    return false;
+  }
+
+  writeNow(): void {
+    throw new Error('the fake has no room now');
+  }
+
   bookRead(lba: number, lbaCount: number, job: DeviceJob): void {
     for (let i = 0; i < lbaCount; i++) job.readToHost(lba + i, LBA_BYTES);
   }

@@ -40,3 +40,44 @@ test('clear gives up what is in pages, in the write cache, and only in the log',
   for (let lba = 0; lba < 21; lba++) assert.equal(await lbaVersion(again, lba), lba === 1 ? 2 : 0);
   await again.close();
 });
+
+test('what can be read at once is what is read, and what can be written at once is written', async () => {
+  const random = createSeededRandom(4);
+  const stores = new MemoryDriveStores();
+  const { media } = stores;
+  const { ftl } = await openDrive(stores.stores(), random);
+  const { blocks } = ftl;
+  const versions = new Uint32Array(blocks.lbaCount);
+  const content = (lba: number, version: number): Uint8Array =>
+    new Uint8Array(LBA_BYTES).fill(version === 0 ? 0 : 1 + ((lba + 31 * version) % 255));
+  const seen = { now: 0, later: 0, roomless: 0 };
+  for (let step = 0; step < 6000; step++) {
+    media.isResident = () => step % 3 !== 0;
+    const lbaCount = 1 + (random.nextUint32() % 6);
+    const lba = random.nextUint32() % (blocks.lbaCount - lbaCount);
+    const data = new Uint8Array(lbaCount * LBA_BYTES);
+    if (step % 2 === 0) {
+      for (let i = 0; i < lbaCount; i++) data.set(content(lba + i, ++versions[lba + i]!), i * LBA_BYTES);
+      if (blocks.canWriteNow(lbaCount)) blocks.writeNow(lba, lbaCount, data);
+      else {
+        seen.roomless++;
+        await blocks.write(lba, lbaCount, data, false);
+      }
+      // It was copied.
+      data.fill(0xee);
+      continue;
+    }
+    if (blocks.readNow(lba, lbaCount, data)) seen.now++;
+    else {
+      seen.later++;
+      await blocks.read(lba, lbaCount, data);
+    }
+    for (let i = 0; i < lbaCount; i++) {
+      const expected = content(lba + i, versions[lba + i]!);
+      assert.ok(Buffer.compare(data.subarray(i * LBA_BYTES, (i + 1) * LBA_BYTES), expected) === 0, `LBA ${lba + i}`);
+    }
+  }
+  for (const [what, count] of Object.entries(seen)) assert.ok(count > 100, `${what}: ${count}`);
+  assert.throws(() => blocks.readNow(blocks.lbaCount, 1, new Uint8Array(LBA_BYTES)), /lba|LBA/);
+  await ftl.close();
+});

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -111,6 +111,37 @@ test('native: what is written to the file later is seen', { skip }, () => {
   assert.notEqual(kernels.crc32cMedia(0, 4096), before);
   writeSync(descriptor, new Uint8Array(floats.buffer, 100, 3), 0, 3, 100);
   assert.equal(kernels.crc32cMedia(0, 4096), before);
+});
+
+test('native: bytes that are in memory are copied, and those that are not are not waited for', { skip }, () => {
+  const arena = createArena(1 << 20);
+  const holes = mkdtempSync(join(tmpdir(), 'holes-'));
+  const sparse = openSync(join(holes, 'sparse.bin'), 'w+');
+  try {
+    ftruncateSync(sparse, 4 * MEDIA_BYTES);
+    writeSync(sparse, new Uint8Array(floats.buffer, 0, MEDIA_BYTES), 0, MEDIA_BYTES, 2 * MEDIA_BYTES);
+    const media = { fileDescriptor: sparse, sizeBytes: 4 * MEDIA_BYTES };
+    const kernels = loadKernels('native', { memory: arena.memory, media });
+    const target = new Uint8Array(MEDIA_BYTES);
+    assert.equal(kernels.copyResidentMedia(0, target), false, 'nobody has read the hole');
+    assert.equal(kernels.copyResidentMedia(3 * MEDIA_BYTES - 1, target), false, 'the last byte alone is there');
+    for (const [from, bytes] of [
+      [0, MEDIA_BYTES],
+      [4096, 4096],
+      [77, 5000],
+    ] as const) {
+      const part = target.subarray(0, bytes).fill(0);
+      assert.equal(kernels.copyResidentMedia(2 * MEDIA_BYTES + from, part), true);
+      assert.deepEqual(part, new Uint8Array(floats.buffer, from, bytes));
+    }
+    readSync(sparse, target, 0, MEDIA_BYTES, 0);
+    assert.equal(kernels.copyResidentMedia(0, target), true);
+    assert.throws(() => kernels.copyResidentMedia(4 * MEDIA_BYTES - 1, target), /within the media/);
+    assert.throws(() => kernels.copyResidentMedia(0, new Uint8Array(0)), /within the media/);
+  } finally {
+    closeSync(sparse);
+    rmSync(holes, { recursive: true });
+  }
 });
 
 test('native: nothing outside arena and mapping is read', { skip }, () => {

@@ -56,6 +56,8 @@ export interface HostModules {
 
 const NO_DATA = new Uint8Array(0);
 const FABRICS: CommandFields = { opcode: 0x7f };
+/** Longest data that the link takes at once. */
+const PLACED_BYTES_MAX = 16_384;
 /** Of one transfer over the link. */
 const TRANSFER_NS = 5000;
 
@@ -67,6 +69,7 @@ export class HostQueue implements QueueLink {
   readonly #port: QueuePort;
   readonly #inFlight = new Map<number, InFlight>();
   #nextCommandId = 1;
+  #placed: { readonly command: InFlight; readonly bytes: Uint8Array } | undefined;
   isOpen = true;
 
   constructor(subsystem: Subsystem, modules: HostModules) {
@@ -120,7 +123,7 @@ export class HostQueue implements QueueLink {
       this.#modules.trace.note('submit', opcode, commandId);
       // The drive may look at the capsule in this turn only: what it did not copy is gone.
       const capsuleCopy = capsule.slice();
-      this.#port.submit(entry(commandId), capsuleCopy, true);
+      this.#port.submit(entry(commandId), 0, capsuleCopy, true);
       this.#modules.loop.after(0, () => void capsuleCopy.fill(0xee));
     });
   }
@@ -161,6 +164,20 @@ export class HostQueue implements QueueLink {
     command.received = source.slice();
     command.isSending = false;
     command.deliver?.();
+  }
+
+  place(commandId: number, lengthBytes: number): Uint8Array | undefined {
+    const command = this.#inFlight.get(commandId);
+    if (command === undefined || lengthBytes > PLACED_BYTES_MAX) return undefined;
+    this.#placed = { command, bytes: new Uint8Array(lengthBytes).fill(0xdd) };
+    return this.#placed.bytes;
+  }
+
+  placed(): void {
+    assert.ok(this.#placed, 'what was placed has a place');
+    this.#placed.command.received = this.#placed.bytes.slice();
+    this.#placed.bytes.fill(0xee);
+    this.#placed = undefined;
   }
 
   #transfer(): Promise<void> {

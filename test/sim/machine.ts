@@ -92,6 +92,11 @@ export class Machine {
     return false;
   }
 
+  /** Whether what is read lies in memory. */
+  isResident(): boolean {
+    return !this.isFailingReads && this.#random.chance(0.5);
+  }
+
   /** Whether a write that was not taken has reached the disk in part. */
   tears(): boolean {
     return this.#random.chance(0.3);

@@ -18,6 +18,7 @@ class SimMedia extends MediaMemory {
   constructor(geometry: Geometry, machine: Machine, from: MediaMemory | undefined) {
     super(geometry, from);
     this.#machine = machine;
+    this.isResident = () => machine.isResident();
   }
 
   protected override settle(what: 'read' | 'sync'): Promise<void> {

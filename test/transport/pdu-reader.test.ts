@@ -24,13 +24,14 @@ class Collector implements PduReceiver {
     return { capsuleCmd: CAPSULE_MAX, h2cData: H2C_MAX, h2cTermReq: 128 }[type as string] ?? 0;
   }
 
-  beginPdu(type: PduType, _header: Uint8Array, dataBytes: number): Uint8Array | undefined {
+  beginPdu(type: PduType, _bytes: Uint8Array, _at: number, dataBytes: number): Uint8Array | undefined {
     return type === 'h2cData' ? new Uint8Array(dataBytes) : undefined;
   }
 
-  endPdu(type: PduType, header: Uint8Array, data: Uint8Array, isIntact: boolean): void {
+  endPdu(type: PduType, bytes: Uint8Array, at: number, data: Uint8Array, isIntact: boolean): void {
     if (!isIntact) this.damagedCount++;
-    this.seen.push({ type, header: Buffer.from(header).toString('hex'), data: Buffer.from(data).toString('hex') });
+    const header = Buffer.from(bytes.subarray(at, at + pduTypes[type].hlen)).toString('hex');
+    this.seen.push({ type, header, data: Buffer.from(data).toString('hex') });
   }
 }
 

@@ -55,6 +55,8 @@ async function fill(client: DriveClient, blockCount: number): Promise<void> {
   const bytes = new Uint8Array(BLOCKS_PER_WRITE * BLOCK_BYTES).fill(1);
   for (let lba = 0; lba < blockCount; lba += BLOCKS_PER_WRITE) await client.block.write(lba, bytes);
   await client.block.flush();
+  // Pages are checked on their first use.
+  for (let lba = 0; lba < blockCount; lba += BLOCKS_PER_WRITE) await client.block.read(lba, BLOCKS_PER_WRITE);
 }
 
 interface Race {

@@ -9,7 +9,7 @@ import {
   SUCCESS,
 } from '../contract.ts';
 import { ALL_BITS } from '../fields.ts';
-import { checkTransfer, FUA, HINTS_CDW13, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
+import { checkTransfer, FUA, HINTS_CDW13, type LbaRange, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
 
 /** CDW10-11 first LBA, CDW12 blocks minus 1. FUA: what is returned is durable, as the standard demands. */
 export function nvmRead(options: CommandOptions, modules: CommandModules): CommandDefinition {
@@ -21,15 +21,35 @@ export function nvmRead(options: CommandOptions, modules: CommandModules): Comma
   };
 }
 
-async function read(
-  { entry, data, job }: CommandContext,
+function read(
+  context: CommandContext,
   { limits }: CommandOptions,
-  { arena, blocks, durability, counters }: CommandModules,
-): Promise<CommandResult> {
+  modules: CommandModules,
+): CommandResult | Promise<CommandResult> {
+  const { entry, data, job } = context;
+  const { blocks, counters } = modules;
   const range = lbaRangeOf(entry, blocks);
   const lengthBytes = checkTransfer(data, range, limits.lbaSizeBytes);
-  const fua = (entry.cdw12 & FUA) !== 0;
   job.firmware('read', lengthBytes);
+  const target = (entry.cdw12 & FUA) === 0 ? data.place(lengthBytes) : undefined;
+  if (target === undefined || !blocks.readNow(range.lba, range.lbaCount, target)) {
+    return readLater(context, range, lengthBytes, modules);
+  }
+  blocks.bookRead(range.lba, range.lbaCount, job, 'host');
+  data.placed();
+  counters.blockReadCommands++;
+  counters.blockReadBytes += lengthBytes;
+  return SUCCESS;
+}
+
+/** What lies on the disk, or has to be checked, or is to be durable. */
+function readLater(
+  { entry, data, job }: CommandContext,
+  range: LbaRange,
+  lengthBytes: number,
+  { arena, blocks, durability, counters }: CommandModules,
+): Promise<CommandResult> {
+  const fua = (entry.cdw12 & FUA) !== 0;
   return withArena(arena, async (scope) => {
     const target = scope.view(scope.allocate(lengthBytes), lengthBytes);
     blocks.bookRead(range.lba, range.lbaCount, job, 'host');

@@ -6,10 +6,11 @@ import {
   type CommandModules,
   type CommandOptions,
   type CommandResult,
+  type Limits,
   SUCCESS,
 } from '../contract.ts';
 import { ALL_BITS } from '../fields.ts';
-import { FUA, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
+import { FUA, type LbaRange, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
 
 /** CDW10-11 first LBA, CDW12 blocks minus 1, FUA as in Read. Reads them with all checks of a read, and keeps nothing. */
 export function nvmVerify(options: CommandOptions, modules: CommandModules): CommandDefinition {
@@ -21,18 +22,32 @@ export function nvmVerify(options: CommandOptions, modules: CommandModules): Com
   };
 }
 
-async function verify(
-  { entry, signal, job }: CommandContext,
+function verify(
+  context: CommandContext,
   { limits }: CommandOptions,
-  { arena, blocks, durability, counters }: CommandModules,
-): Promise<CommandResult> {
+  modules: CommandModules,
+): CommandResult | Promise<CommandResult> {
+  const { entry, job } = context;
+  const { blocks, counters } = modules;
   const range = lbaRangeOf(entry, blocks);
-  const pieceLbaCount = Math.min(range.lbaCount, limits.transferBytesMax / limits.lbaSizeBytes);
   counters.blockReadCommands++;
+  job.firmware('read', range.lbaCount * limits.lbaSizeBytes);
+  blocks.bookRead(range.lba, range.lbaCount, job, 'controller');
+  const fua = (entry.cdw12 & FUA) !== 0;
+  // What is in no page can't be wrong.
+  if (!fua && !blocks.isInFlash(range.lba, range.lbaCount)) return SUCCESS;
+  return verifyPages(context, range, limits, modules);
+}
+
+function verifyPages(
+  { entry, signal }: CommandContext,
+  range: LbaRange,
+  limits: Limits,
+  { arena, blocks, durability }: CommandModules,
+): Promise<CommandResult> {
+  const pieceLbaCount = Math.min(range.lbaCount, limits.transferBytesMax / limits.lbaSizeBytes);
   const fua = (entry.cdw12 & FUA) !== 0;
   return withArena(arena, async (scope) => {
-    job.firmware('read', range.lbaCount * limits.lbaSizeBytes);
-    blocks.bookRead(range.lba, range.lbaCount, job, 'controller');
     const target = scope.view(scope.allocate(pieceLbaCount * limits.lbaSizeBytes), pieceLbaCount * limits.lbaSizeBytes);
     for (let done = 0; done < range.lbaCount && !signal.aborted; done += pieceLbaCount) {
       const lbaCount = Math.min(pieceLbaCount, range.lbaCount - done);

@@ -9,7 +9,7 @@ import {
   SUCCESS,
 } from '../contract.ts';
 import { ALL_BITS } from '../fields.ts';
-import { checkTransfer, FUA, HINTS_CDW13, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
+import { checkTransfer, FUA, HINTS_CDW13, type LbaRange, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
 
 /** CDW10-11 first LBA, CDW12 blocks minus 1 and FUA. */
 export function nvmWrite(options: CommandOptions, modules: CommandModules): CommandDefinition {
@@ -21,14 +21,34 @@ export function nvmWrite(options: CommandOptions, modules: CommandModules): Comm
   };
 }
 
-async function write(
-  { entry, data, association, job }: CommandContext,
+function write(
+  context: CommandContext,
   { limits }: CommandOptions,
-  { arena, blocks, counters }: CommandModules,
-): Promise<CommandResult> {
+  modules: CommandModules,
+): CommandResult | Promise<CommandResult> {
+  const { entry, data, association, job } = context;
+  const { blocks, counters } = modules;
   const range = lbaRangeOf(entry, blocks);
   const lengthBytes = checkTransfer(data, range, limits.lbaSizeBytes);
   const fua = (entry.cdw12 & FUA) !== 0 || !association.features.writeCache;
+  const source = !fua && blocks.canWriteNow(range.lbaCount) ? data.inPlace() : undefined;
+  if (source === undefined) return writeLater(context, range, lengthBytes, fua, modules);
+  job.firmware('write', lengthBytes);
+  job.hostToDevice(lengthBytes);
+  blocks.writeNow(range.lba, range.lbaCount, source, job);
+  counters.blockWriteCommands++;
+  counters.blockWrittenBytes += lengthBytes;
+  return SUCCESS;
+}
+
+/** Data that has yet to come, what is to be durable, and what has to wait for room. */
+function writeLater(
+  { data, job }: CommandContext,
+  range: LbaRange,
+  lengthBytes: number,
+  fua: boolean,
+  { arena, blocks, counters }: CommandModules,
+): Promise<CommandResult> {
   return withArena(arena, async (scope) => {
     const source = scope.view(scope.allocate(lengthBytes), lengthBytes);
     await data.read(source);

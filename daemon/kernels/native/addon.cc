@@ -10,6 +10,7 @@
 #include <cstring>
 #include "direct-io.h"
 #include "kernel-set.h"
+#include "residency.h"
 
 namespace {
 
@@ -24,6 +25,7 @@ struct Context {
   // What the media arena is, if it is no mapping.
   int64_t slab;
   const KernelSet* kernels;
+  attndrive::Residency residency;
   napi_ref memoryReference;
   int references;
 };
@@ -128,6 +130,32 @@ napi_value crc32cOf(napi_env env, napi_callback_info info) {
   return numberResult(env, attndrive::crc32c(seed, static_cast<const uint8_t*>(data), length));
 }
 
+// copyResidentMedia(offset, target: Uint8Array): whether all of it was in memory, and is copied
+napi_value copyResidentMedia(napi_env env, napi_callback_info info) {
+  napi_value raw[2];
+  size_t given = 2;
+  void* data = nullptr;
+  double offset = -1;
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* target = nullptr;
+  if (napi_get_cb_info(env, info, &given, raw, nullptr, &data) != napi_ok) return nullptr;
+  Context* context = static_cast<Context*>(data);
+  const Memory& memory = context->memory;
+  if (given < 2 || napi_get_value_double(env, raw[0], &offset) != napi_ok ||
+      napi_get_typedarray_info(env, raw[1], &type, &length, &target, nullptr, nullptr) != napi_ok ||
+      type != napi_uint8_array || memory.media == nullptr || length == 0 || !(offset >= 0) ||
+      !attndrive::inRange(static_cast<uint64_t>(offset), length, memory.mediaBytes)) {
+    return fail(env, "copyResidentMedia: (offset, target: Uint8Array) within the media");
+  }
+  const uint64_t start = static_cast<uint64_t>(offset);
+  const bool resident = context->residency.covers(memory.media, memory.mediaBytes, start, length);
+  if (resident) memcpy(target, memory.media + start, length);
+  napi_value result = nullptr;
+  napi_get_boolean(env, resident, &result);
+  return result;
+}
+
 // readSum(offset, bytes, media)
 napi_value readSum(napi_env env, napi_callback_info info) {
   uint64_t a[3];
@@ -149,6 +177,7 @@ void release(napi_env env, void* data, void*) {
   } else if (context->memory.media != nullptr) {
     munmap(const_cast<uint8_t*>(context->memory.media), context->memory.mediaBytes);
   }
+  context->residency.release();
   if (context->memoryReference != nullptr) napi_delete_reference(env, context->memoryReference);
   free(context);
 }
@@ -240,6 +269,7 @@ napi_value create(napi_env env, napi_callback_info info) {
               addFunction(env, object, "convert", convert, context) &&
               addFunction(env, object, "crc32c", crc32c, context) &&
               addFunction(env, object, "crc32cOf", crc32cOf, context) &&
+              addFunction(env, object, "copyResidentMedia", copyResidentMedia, context) &&
               addFunction(env, object, "readSum", readSum, context) &&
               napi_create_string_utf8(env, context->kernels->isa, NAPI_AUTO_LENGTH, &isa) == napi_ok &&
               napi_set_named_property(env, object, "isa", isa) == napi_ok;

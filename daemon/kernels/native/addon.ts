@@ -11,6 +11,7 @@ export interface KernelAddon {
   convert: Kernels['convert'];
   crc32c(offset: number, sizeBytes: number, seed: number, media: 0 | 1): number;
   crc32cOf(bytes: Uint8Array, seed: number): number;
+  copyResidentMedia(offset: number, target: Uint8Array): boolean;
   readSum(offset: number, sizeBytes: number, media: 0 | 1): number;
 }
 

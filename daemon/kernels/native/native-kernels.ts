@@ -56,6 +56,7 @@ export function createNativeKernels(resources: KernelResources): NativeKernels {
     crc32cOf: (bytes, seed = 0) =>
       bytes.length < SCALAR_CRC_BYTES_MAX ? scalarCrc32c(bytes, seed) : checked(() => addon.crc32cOf(bytes, seed)),
     crc32cMedia: (offset, sizeBytes) => checked(() => addon.crc32c(offset, sizeBytes, 0, 1)),
+    copyResidentMedia: (offset, target) => checked(() => addon.copyResidentMedia(offset, target)),
     convert: (source, sourceType, target, targetType, rowCount, rowElements) =>
       checked(() => addon.convert(source, sourceType, target, targetType, rowCount, rowElements)),
     attend: (job) => checked(() => addon.attend(job)),

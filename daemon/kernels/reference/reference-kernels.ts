@@ -22,6 +22,9 @@ export function createReferenceKernels({ memory }: KernelResources): Kernels {
     crc32cMedia: () => {
       assert(false, 'reference kernels have no media mapping');
     },
+    copyResidentMedia: () => {
+      assert(false, 'reference kernels have no media mapping');
+    },
     convert: (source, sourceType, target, targetType, rowCount, rowElements) =>
       convert(views, source, sourceType, target, targetType, rowCount, rowElements),
     attend: (job) => attend(views, job),

@@ -30,6 +30,9 @@ export function createWasmKernels({ memory }: KernelResources): Kernels {
     crc32cMedia: () => {
       assert(false, 'WebAssembly kernels have no media mapping');
     },
+    copyResidentMedia: () => {
+      assert(false, 'WebAssembly kernels have no media mapping');
+    },
     convert,
     attend: (job) => assert(attend(job) === 0, 'attend job: dimensions 1 to 256, known types, frames in the arena'),
     merge: (job) => assert(merge(job) === 0, 'merge job: dimension 1 to 256, known type'),

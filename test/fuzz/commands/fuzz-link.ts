@@ -35,6 +35,8 @@ interface Pending {
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 const gone = (): DriveError => new DriveError('aborted', 'the connection is gone');
 const NO_DATA = new Uint8Array(0);
+/** Longest data that the link takes at once. */
+const PLACED_BYTES_MAX = 16_384;
 
 export class FuzzLink implements QueueLink {
   readonly peer = 'fuzzer';
@@ -43,6 +45,7 @@ export class FuzzLink implements QueueLink {
   #pending: Pending[] = [];
   /** The command that is being handed over. */
   #current: Pending | undefined;
+  #placed: { readonly pending: Pending; readonly bytes: Uint8Array } | undefined;
   isOpen = true;
   isConnected = false;
   isAuthenticating = false;
@@ -76,7 +79,7 @@ export class FuzzLink implements QueueLink {
     // Both are the drive's during the call only, as a socket's memory is.
     const lent = [entry.slice(), capsule.slice()] as const;
     try {
-      this.#port.submit(...lent, transfer.isIntact || capsule.length === 0);
+      this.#port.submit(lent[0], 0, lent[1], transfer.isIntact || capsule.length === 0);
     } catch (error) {
       if (!(error instanceof QueueError)) throw error;
       this.#pending = this.#pending.filter((one) => one !== pending);
@@ -98,6 +101,23 @@ export class FuzzLink implements QueueLink {
   }
 
   // --- QueueLink
+
+  place(commandId: number, lengthBytes: number): Uint8Array | undefined {
+    const pending = this.#pending.find((one) => one.commandId === commandId);
+    if (pending === undefined || lengthBytes > PLACED_BYTES_MAX) return undefined;
+    this.#placed = { pending, bytes: new Uint8Array(lengthBytes).fill(0xdd) };
+    return this.#placed.bytes;
+  }
+
+  placed(): void {
+    assert.ok(this.#placed, 'what is placed has a place');
+    const { pending, bytes } = this.#placed;
+    this.#placed = undefined;
+    assert.ok(!pending.hasReceived, `data of command ${pending.commandId} is given twice`);
+    pending.hasReceived = true;
+    pending.received = bytes.slice();
+    bytes.fill(0xee);
+  }
 
   async receive(commandId: number, offset: number, target: Uint8Array): Promise<void> {
     if (!this.isOpen) throw gone();

@@ -115,15 +115,16 @@ class Collector implements PduReceiver {
     return dataBytesMax(type);
   }
 
-  beginPdu(type: PduType, _header: Uint8Array, dataBytes: number): Uint8Array | undefined {
+  beginPdu(type: PduType, _bytes: Uint8Array, _at: number, dataBytes: number): Uint8Array | undefined {
     assert.ok(dataBytes <= dataBytesMax(type), `${dataBytes} bytes of data in ${type}`);
     this.#target = type === 'h2cData' && this.#hasTargets ? new Uint8Array(dataBytes) : undefined;
     return this.#target;
   }
 
-  endPdu(type: PduType, header: Uint8Array, data: Uint8Array, isIntact: boolean): void {
+  endPdu(type: PduType, bytes: Uint8Array, at: number, data: Uint8Array, isIntact: boolean): void {
     if (this.#target !== undefined && data.length > 0) assert.equal(data, this.#target, 'data where it was asked for');
-    this.pdus.push({ type, header: header.slice(), data: data.slice(), isIntact });
+    const header = bytes.slice(at, at + pduTypes[type].hlen);
+    this.pdus.push({ type, header, data: data.slice(), isIntact });
   }
 }
 

@@ -27,6 +27,10 @@ export class MapMedia implements Media {
     return Promise.resolve();
   }
 
+  copyNow(): boolean {
+    return false;
+  }
+
   readOob(ppn: number, target: Uint8Array): Promise<void> {
     const offset = ppn * this.#oobBytes;
     target.set(this.#oob.subarray(offset, offset + target.length));

@@ -11,7 +11,8 @@ import { type TokenSpan, type VisibilityRule, visibleSpans } from './visibility.
 
 /**
  * K and V bytes that one job walks, about: enough to hide what it costs to begin one (1.7 us until memory delivers at its
- * full rate), few enough to share a sequence among workers.
+ * full rate), few enough to share a sequence among workers. Tokens are a power of two, rounded up to whole groups: that is how
+ * long sequences often are, and a short job for what is left would pay for its begin.
  */
 const CHUNK_BYTES = 1024 * 1024;
 /** A job never walks more groups: the smallest frame cache must hold one job's pages. */
@@ -205,8 +206,8 @@ function checkTarget(target: AttendTarget, view: LayerView, index: number): void
 export function layoutOf(shape: SequenceShape): GroupLayout {
   const rowBytesK = rowSizeBytes(shape.elementTypeK, shape.headDimK);
   const rowBytesV = rowSizeBytes(shape.elementTypeV, shape.headDimV);
-  const groupBytes = shape.groupTokens * (rowBytesK + rowBytesV);
-  const chunkGroups = Math.min(CHUNK_GROUPS_MAX, Math.max(1, Math.round(CHUNK_BYTES / groupBytes)));
+  const wantedTokens = 2 ** Math.round(Math.log2(CHUNK_BYTES / (rowBytesK + rowBytesV)));
+  const chunkGroups = Math.min(CHUNK_GROUPS_MAX, Math.ceil(wantedTokens / shape.groupTokens));
   return {
     shape,
     rowBytesK,

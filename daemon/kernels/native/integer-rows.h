@@ -206,6 +206,8 @@ ALWAYS_INLINE void storeTokenRuns(const vf (&sums)[Q], float* dots) {
 // Dot products of Q rows with a block's keys, in the lanes of dot-products.h.
 template <class E, int Q>
 void integerDots(const IntegerQuery* queries, const Block& block, int dim, RowPrefetch next, float* dots) {
+  // Few rows would have to wait for each of their sums.
+  constexpr int kWays = Q == 4 ? 1 : 2;
   const int groups = dim / kGroup;
   const int offset = 4 * groups;
   for (int t = 0; t < block.count; t += W) {
@@ -218,17 +220,23 @@ void integerDots(const IntegerQuery* queries, const Block& block, int dim, RowPr
       UNROLL for (int i = 0; i < 16; i++) z[i] = E::load(rows[i] + offset, g, groups);
       if (g % 2 == 0) lanes = loadGroups(rows, g);
       transpose(z);
-      __m512i high[Q], low[Q];
-      UNROLL for (int q = 0; q < Q; q++) high[q] = low[q] = _mm512_setzero_si512();
+      __m512i high[kWays][Q], low[kWays][Q];
+      UNROLL for (int way = 0; way < kWays; way++) {
+        UNROLL for (int q = 0; q < Q; q++) high[way][q] = low[way][q] = _mm512_setzero_si512();
+      }
       UNROLL for (int c = 0; c < 16; c++) {
         if (groups == 1 || (groups == 2 ? c % 2 == 1 : c % 4 == 3)) next.advance();
         UNROLL for (int q = 0; q < Q; q++) {
-          addByteProducts(high[q], z[c], queries[q].high + g * kGroup + 4 * c);
-          if constexpr (E::kHasLow) addByteProducts(low[q], z[c], queries[q].low + g * kGroup + 4 * c);
+          addByteProducts(high[c % kWays][q], z[c], queries[q].high + g * kGroup + 4 * c);
+          if constexpr (E::kHasLow) addByteProducts(low[c % kWays][q], z[c], queries[q].low + g * kGroup + 4 * c);
         }
       }
       UNROLL for (int q = 0; q < Q; q++) {
-        const __m512i dot = E::kHasLow ? _mm512_add_epi32(_mm512_slli_epi32(high[q], 7), low[q]) : high[q];
+        if constexpr (kWays == 2) {
+          high[0][q] = _mm512_add_epi32(high[0][q], high[1][q]);
+          low[0][q] = _mm512_add_epi32(low[0][q], low[1][q]);
+        }
+        const __m512i dot = E::kHasLow ? _mm512_add_epi32(_mm512_slli_epi32(high[0][q], 7), low[0][q]) : high[0][q];
         const vf product = (vf)_mm512_cvtepi32_ps(dot) * queries[q].scale[g] + queries[q].residue[g];
         sums[q] += product * lanes.scale[g % 2] + lanes.minimum[g % 2] * queries[q].sum[g];
       }
@@ -312,27 +320,37 @@ ALWAYS_INLINE bool weighGroups(const uint8_t* const* rows, int count, int g, con
 template <class E, int Q, class Step>
 ALWAYS_INLINE void addGroup(const uint8_t* const* rows, int count, int g, int groups, const IntegerWeights<Q>& weights,
                             const vf* factors, float* weighted, int stride, Step&& step) {
+  // One row alone would have to wait for each of its sums. (Rows go on to a multiple of 16.)
+  constexpr int kWays = Q == 1 ? 2 : 1;
   const int offset = 4 * groups;
   const __m512i zero = _mm512_setzero_si512();
-  __m512i sums[Q][4];
-  UNROLL for (int q = 0; q < Q; q++) {
-    UNROLL for (int i = 0; i < 4; i++) sums[q][i] = zero;
-  }
-  NO_UNROLL for (int t = 0; t < count; t += 2) {
-    const __m512i a = E::load(rows[t] + offset, g, groups), b = E::load(rows[t + 1] + offset, g, groups);
-    step();
-    const __m512i low = _mm512_unpacklo_epi8(a, b), high = _mm512_unpackhi_epi8(a, b);
-    // Dword j of run L of pairs[i] are the two tokens' words of column 16 L + 4 i + j.
-    const __m512i pairs[4] = {_mm512_unpacklo_epi8(low, zero), _mm512_unpackhi_epi8(low, zero),
-                              _mm512_unpacklo_epi8(high, zero), _mm512_unpackhi_epi8(high, zero)};
+  __m512i sums[kWays][Q][4];
+  UNROLL for (int way = 0; way < kWays; way++) {
     UNROLL for (int q = 0; q < Q; q++) {
-      const __m512i weight = _mm512_set1_epi32(word(weights.words + t * Q + 2 * q));
-      UNROLL for (int i = 0; i < 4; i++) addWordProducts(sums[q][i], pairs[i], weight);
+      UNROLL for (int i = 0; i < 4; i++) sums[way][q][i] = zero;
+    }
+  }
+  NO_UNROLL for (int first = 0; first < count; first += 2 * kWays) {
+    UNROLL for (int way = 0; way < kWays; way++) {
+      const int t = first + 2 * way;
+      const __m512i a = E::load(rows[t] + offset, g, groups), b = E::load(rows[t + 1] + offset, g, groups);
+      step();
+      const __m512i low = _mm512_unpacklo_epi8(a, b), high = _mm512_unpackhi_epi8(a, b);
+      // Dword j of run L of pairs[i] are the two tokens' words of column 16 L + 4 i + j.
+      const __m512i pairs[4] = {_mm512_unpacklo_epi8(low, zero), _mm512_unpackhi_epi8(low, zero),
+                                _mm512_unpacklo_epi8(high, zero), _mm512_unpackhi_epi8(high, zero)};
+      UNROLL for (int q = 0; q < Q; q++) {
+        const __m512i weight = _mm512_set1_epi32(word(weights.words + t * Q + 2 * q));
+        UNROLL for (int i = 0; i < 4; i++) addWordProducts(sums[way][q][i], pairs[i], weight);
+      }
     }
   }
   UNROLL for (int q = 0; q < Q; q++) {
     vf runs[4], columns[4];
-    UNROLL for (int i = 0; i < 4; i++) runs[i] = (vf)_mm512_cvtepi32_ps(sums[q][i]);
+    UNROLL for (int i = 0; i < 4; i++) {
+      if constexpr (kWays == 2) sums[0][q][i] = _mm512_add_epi32(sums[0][q][i], sums[1][q][i]);
+      runs[i] = (vf)_mm512_cvtepi32_ps(sums[0][q][i]);
+    }
     transposeRuns(runs, columns);
     float* target = weighted + q * stride + g * kGroup;
     const vf unit = splat(weights.step[q]), base = splat(weights.base[q]);

@@ -56,6 +56,8 @@ export interface AssociationOptions {
   readonly subsystemNqn: string;
   readonly hostNqn: string;
   readonly digests: Digests;
+  /** Of I/O queues. */
+  readonly busyPollMs: number;
   /** For drives that ask for authentication; with a controller secret they have to ask. */
   readonly dhChap?: DhChapSecrets | undefined;
 }
@@ -167,6 +169,7 @@ export class Association {
       depth,
       timeoutMs: this.#options.connectTimeoutMs,
       digests: this.#options.digests,
+      busyPollMs: queueId === 0 ? 0 : this.#options.busyPollMs,
       onEnd: (error) => this.#fail(error),
     });
     this.#queues.push(queue);

@@ -81,6 +81,7 @@ export class DiscoveryClient {
     const parsed = parseAddress(address);
     const association = await Association.open(parsed, {
       ioQueueCount: 0,
+      busyPollMs: 0,
       queueDepth: 0,
       keepAliveMs: options.keepAliveMs ?? KEEP_ALIVE_MS,
       connectTimeoutMs: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,

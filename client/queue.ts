@@ -17,6 +17,7 @@ import {
   submissionEntry,
 } from '../spec/index.ts';
 import { connectOptions, type DriveAddress, formatAddress } from './address.ts';
+import { BusyPoll } from './busy-poll.ts';
 import { byteLengthOf, type Command } from './command.ts';
 import {
   DriveCommandError,
@@ -49,6 +50,8 @@ export interface QueueOptions {
   readonly timeoutMs: number;
   /** Asked for in ICReq; a drive that grants others is a protocol error. */
   readonly digests: Digests;
+  /** How long to keep the event loop awake for an answer; 0: it sleeps. */
+  readonly busyPollMs: number;
   /** Told once when the connection ends, whoever ended it. */
   readonly onEnd: (error: ConnectionEnd) => void;
 }
@@ -65,6 +68,7 @@ export class Queue implements PduSink {
   readonly #options: QueueOptions;
   readonly #parser = new PduParser(this);
   readonly #output: PduOutput;
+  readonly #busyPoll: BusyPoll;
   #opened: { resolve: () => void; reject: (error: Error) => void } | undefined;
   #end: ConnectionEnd | undefined;
   #sendBytesMax = MAXH2CDATA_MIN;
@@ -95,6 +99,8 @@ export class Queue implements PduSink {
     this.address = formatAddress(address);
     this.#options = options;
     this.#inFlight = new InFlight(options.depth - 1);
+    const isWaiting = (): boolean => this.#inFlight.activeCount > 0;
+    this.#busyPoll = new BusyPoll({ longestMs: options.busyPollMs }, { isWaiting });
     const onread: OnReadOpts = {
       buffer: Buffer.allocUnsafeSlow(RECEIVE_BUFFER_BYTES),
       callback: (count, buffer) => {
@@ -143,6 +149,7 @@ export class Queue implements PduSink {
     const { entry, capsuleData = NO_PARTS } = command;
     entry[submissionEntry.offsetOf.commandId] = commandId & 0xff;
     entry[submissionEntry.offsetOf.commandId + 1] = commandId >>> 8;
+    this.#busyPoll.touch();
     this.#output.capsule(entry, capsuleData, byteLengthOf(capsuleData));
   }
 

@@ -44,6 +44,8 @@ export interface DaemonOptions {
   readonly bufferBytes?: number | undefined;
   /** Page frames that kernels without a media mapping (WebAssembly, reference) read into. Default 256 MiB. */
   readonly cacheBytes?: number | undefined;
+  /** Microseconds for which the event loop stays awake once a host was answered. Default 50; with one CPU 0: not at all. */
+  readonly busyPollUs?: number | undefined;
   /** Longest time, in milliseconds, that completed but unflushed changes stay without a checkpoint. Default 1000. */
   readonly checkpointIntervalMs?: number | undefined;
   /** When flash pages are checked: first-use (default) or always. */
@@ -89,6 +91,7 @@ export interface DaemonConfig {
   readonly group: string | undefined;
   readonly bufferBytes: number;
   readonly cacheBytes: number;
+  readonly busyPollUs: number;
   readonly checkpointIntervalMs: number;
   readonly verify: VerifyPolicy;
   readonly placement: Placement;
@@ -132,6 +135,7 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
     group: options.group,
     bufferBytes: within('buffer size', options.bufferBytes ?? 512 * MIB, 16 * MIB, 3072 * MIB),
     cacheBytes: within('cache size', options.cacheBytes ?? 256 * MIB, MIB, 3072 * MIB),
+    busyPollUs: within('busy poll (us)', options.busyPollUs ?? (availableParallelism() > 1 ? 50 : 0), 0, 10_000),
     checkpointIntervalMs: within('checkpoint interval (ms)', options.checkpointIntervalMs ?? 1000, 10, 3_600_000),
     verify: verify as VerifyPolicy,
     ...garbageCollection(options),

@@ -349,7 +349,7 @@ export class Drive implements RunningDrive {
     const subsystem = this.room('subsystem');
     const checksum = this.room('kernels').crc32cOf;
     const transport = new Transport(
-      { limits },
+      { limits, busyPollNs: this.options.config.busyPollUs * 1000 },
       { subsystem, clock, logger: logger.child({ room: 'transport' }), checksum },
     );
     this.#rooms.transport = transport;

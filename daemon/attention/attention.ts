@@ -206,7 +206,7 @@ export class Attention implements AttentionEngine {
 
   /** Whether running it here costs less than waking a worker, and cannot wait for a disk. */
   #isSmall(command: Command): boolean {
-    if (command.walkBytes > (this.#settings.inlineBytesMax ?? 128 * 1024)) return false;
+    if (command.walkBytes > (this.#settings.inlineBytesMax ?? 2 ** 20)) return false;
     if (this.#frames.available < JOB_PAGES_MAX) return false;
     return command.plans.every((plan) => {
       for (const page of plan.pages) if (!this.#frames.isReady(page as Ppn)) return false;

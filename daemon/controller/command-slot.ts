@@ -89,6 +89,8 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
   lengthBytes = 0;
   definition: RegisteredCommand | undefined;
   startedAtNs = 0;
+  /** It came on an I/O queue that was connected. */
+  isIo = false;
   /** Index of the counters of this command. */
   counterIndex = 0;
   /** Whether it has taken its data's length of the budget, and whether its capsule is held while it waits. */

@@ -54,8 +54,8 @@ export interface QueueHost {
   connected(queue: Queue): void;
   /** An error that is no answer to bad input. */
   reportFatal(error: unknown): void;
-  commandStarted(): void;
-  commandSettled(): void;
+  commandStarted(isIo: boolean): void;
+  commandSettled(isIo: boolean): void;
 }
 
 /** What Connect settles. */
@@ -196,7 +196,8 @@ export class Queue implements QueuePort, SlotOwner {
       return;
     }
     this.#inFlight.set(slot.commandId, slot);
-    this.#modules.subsystem.commandStarted();
+    slot.isIo = this.#identity !== undefined && this.#identity.queueId !== 0;
+    this.#modules.subsystem.commandStarted(slot.isIo);
     slot.account = this.#share.account;
     slot.account?.add('commands', 1);
     try {
@@ -432,7 +433,7 @@ export class Queue implements QueuePort, SlotOwner {
     slot.endJob();
     this.#inFlight.delete(slot.commandId);
     slot.leaveNamespaces();
-    this.#modules.subsystem.commandSettled();
+    this.#modules.subsystem.commandSettled(slot.isIo);
     slot.account?.give('commands', 1);
     slot.account = undefined;
     slot.unload();

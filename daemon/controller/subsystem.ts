@@ -131,6 +131,7 @@ export class Subsystem implements QueueHost {
   #refusedHostCount = 0;
   #nextControllerId = 1;
   #inFlightCount = 0;
+  #ioInFlightCount = 0;
   #closing = false;
   readonly #idleWaiters: (() => void)[] = [];
   #linkBytes: () => { receivedBytes: number; sentBytes: number } = () => ({ receivedBytes: 0, sentBytes: 0 });
@@ -228,14 +229,22 @@ export class Subsystem implements QueueHost {
 
   // --- QueueHost ---
 
-  commandStarted(): void {
-    this.#inFlightCount++;
+  /** I/O commands under way. Admin commands may wait for an event for as long as their host is there. */
+  get ioInFlightCount(): number {
+    return this.#ioInFlightCount;
   }
 
-  commandSettled(): void {
+  commandStarted(isIo: boolean): void {
+    this.#inFlightCount++;
+    if (isIo) this.#ioInFlightCount++;
+  }
+
+  commandSettled(isIo: boolean): void {
     this.#inFlightCount--;
-    assert(this.#inFlightCount >= 0, 'a command settles once');
-    if (this.#inFlightCount === 0) for (const resolve of this.#idleWaiters.splice(0)) resolve();
+    if (isIo) this.#ioInFlightCount--;
+    assert(this.#inFlightCount >= 0 && this.#ioInFlightCount >= 0, 'a command settles once');
+    if (this.#inFlightCount > 0 || this.#idleWaiters.length === 0) return;
+    for (const resolve of this.#idleWaiters.splice(0)) resolve();
   }
 
   reportFatal(error: unknown): void {

@@ -239,7 +239,7 @@ export class Superblocks {
 
   /** Which of the hosts' write points filled it; undefined: garbage collection did, or a run before this one. */
   hostWritePoint(superblock: number): number | undefined {
-    const { [superblock]: number = 0 } = this.#hostWritePoints;
+    const number = this.#hostWritePoints[superblock]!;
     return number === 0 ? undefined : number - 1;
   }
 

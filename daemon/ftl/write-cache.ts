@@ -46,11 +46,21 @@ export class WriteCache {
 
   /** Where the LBA is already, or into a free slot. */
   put(lba: number, data: Uint8Array, operation: number, isStaged: boolean): void {
-    const slot = this.#slots.get(lba) ?? this.#blocks.findIndex((block) => block.lba === NO_LBA);
-    assert(slot >= 0, 'the cache has room after its page was programmed');
+    const slot = this.#slots.get(lba) ?? this.#freeSlot();
     this.#slotBytes[slot]!.set(data);
-    Object.assign(this.#blocks[slot]!, { lba, operation, isStaged });
+    const block = this.#blocks[slot]!;
+    block.lba = lba;
+    block.operation = operation;
+    block.isStaged = isStaged;
     this.#slots.set(lba, slot);
+  }
+
+  #freeSlot(): number {
+    const blocks = this.#blocks;
+    let slot = 0;
+    while (slot < blocks.length && blocks[slot]!.lba !== NO_LBA) slot++;
+    assert(slot < blocks.length, 'the cache has room after its page was programmed');
+    return slot;
   }
 
   drop(lba: number): void {

@@ -17,6 +17,7 @@ import type { Logger } from '../base/logger.ts';
 import type { Limits, NetworkAddress } from '../commands/contract.ts';
 import { type ConnectionSnapshot, QueueError, type QueueLink, type QueuePort } from '../controller/contract.ts';
 import type { Subsystem } from '../controller/subsystem.ts';
+import type { BusyPoll } from './busy-poll.ts';
 import { type ConnectionState, transition } from './connection-state.ts';
 import { PduError } from './pdu-error.ts';
 import { type Checksum, PduReader, type PduReceiver } from './pdu-reader.ts';
@@ -57,6 +58,7 @@ export interface ConnectionModules {
   readonly logger: Logger;
   /** What any host can cause. */
   readonly warnings: LimitedLog;
+  readonly busyPoll: BusyPoll;
   /** For header and data digests. */
   readonly checksum: Checksum;
   /** Called once, when the socket is gone. */
@@ -75,6 +77,7 @@ export class Connection implements QueueLink, PduReceiver {
   readonly #warnings: LimitedLog;
   readonly #onClosed: (connection: Connection) => void;
   readonly #subsystem: Subsystem;
+  readonly #busyPoll: BusyPoll;
   readonly #port: QueuePort;
   readonly #reader: PduReader;
   readonly #writer: PduWriter;
@@ -107,7 +110,9 @@ export class Connection implements QueueLink, PduReceiver {
     this.#onClosed = modules.onClosed;
     this.#acceptedAtMs = modules.clock.wallMs();
     this.#reader = new PduReader(this, modules.checksum);
-    this.#writer = new PduWriter(modules.socket, modules.checksum);
+    this.#busyPoll = modules.busyPoll;
+    const onFlushed = (): void => this.#answered();
+    this.#writer = new PduWriter({ socket: modules.socket, checksum: modules.checksum, onFlushed });
     this.#subsystem = modules.subsystem;
     this.#port = modules.subsystem.attach(this);
     this.#watchdog = this.#clock.setTimer(this.#limits.handshakeTimeoutMs, this.#watch);
@@ -337,6 +342,7 @@ export class Connection implements QueueLink, PduReceiver {
       this.#fail(error);
     }
     this.#writer.flush();
+    this.#answered();
     const { pendingBytes } = this.#writer;
     // Without `writableNeedDrain` there would be no `drain` event to go on at.
     if (!this.#paused && pendingBytes > this.#limits.connectionOutputBytesMax && this.#socket.writableNeedDrain) {
@@ -344,6 +350,10 @@ export class Connection implements QueueLink, PduReceiver {
       this.#socket.pause();
     }
   };
+
+  #answered(): void {
+    if (this.isUsed) this.#busyPoll.touch();
+  }
 
   readonly #onDrain = (): void => {
     if (!this.#paused) return;

@@ -7,6 +7,7 @@ import type { Logger } from '../base/logger.ts';
 import type { Limits, NetworkAddress } from '../commands/contract.ts';
 import type { ConnectionSnapshot } from '../controller/contract.ts';
 import type { Subsystem } from '../controller/subsystem.ts';
+import { BusyPoll } from './busy-poll.ts';
 import { Connection, type RefusalReason } from './connection.ts';
 import type { Checksum } from './pdu-reader.ts';
 
@@ -14,6 +15,12 @@ import type { Checksum } from './pdu-reader.ts';
 export type ListenAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string; readonly mode: number };
+
+export interface TransportOptions {
+  readonly limits: Limits;
+  /** How long the event loop stays awake once a host was answered; 0 (default): it does not. */
+  readonly busyPollNs?: number;
+}
 
 export interface TransportModules {
   readonly subsystem: Subsystem;
@@ -38,13 +45,16 @@ export class Transport {
   readonly #servers: Server[] = [];
   readonly #networkAddresses: NetworkAddress[] = [];
   readonly #connections = new Set<Connection>();
+  readonly #busyPoll: BusyPoll;
   readonly #refusedCounts: Record<RefusalReason, number> = { limit: 0, timeout: 0, protocol: 0 };
   #acceptedConnectionCount = 0;
   #closedBytes = { received: 0, sent: 0 };
 
-  constructor(options: { limits: Limits }, modules: TransportModules) {
-    this.#limits = options.limits;
+  constructor({ limits, busyPollNs = 0 }: TransportOptions, modules: TransportModules) {
+    this.#limits = limits;
     this.#modules = modules;
+    const { subsystem, clock } = modules;
+    this.#busyPoll = new BusyPoll({ windowNs: busyPollNs }, { clock, isIdle: () => subsystem.ioInFlightCount === 0 });
     this.#warnings = new LimitedLog(modules);
     modules.subsystem.setLinkBytesSource(() => this.#linkBytes());
   }
@@ -114,7 +124,8 @@ export class Transport {
     const local =
       transport === 'unix' ? undefined : { host: plainAddress(socket.localAddress ?? ''), port: socket.localPort ?? 0 };
     const options = { transport, peer, local, limits: this.#limits };
-    const modules = { socket, subsystem, clock, logger, checksum, warnings: this.#warnings, onClosed };
+    const parts = { warnings: this.#warnings, busyPoll: this.#busyPoll };
+    const modules = { socket, subsystem, clock, logger, checksum, ...parts, onClosed };
     this.#connections.add(new Connection(options, modules));
   }
 

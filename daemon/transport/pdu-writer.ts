@@ -45,11 +45,17 @@ export class PduWriter {
   /** Grows whenever the socket has taken a large transfer. */
   progress = 0;
   sentBytes = 0;
-  readonly #flushNow = (): void => this.flush();
+  readonly #flushNow: () => void;
 
-  constructor(socket: Socket, checksum: Checksum) {
-    this.#socket = socket;
-    this.#checksum = checksum;
+  /** `onFlushed`: called when what came in its own time, and not with a chunk of the host's, was handed to the socket. */
+  constructor(modules: { readonly socket: Socket; readonly checksum: Checksum; readonly onFlushed: () => void }) {
+    this.#socket = modules.socket;
+    this.#checksum = modules.checksum;
+    this.#flushNow = () => {
+      if (!this.#scheduled) return;
+      this.flush();
+      modules.onFlushed();
+    };
   }
 
   /** Bytes that the socket has not taken yet. */

@@ -47,6 +47,7 @@ const wrong: [Parameters<typeof resolve>[0], RegExp][] = [
   [{ gcPolicy: 'lazy' }, /garbage collection policy "lazy"; allowed: greedy, cost-benefit, d-choices, fifo/],
   [{ gcChoices: 3 }, /garbage collection choices 3; allowed: with policy d-choices only, not greedy/],
   [{ gcPolicy: 'd-choices', gcWindow: 3 }, /garbage collection window 3; allowed: with policy fifo only/],
+  [{ busyPollUs: 10_001 }, /busy poll \(us\) 10001; allowed: an integer from 0 to 10000/],
   [{ gcPolicy: 'fifo', gcWindow: 0 }, /garbage collection window 0; allowed: an integer from 1 to 65536/],
   [{ gcStart: 0 }, /garbage collection start 0; allowed: an integer from 1 to 1024/],
   [{ gcStart: 5, gcStop: 4 }, /garbage collection stop 4; allowed: an integer from 5 to 1024/],

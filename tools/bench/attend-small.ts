@@ -2,6 +2,7 @@
  * What a small ATTN costs: one sequence of 256 tokens, one at a time, against 64 bytes there and back between two processes
  * that do nothing else.
  */
+import { DriveClient, type PreparedAttend } from '../../client/index.ts';
 import { Progress } from '../cli/output.ts';
 import { BareLoad, startBarePeer } from './bare-peer.ts';
 import { type Bench, withBenchDrive } from './bench.ts';
@@ -13,6 +14,8 @@ import { type BenchShape, shapeOf } from './shapes.ts';
 const TOKENS = 256;
 const MESSAGE_BYTES = 64;
 const ROUND_COUNT = 400;
+/** Of the client that does not sleep while it waits. */
+const BUSY_POLL_US = 1000;
 const QUICK_ROUND_COUNT = 20;
 
 export const attendSmallBench: Bench = {
@@ -28,19 +31,20 @@ export const attendSmallBench: Bench = {
         const peer = await startBarePeer('unix');
         const size = { requestBytes: MESSAGE_BYTES, replyBytes: MESSAGE_BYTES, depth: 1 };
         const messages = await BareLoad.connect(peer, size);
+        const polling = await DriveClient.connect(bench.drive.address, { busyPollUs: BUSY_POLL_US });
         const request = await prepareQuery(bench.client, bench.sequence, shape);
+        const polled = await prepareQuery(polling, bench.sequence, shape);
+        const attend = (which: PreparedAttend) => async (): Promise<void> => {
+          for (let i = 0; i < count; i++) await which.post();
+        };
         try {
           await warmUp(request, shape);
           const measured = await interleave(
             options.rounds,
             [
               { name: 'messages', run: () => messages.run(count) },
-              {
-                name: 'attend',
-                run: async () => {
-                  for (let i = 0; i < count; i++) await request.post();
-                },
-              },
+              { name: 'sleeping', run: attend(request) },
+              { name: 'polling', run: attend(polled) },
             ],
             (round) => progress.update(`${shape.name}: round ${round} of ${options.rounds}`),
           );
@@ -49,14 +53,18 @@ export const attendSmallBench: Bench = {
           const line = {
             bench: 'attend-small',
             case: `${shape.name}, ${bench.kernels}, ${bench.threadCount} threads`,
-            metric: 'time per ATTN',
-            value: microseconds('attend'),
             unit: 'us',
             samples: options.rounds,
           };
-          output.line(compare(line, { name: '64 B there and back', value: microseconds('messages') }, 'attendSmall'));
+          const baseline = { name: '64 B there and back', value: microseconds('messages') };
+          for (const way of ['sleeping', 'polling'] as const) {
+            const metric = `time per ATTN, ${way}`;
+            output.line(compare({ ...line, metric, value: microseconds(way) }, baseline, 'attendSmall'));
+          }
         } finally {
           request.release();
+          polled.release();
+          await polling.close();
           messages.close();
           peer.stop();
         }

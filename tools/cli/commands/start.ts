@@ -32,6 +32,7 @@ interface StartOptions {
   gcPolicy?: string;
   gcChoices?: number;
   gcWindow?: number;
+  busyPoll?: number;
   gcStart?: number;
   gcStop?: number;
   scrubInterval?: number;
@@ -79,6 +80,11 @@ export function addStart(program: Command): void {
     .option('--group <NAME>', 'group that may use sockets and regions (default: this user only)')
     .option('--buffer-size <SIZE>', 'tail and transfer buffers (default: 512MiB, taken as needed)', parseSize)
     .option('--cache-size <SIZE>', 'page cache of kernels that cannot map the media (default: 256MiB)', parseSize)
+    .option(
+      '--busy-poll <US>',
+      'stay awake for so long once a host was answered, for its next command (default: 50; with one CPU 0)',
+      integerWithin(0, 10_000),
+    )
     .option(
       '--checkpoint-interval <MS>',
       'longest time without a checkpoint (default: 1000)',
@@ -150,6 +156,7 @@ function daemonOptions(options: StartOptions): DaemonOptions {
     group: options.group,
     bufferBytes: options.bufferSize,
     cacheBytes: options.cacheSize,
+    busyPollUs: options.busyPoll,
     checkpointIntervalMs: options.checkpointInterval,
     verify: options.verify,
     timing: options.timing,

@@ -30,7 +30,10 @@ export interface SessionOrder {
 }
 
 /** Longer than anything takes that one input can set off. */
-const INPUT_TIMEOUT_MS = 30_000;
+const INPUT_TIMEOUT_MS = 20_000;
+
+/** No more plays are begun to make a list of inputs shorter after so long. */
+const SHRINK_TIME_MS = 60_000;
 
 let failRunning: ((error: unknown) => void) | undefined;
 let isListening = false;
@@ -140,8 +143,10 @@ async function shrink(
 ): Promise<readonly unknown[]> {
   let inputs = failing;
   let playsLeft = order.shrinkPlaysMax ?? 0;
+  // What hangs would take hours.
+  const endMs = performance.now() + SHRINK_TIME_MS;
   const fails = async (candidate: readonly unknown[]): Promise<boolean> => {
-    playsLeft--;
+    playsLeft = performance.now() < endMs ? playsLeft - 1 : 0;
     try {
       await playInputs(target, order.seed, candidate, order.bug);
       return false;

@@ -1,9 +1,10 @@
 /** Every fuzzer. */
 import { commandsTarget } from './commands/commands-target.ts';
+import { fabricsTarget } from './fabrics/fabrics-target.ts';
 import { pduTarget } from './pdu/pdu-target.ts';
 import type { Target } from './target.ts';
 
-export const targets = [pduTarget, commandsTarget] as readonly unknown[] as readonly Target[];
+export const targets = [pduTarget, commandsTarget, fabricsTarget] as readonly unknown[] as readonly Target[];
 
 /** Error: there is none of this name. */
 export function targetNamed(name: string): Target {

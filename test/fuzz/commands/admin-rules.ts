@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { closeSync, openSync } from 'node:fs';
 import { asyncEventBits, asyncEvents } from '../../../spec/async-events.ts';
 import { strayBits, unpackBits } from '../../../spec/bits.ts';
+import { errorTable } from '../../../spec/errors.ts';
 import {
   type FeatureName,
   featureOf,
@@ -37,6 +38,8 @@ import {
 import { adminOpcodes, formatBits } from '../../../spec/opcodes.ts';
 import { ALL, BROADCAST_NSID, type CommandRule, type RuleContext, type RuleTable } from './rules.ts';
 import { TRANSFER_BYTES_MAX } from './submission.ts';
+
+const SGL_DATA_BLOCK = (errorTable.sglDataBlock.sct << 8) | errorTable.sglDataBlock.sc;
 
 const isNamespace = (nsid: number): boolean => nsid === BLOCK_NSID || nsid === KV_CACHE_NSID;
 const isAllOrNone = (nsid: number): boolean => nsid === 0 || nsid === BROADCAST_NSID;
@@ -94,7 +97,7 @@ const identify: CommandRule = {
     const { cns, cntid } = unpackBits(identifyBits, cdw10);
     if (cntid !== 0) verdict.fault('invalidField');
     if (submission.lengthBytes !== IDENTIFY_BYTES) verdict.fault('sglDataLength');
-    if (host.kind === 'discovery') {
+    if (host.kind !== 'io') {
       if (cns !== cnsValues.controller.cns) verdict.fault('invalidField');
       // A discovery controller has neither: what names them is not looked at.
       if (cdw11 !== 0 || cdw14 !== 0) verdict.fault('invalidField');
@@ -166,7 +169,7 @@ function checkErrors({ host }: RuleContext, bytes: Uint8Array): void {
 }
 
 const DISCOVERY_FEATURES: readonly FeatureName[] = ['asyncEventConfiguration', 'keepAliveTimer', 'hostIdentifier'];
-const EVENTS = { io: 0x11f, discovery: 0x8000_0000 } as const;
+const EVENTS = { io: 0x11f, discovery: 0x8000_0000, central: 0x8000_0000 } as const;
 
 function featureIn({ host, verdict }: RuleContext, fid: number): FeatureName | undefined {
   const name = featureOf(fid);
@@ -382,13 +385,16 @@ const regionDelete: CommandRule = {
   judge({ submission, verdict, host }) {
     const key = submission.entry.cdw10;
     const region = host.regions.get(key);
-    verdict.touch('regions');
+    verdict.touch(`region ${key}`);
     verdict.isWriter = true;
     if (submission.lengthBytes > 0) verdict.fault('sglDataLength');
     if (region === undefined) verdict.fault('sglDataBlock');
     verdict.onSuccess = () => {
-      if (region !== undefined) closeSync(region.fd);
-      host.regions.delete(key);
+      if (host.regions.delete(key)) closeSync(region!.fd);
+    };
+    // Of two that delete it one may find it gone.
+    verdict.onUncertain = (completion) => {
+      if (completion !== undefined && [0, SGL_DATA_BLOCK].includes(completion.status)) verdict.onSuccess(completion);
     };
   },
 };
@@ -410,4 +416,5 @@ export const adminRules: RuleTable = {
   [adminOpcodes.regionDelete.opcode]: regionDelete,
 };
 
-export const commonDiscoveryRules = common;
+/** Those that discovery controllers have too. */
+export const commonRules = common;

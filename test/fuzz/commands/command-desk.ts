@@ -5,7 +5,8 @@ import { commandStatuses } from '../../../spec/command-statuses.ts';
 import { type ErrorCode, errorTable } from '../../../spec/errors.ts';
 import { abortBits, adminOpcodes } from '../../../spec/opcodes.ts';
 import type { Tally } from '../tally.ts';
-import { adminRules, commonDiscoveryRules } from './admin-rules.ts';
+import { adminRules } from './admin-rules.ts';
+import { centralRules, discoveryRules } from './discovery-rules.ts';
 import type { CommandInput } from './draw-command.ts';
 import type { HostModel } from './drive-model.ts';
 import type { FuzzDrive, FuzzQueue } from './fuzz-drive.ts';
@@ -16,7 +17,7 @@ import { cellsOf, judge, setsOfNamespace } from './rules.ts';
 import { readSubmission, type Submission, TRANSFER_BYTES_MAX } from './submission.ts';
 import { Verdict } from './verdict.ts';
 
-const tables = { admin: adminRules, nvm: nvmRules, kv: kvRules, discovery: commonDiscoveryRules };
+const tables = { admin: adminRules, nvm: nvmRules, kv: kvRules, discovery: discoveryRules, central: centralRules };
 
 const codeOfStatus = new Map(
   (Object.keys(errorTable) as ErrorCode[]).map((code) => [(errorTable[code].sct << 8) | errorTable[code].sc, code]),
@@ -45,6 +46,10 @@ export class CommandDesk {
   constructor(drive: FuzzDrive, tally: Tally) {
     this.#drive = drive;
     this.#tally = tally;
+  }
+
+  get running(): { readonly queue: FuzzQueue; readonly commandId: number }[] {
+    return [...this.#running].map(({ queue, submission }) => ({ queue, commandId: submission.entry.commandId }));
   }
 
   /** Resolves when it is complete, unless it is to be joined by others or waits for an event. */
@@ -227,8 +232,6 @@ export class CommandDesk {
   /** Commands that run at once and work on the same: nobody knows which comes first. */
   #keepApart(running: Running): void {
     const { verdict } = running;
-    // What is wrong changes nothing, and is wrong whatever comes first.
-    const isWrong = ({ faults, isUnsure }: Verdict): boolean => faults.size > 0 && !isUnsure;
     for (const other of this.#running) {
       if (other.verdict.isParked) continue;
       const isFormat = [verdict, other.verdict].some(({ touches }) => touches.includes('format'));
@@ -242,8 +245,9 @@ export class CommandDesk {
       const isChange = verdict.isWriter || other.verdict.isWriter;
       const isConflict =
         isRegionShared ||
-        (isChange && ((isFormat && other.verdict.touches.length > 0) || verdict.touches.some(isShared)));
-      if (isWrong(verdict) && isWrong(other.verdict)) continue;
+        (isChange &&
+          ((isFormat && verdict.touches.length > 0 && other.verdict.touches.length > 0) ||
+            verdict.touches.some(isShared)));
       if (isConflict && running.queue.refusal === undefined) {
         verdict.isUnsure = true;
         other.verdict.isUnsure = true;

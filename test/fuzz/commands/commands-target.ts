@@ -10,16 +10,19 @@ import type { Prng } from '../../sim/prng.ts';
 import type { Session, SessionContext, Target } from '../target.ts';
 import { plant } from './bugs.ts';
 import { CommandDesk } from './command-desk.ts';
-import { drawCommand, type Input } from './draw-command.ts';
+import { type BurstKind, drawBurst, drawCommand, type Input } from './draw-command.ts';
 import { FuzzDrive } from './fuzz-drive.ts';
+import { troubles } from './troubled-stores.ts';
 
 const BURST_MAX = 8;
+const BURST_CHANCE = 0.05;
 
 class CommandSession implements Session<Input> {
   readonly #drive: FuzzDrive;
   readonly #desk: CommandDesk;
   /** Inputs of the burst that are still to come. */
   #burstLeft = 0;
+  #burst: BurstKind = { queues: undefined, begins: 'anything' };
   #commandId = 0;
 
   constructor(drive: FuzzDrive, desk: CommandDesk) {
@@ -28,17 +31,19 @@ class CommandSession implements Session<Input> {
   }
 
   draw(random: Prng): Input {
-    if (this.#burstLeft > 0) this.#burstLeft--;
-    else if (random.chance(0.04)) this.#burstLeft = 1 + random.below(BURST_MAX);
+    const isFirst = this.#burstLeft === 0 && random.chance(BURST_CHANCE);
+    if (isFirst) this.#burst = drawBurst(random, this.#drive.kind);
+    if (isFirst) this.#burstLeft = 2 + random.below(BURST_MAX);
+    else if (this.#burstLeft > 0) this.#burstLeft--;
     const isBurst = this.#burstLeft > 0;
     if (!isBurst && random.chance(0.015)) return { do: 'advance', ms: random.pick([1, 10, 500, 5000]) };
     if (random.chance(0.003)) return { do: 'reconnect' };
     if (this.#drive.kind === 'troubled' && random.chance(0.02)) {
-      return { do: 'trouble', trouble: random.pick(['none', 'none', 'reads', 'programs', 'records', 'dies'] as const) };
+      return { do: 'trouble', trouble: random.chance(0.4) ? 'none' : random.pick(troubles) };
     }
-    // Now and then the id of a command that is in flight.
-    if (!random.chance(0.03)) this.#commandId = (this.#commandId + 1) % 500;
-    const input = drawCommand(random, this.#drive, isBurst, this.#commandId);
+    this.#commandId = (this.#commandId + 1) % 500;
+    const burst = isBurst ? { ...this.#burst, isFirst } : undefined;
+    const input = drawCommand(random, this.#drive, { commandId: this.#commandId, running: this.#desk.running }, burst);
     // Fabrics commands are the business of another target.
     if (input.entry[0] === FABRICS_OPCODE) input.entry[0] = 0;
     return input;
@@ -80,7 +85,7 @@ export const commandsTarget: Target<Input> = {
   name: 'commands',
   what: 'commands of admin and I/O queues over a whole drive, against models of what each may answer',
   framing: 'the entry, its SGL, its namespace and its opcode were right, so that the command itself looked at it',
-  share: 50,
+  share: 12,
   casesPerSession: 600,
   smokeCases: 6000,
   bugs: {

@@ -7,12 +7,13 @@ import { adminOpcodes } from '../../../spec/opcodes.ts';
 import type { Prng } from '../../sim/prng.ts';
 import { drawNumber } from '../mutate.ts';
 import { type BuiltCommand, nearly } from './built-command.ts';
+import { drawRegistration } from './draw-registration.ts';
 import type { HostModel } from './drive-model.ts';
 
 const nsids = [0, 1, 2, 3, 0xffff_fffe, 0xffff_ffff] as const;
 
 function identify(random: Prng, host: HostModel): BuiltCommand {
-  const cns = host.kind === 'discovery' ? 1 : random.pick(Object.values(cnsValues)).cns;
+  const cns = host.kind !== 'io' ? 1 : random.pick(Object.values(cnsValues)).cns;
   return {
     opcode: adminOpcodes.identify.opcode,
     nsid: random.pick(nsids),
@@ -96,7 +97,8 @@ const weights = {
 } as const;
 
 export function drawAdmin(random: Prng, host: HostModel): BuiltCommand {
-  const isDiscovery = host.kind === 'discovery';
+  const isDiscovery = host.kind !== 'io';
+  if (host.kind === 'central' && random.chance(0.4)) return drawRegistration(random, host);
   const kind = random.weighted(isDiscovery ? { ...weights, formatNvm: 0, regionCreate: 0, regionDelete: 0 } : weights);
   const { opcode } = adminOpcodes[kind];
   switch (kind) {

@@ -11,7 +11,7 @@ import { type BuiltCommand, drawRegion } from './built-command.ts';
 import { drawAdmin } from './draw-admin.ts';
 import { drawKv } from './draw-kv.ts';
 import { drawNvm } from './draw-nvm.ts';
-import type { FuzzDrive, FuzzQueue } from './fuzz-drive.ts';
+import type { FuzzDrive, FuzzQueue, SessionKind } from './fuzz-drive.ts';
 import type { Trouble } from './troubled-stores.ts';
 
 export interface CommandInput {
@@ -45,7 +45,10 @@ const queueWeights: Readonly<Record<FuzzQueue['name'], number>> = {
   unconnected: 4,
   unproven: 3,
   'unproven io': 4,
-  discovery: 6,
+  discovery: 4,
+  central: 5,
+  'guest central': 3,
+  'unproven central': 2,
 };
 
 const NONE = new Uint8Array(0);
@@ -136,28 +139,95 @@ function mutateEntry(random: Prng, entry: Uint8Array): void {
   }
 }
 
+/** What commands that run at once have in common. */
+export interface BurstKind {
+  /** Queues that they go to; undefined: any. */
+  readonly queues: readonly FuzzQueue['name'][] | undefined;
+  readonly begins: 'anything' | 'format' | 'eventRequest';
+}
+
+/** Queues of one association, on which commands wait for each other. */
+const groups: Partial<Record<SessionKind, readonly (readonly FuzzQueue['name'][])[]>> = {
+  quotas: [['guest', 'guest io'], ['guest', 'guest io'], ['guest central']],
+  smallBudget: [['admin', 'io'], ['admin'], ['guest', 'guest io'], ['discovery'], ['central']],
+};
+
+export const drawBurst = (random: Prng, kind: SessionKind): BurstKind => ({
+  queues: groups[kind] !== undefined && random.chance(0.75) ? random.pick(groups[kind]) : undefined,
+  begins: random.weighted({ anything: 7, format: 2, eventRequest: kind === 'quotas' ? 4 : 1 }),
+});
+
+/** What is going on when a command is drawn. */
+export interface DrawState {
+  /** Of the next command. */
+  readonly commandId: number;
+  readonly running: readonly { readonly queue: FuzzQueue; readonly commandId: number }[];
+}
+
 /** Those of which the other queue knows nothing yet: it will be asked to abort them. */
 const isEndless = (opcode: number, queue: FuzzQueue): boolean =>
   queue.queueId === 0 && opcode === adminOpcodes.asyncEventRequest.opcode;
 
-export function drawCommand(random: Prng, drive: FuzzDrive, isBurst: boolean, commandId: number): CommandInput {
+function drawQueue(random: Prng, drive: FuzzDrive, burst: BurstStep | undefined): FuzzQueue {
   const open = drive.queues.filter(({ link }) => link.isOpen);
-  const weights = Object.fromEntries(open.map(({ name }) => [name, queueWeights[name]])) as Record<
+  const ofBurst = open.filter(({ name }) => burst?.queues?.includes(name) === true);
+  const candidates = ofBurst.length > 0 ? ofBurst : open;
+  if (burst?.isFirst === true && burst.begins !== 'anything') {
+    const admin = candidates.find(({ name }) => name === 'admin' || name === 'guest');
+    if (admin !== undefined) return admin;
+  }
+  const weights = Object.fromEntries(candidates.map(({ name }) => [name, queueWeights[name]])) as Record<
     FuzzQueue['name'],
     number
   >;
   const name = random.weighted(weights);
-  const queue = open.find((one) => one.name === name)!;
-  const built = drawBuilt(random, drive, queue);
+  return candidates.find((one) => one.name === name)!;
+}
+
+type BurstStep = BurstKind & { readonly isFirst: boolean };
+
+/** A command that something which runs has to do with, if that is to be. */
+function drawRelated(
+  random: Prng,
+  queue: FuzzQueue,
+  { running }: DrawState,
+  burst: BurstStep,
+): BuiltCommand | undefined {
+  if (queue.queueId === 0 && queue.host.kind === 'io' && burst.isFirst && burst.begins === 'format') {
+    return { opcode: adminOpcodes.formatNvm.opcode, nsid: random.pick([1, 2, 0xffff_ffff]) };
+  }
+  if (queue.queueId === 0 && burst.begins === 'eventRequest' && random.chance(burst.isFirst ? 1 : 0.3)) {
+    return { opcode: adminOpcodes.asyncEventRequest.opcode };
+  }
+  const own = running.filter((one) => one.queue.host === queue.host);
+  if (queue.queueId !== 0 || own.length === 0 || !random.chance(0.3)) return undefined;
+  const one = random.pick(own);
+  return { opcode: adminOpcodes.abort.opcode, cdw10: one.queue.queueId + one.commandId * 65_536 };
+}
+
+/** `burst`: it runs at once with others. */
+export function drawCommand(
+  random: Prng,
+  drive: FuzzDrive,
+  state: DrawState,
+  burst: BurstStep | undefined,
+): CommandInput {
+  const queue = drawQueue(random, drive, burst);
+  const built = (burst && drawRelated(random, queue, state, burst)) ?? drawBuilt(random, drive, queue);
   const { opcode, send, nsid = 0 } = built;
   const { sgl, isInCapsule } = drawSgl(random, built, queue);
   let data = send ?? NONE;
   if (data.length > 0 && random.chance(0.12)) mutateData(random, opcode, (data = data.slice()));
-  const entry = entryBytes({ ...built, nsid, sgl }, commandId);
+  const taken = state.running.filter((one) => one.queue === queue);
+  // Now and then the id of a command that is in flight.
+  const commandId = taken.length > 0 && random.chance(0.1) ? random.pick(taken).commandId : state.commandId;
+  const isOfAll = queue.queueId !== 0 && random.chance(0.01);
+  const entry = entryBytes({ ...built, nsid: isOfAll ? 0xffff_ffff : nsid, sgl }, commandId);
   if (random.chance(0.18)) mutateEntry(random, entry);
+  const isIntact = !random.chance(0.02);
   let capsule = isInCapsule ? data : NONE;
-  if (random.chance(0.03)) capsule = mutateLength(random, capsule).slice(0, 8192);
-  const turns = isBurst || random.chance(0.15) ? random.below(4) : 0;
+  if (random.chance(isIntact ? 0.03 : 0.3)) capsule = mutateLength(random, capsule).slice(0, 8192);
+  const turns = burst !== undefined || random.chance(0.15) ? random.below(4) : 0;
   return {
     do: 'command',
     queue: drive.queues.indexOf(queue),
@@ -165,7 +235,7 @@ export function drawCommand(random: Prng, drive: FuzzDrive, isBurst: boolean, co
     capsule,
     data: isInCapsule ? NONE : data,
     turns,
-    isIntact: !random.chance(0.015),
-    isJoined: isBurst && !isEndless(opcode, queue),
+    isIntact,
+    isJoined: burst !== undefined && !isEndless(opcode, queue),
   };
 }

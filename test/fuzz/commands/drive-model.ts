@@ -87,7 +87,7 @@ export class HostModel {
   /** Number of the host, by its NQN. */
   readonly host: number;
   /** Whose queues what is sent on are. */
-  readonly kind: 'io' | 'discovery';
+  readonly kind: 'io' | 'discovery' | 'central';
   readonly slots = new Map<number, SlotModel>();
   readonly uncertainSlots = new Set<number>();
   readonly regions = new Map<number, RegionModel>();
@@ -100,13 +100,16 @@ export class HostModel {
     | undefined;
   /** Values of features by number; undefined: nobody has set it. */
   readonly features = new Map<number, number>();
+  /** Entities that it has registered with a discovery service. */
+  readonly entities = new Set<string>();
+  readonly uncertainEntities = new Set<string>();
   /** It sees its own sequences only. */
   isConfined = false;
   controllerId = 0;
   /** I/O queues. */
   queueCount = 0;
 
-  constructor(host: number, kind: 'io' | 'discovery') {
+  constructor(host: number, kind: HostModel['kind']) {
     this.host = host;
     this.kind = kind;
   }

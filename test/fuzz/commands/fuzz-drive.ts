@@ -1,24 +1,31 @@
 /** The drive of a session: every room over stores in memory, hosts of several kinds, limits and troubles by chance. */
 import assert from 'node:assert/strict';
-import { createSecretKey } from 'node:crypto';
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ErrorCode } from '../../../spec/errors.ts';
 import { DISCOVERY_NQN, subsystemNqn } from '../../../spec/fabrics.ts';
-import { hostQuotaNames, type HostQuotas, standardQuotas } from '../../../spec/host-quotas.ts';
+import { type HostQuotas, standardQuotas } from '../../../spec/host-quotas.ts';
 import { limits } from '../../../spec/limits.ts';
 import { type Arena, ARENA_RESERVED_BYTES, createArena, createArenaOver } from '../../../daemon/base/arena.ts';
-import type { HostAuthentication, HostPolicy, HostRules } from '../../../daemon/hosts/contract.ts';
+import { silentLogger } from '../../../daemon/base/logger.ts';
+import { createDiscoverySubsystem, type Subsystem } from '../../../daemon/controller/subsystem.ts';
+import { DiscoveryDirectory } from '../../../daemon/discovery/directory.ts';
+import { ThreadedKeyExchange } from '../../../daemon/hosts/threaded-key-exchange.ts';
+import type { Limits } from '../../../daemon/commands/contract.ts';
+import type { HostAuthentication, HostPolicy, HostRules, HostTransport } from '../../../daemon/hosts/contract.ts';
 import type { Kernels } from '../../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../../daemon/kernels/loader.ts';
 import { planGeometry } from '../../../daemon/nand/geometry.ts';
-import { CC_ENABLED, ManualClock, PROPERTY_CC, SERIAL } from '../../controller/rig.ts';
+import { secretOf } from '../../controller/chap-host.ts';
+import { CC_ENABLED, identityOf, ManualClock, PROPERTY_CC, SERIAL } from '../../controller/rig.ts';
 import { connectBody, connectEntry, propertySetEntry } from '../../controller/submissions.ts';
 import { type ComposedDrive, composeDrive } from '../../sim/composed-drive.ts';
 import type { Prng } from '../../sim/prng.ts';
 import { DriveModel, HostModel } from './drive-model.ts';
+import { DISCOVERY_LIMITS } from './discovery-rules.ts';
 import { type Completion, FuzzLink, turn } from './fuzz-link.ts';
+import { HOSTS, nqnOf } from './names.ts';
 import { TroubledStores } from './troubled-stores.ts';
 
 const ARENA_BYTES = 24 * 2 ** 20;
@@ -48,11 +55,11 @@ const excuses: Readonly<Record<SessionKind, readonly ErrorCode[]>> = {
   manySequences: ['sequenceLimit'],
 };
 
-const nqnOf = (host: number): string => `nqn.2014-08.org.nvmexpress:uuid:0000000${host}-0000-0000-0000-000000000000`;
-export const HOSTS = { owner: 1, guest: 2, stranger: 3 } as const;
+/** Of the stranger's secret. */
+export const SECRET_FILL = 5;
 
 const authentication: HostAuthentication = {
-  secret: { transform: 'sha256', key: createSecretKey(Buffer.alloc(32, 5)) },
+  secret: secretOf(SECRET_FILL),
   controllerSecret: undefined,
   hashes: ['sha256'],
   dhGroups: ['null'],
@@ -67,10 +74,11 @@ class FuzzHosts implements HostPolicy {
     this.#guest = guest;
   }
 
-  rulesOf(hostNqn: string): HostRules | undefined {
+  rulesOf(hostNqn: string, transport: HostTransport): HostRules | undefined {
     const free: HostRules = { authentication: undefined, quotas: standardQuotas, isConfined: false };
     if (hostNqn === nqnOf(HOSTS.guest)) return this.#guest;
-    if (hostNqn === nqnOf(HOSTS.stranger) && this.demandsProof) return { ...free, authentication };
+    if (hostNqn === nqnOf(HOSTS.stranger) && this.demandsProof && transport === 'tcp')
+      return { ...free, authentication };
     return free;
   }
 }
@@ -96,7 +104,10 @@ export interface FuzzQueue {
     | 'unconnected'
     | 'unproven'
     | 'unproven io'
-    | 'discovery';
+    | 'discovery'
+    | 'central'
+    | 'guest central'
+    | 'unproven central';
   readonly queueId: number;
   readonly host: HostModel;
   link: FuzzLink;
@@ -131,6 +142,8 @@ export class FuzzDrive {
   readonly fatals: unknown[] = [];
   readonly queues: FuzzQueue[] = [];
   readonly #drive: ComposedDrive;
+  /** Another subsystem, which tells of a rack of drives. */
+  readonly #central: Subsystem;
   readonly #hosts: FuzzHosts;
   readonly #random: Prng;
 
@@ -151,6 +164,7 @@ export class FuzzDrive {
     this.arena = parts.arena;
     this.#drive = parts.drive;
     this.#hosts = parts.hosts;
+    this.#central = this.#createCentral(parts.clock, random.fork());
     this.#random = random;
     this.fatals = parts.fatals;
     this.clock = parts.clock;
@@ -161,7 +175,8 @@ export class FuzzDrive {
     });
   }
 
-  static async open(random: Prng): Promise<FuzzDrive> {
+  /** `bounds`: limits that differ from those that its kind has. */
+  static async open(random: Prng, bounds: Partial<Limits> = {}): Promise<FuzzDrive> {
     const kind = drawKind(random);
     const { memory, kernels, regionFolder } = sharedParts();
     // Nobody may count on memory being zero.
@@ -176,6 +191,7 @@ export class FuzzDrive {
         diesPerChannel: 1,
         overProvisioning: 0.25,
       }),
+      random.chance(0.6) ? 0 : 1 + random.below(3),
     );
     const isTight = kind === 'quotas';
     const hosts = new FuzzHosts({
@@ -196,13 +212,27 @@ export class FuzzDrive {
       reader: stores.reader,
       ftlOptions: { failures: stores.failures },
       hosts,
-      limits: kind === 'smallBudget' ? { connectionDataBytesMax: 8192, waitingCapsuleBytesTotalMax: 6000 } : {},
+      limits:
+        kind === 'smallBudget'
+          ? { connectionDataBytesMax: 4096, waitingCapsuleBytesTotalMax: random.pick([100, 1000, 6000]), ...bounds }
+          : bounds,
     });
     const opened = new FuzzDrive(kind, random, { stores, arena, drive, hosts, fatals, clock });
     await opened.#connectAll();
     if (kind === 'smallArena') opened.#fillArena();
     if (kind === 'manySequences') opened.#makeSequences();
     return opened;
+  }
+
+  #createCentral(clock: ManualClock, random: Prng): Subsystem {
+    const onChange = (): void => this.#central.discoveryChanged();
+    const discovery = new DiscoveryDirectory({ limits: DISCOVERY_LIMITS }, { onChange });
+    const onFatal = (error: unknown): void => void this.fatals.push(error);
+    const modules = { clock, random, logger: silentLogger, hosts: this.#hosts, keyExchange: new ThreadedKeyExchange() };
+    return createDiscoverySubsystem(
+      { identity: identityOf(PAGE_BYTES), limits: { ...limits, ...DISCOVERY_LIMITS } },
+      { ...modules, discovery, onFatal },
+    );
   }
 
   get subsystem(): ComposedDrive['subsystem'] {
@@ -219,7 +249,7 @@ export class FuzzDrive {
     this.#add('io', 1, { ...owner, link: await this.connectIo(owner, 1) });
     this.#add('other io', 2, { ...owner, link: await this.connectIo(owner, 2) });
     const guest = await this.#associate(HOSTS.guest, true);
-    guest.host.isConfined = this.#hosts.rulesOf(nqnOf(HOSTS.guest))?.isConfined === true;
+    guest.host.isConfined = this.#hosts.rulesOf(nqnOf(HOSTS.guest), 'tcp')?.isConfined === true;
     this.#add('guest', 0, guest);
     this.#add('guest io', 1, { ...guest, link: await this.connectIo(guest, 1) });
     this.#add('disabled', 0, await this.#associate(HOSTS.owner, false, false), 'commandSequence');
@@ -229,7 +259,11 @@ export class FuzzDrive {
     this.#hosts.demandsProof = true;
     this.#add('unproven io', 1, { ...stranger, link: await this.connectIo(stranger, 1) }, 'authenticationRequired');
     this.#add('unproven', 0, await this.#associate(HOSTS.stranger, true, false), 'authenticationRequired');
-    this.#add('discovery', 0, await this.#discover());
+    this.#add('discovery', 0, await this.#discover(this.subsystem, 'discovery', HOSTS.owner));
+    this.#add('central', 0, await this.#discover(this.#central, 'central', HOSTS.owner));
+    this.#add('guest central', 0, await this.#discover(this.#central, 'central', HOSTS.guest));
+    const unproven = await this.#discover(this.#central, 'central', HOSTS.stranger);
+    this.#add('unproven central', 0, unproven, 'authenticationRequired');
   }
 
   #add(
@@ -251,17 +285,15 @@ export class FuzzDrive {
     return { host: model, link, cntlid: model.controllerId, isTcp };
   }
 
-  async #discover() {
-    const link = new FuzzLink(this.subsystem);
-    const host = new HostModel(HOSTS.owner, 'discovery');
-    const { dw0 } = await this.#connect(
-      link,
-      { kato: 3_600_000 },
-      { subnqn: DISCOVERY_NQN, hostnqn: nqnOf(HOSTS.owner) },
-    );
+  async #discover(subsystem: Subsystem, kind: HostModel['kind'], number: number) {
+    const isTcp = number !== HOSTS.owner;
+    const link = new FuzzLink(subsystem, isTcp);
+    const host = new HostModel(number, kind);
+    const names = { subnqn: DISCOVERY_NQN, hostnqn: nqnOf(number) };
+    const { dw0 } = await this.#connect(link, { kato: 3_600_000 }, names);
     host.controllerId = dw0 & 0xffff;
-    await this.#enable(link);
-    return { host, link, cntlid: host.controllerId, isTcp: false };
+    if (!link.isAuthenticating) await this.#enable(link);
+    return { host, link, cntlid: host.controllerId, isTcp };
   }
 
   /** An I/O queue of an association. */
@@ -326,15 +358,14 @@ export class FuzzDrive {
   /** The end: nothing may be left of what commands have taken. */
   async close(): Promise<void> {
     for (const { link } of this.queues) link.close();
-    await this.subsystem.close();
-    await turn();
-    const { inFlightCount, runningBytes, waitingCapsuleBytes, associations } = this.subsystem.snapshot();
-    const left = { inFlightCount, runningBytes, waitingCapsuleBytes, associations: associations.length };
-    assert.deepEqual(
-      left,
-      { inFlightCount: 0, runningBytes: 0, waitingCapsuleBytes: 0, associations: 0 },
-      'what commands have left',
-    );
+    for (const subsystem of [this.subsystem, this.#central]) {
+      await subsystem.close();
+      await turn();
+      const { inFlightCount, runningBytes, waitingCapsuleBytes, associations } = subsystem.snapshot();
+      const left = { inFlightCount, runningBytes, waitingCapsuleBytes, associations: associations.length };
+      const nothing = { inFlightCount: 0, runningBytes: 0, waitingCapsuleBytes: 0, associations: 0 };
+      assert.deepEqual(left, nothing, 'what commands have left');
+    }
     await this.#drive.attention.close();
     this.#drive.kv.close();
     // A disk that has failed can't be flushed.
@@ -343,5 +374,3 @@ export class FuzzDrive {
     assert.deepEqual(this.fatals, []);
   }
 }
-
-export const isQuotaName = (name: string): boolean => (hostQuotaNames as readonly string[]).includes(name);

@@ -41,6 +41,8 @@ export interface RuleTables {
   readonly nvm: RuleTable;
   readonly kv: RuleTable;
   readonly discovery: RuleTable;
+  /** Of a discovery service that takes registrations. */
+  readonly central: RuleTable;
 }
 
 /** The command that an entry names, or why there is none. */
@@ -50,7 +52,7 @@ function ruleOf(
   queueId: number,
   { opcode, namespaceId }: Submission['entry'],
 ): CommandRule | readonly ErrorCode[] {
-  if (queueId === 0) return (host.kind === 'io' ? tables.admin : tables.discovery)[opcode] ?? ['invalidOpcode'];
+  if (queueId === 0) return tables[host.kind === 'io' ? 'admin' : host.kind][opcode] ?? ['invalidOpcode'];
   if (namespaceId === BLOCK_NSID) return tables.nvm[opcode] ?? ['invalidOpcode'];
   if (namespaceId === KV_CACHE_NSID) return tables.kv[opcode] ?? ['invalidOpcode'];
   if (namespaceId !== BROADCAST_NSID) return ['invalidNamespace', 'invalidOpcode'];

@@ -9,9 +9,27 @@ import { cellOffset, type Geometry, mediaSizes, oobOffset } from '../../../daemo
 import { MediaMemory } from '../../../daemon/nand/media-memory.ts';
 import { MetaMemory } from '../../ftl/meta-memory.ts';
 import { StagingMemory } from '../../ftl/staging-memory.ts';
+import { turn } from './fuzz-link.ts';
 
-/** What fails: pages that can't be read, a disk that takes no pages, one that takes no records, dies that program no more. */
-export type Trouble = 'none' | 'reads' | 'programs' | 'records' | 'dies';
+/**
+ * What fails: pages that can't be read, a disk that takes no pages, one that takes no records or syncs none of them (from then
+ * on nothing is durable any more), dies that program no more.
+ */
+export const troubles = ['none', 'reads', 'programs', 'records', 'syncs', 'dies'] as const;
+export type Trouble = (typeof troubles)[number];
+
+class SlowStaging extends StagingMemory {
+  readonly #stores: TroubledStores;
+
+  constructor(stores: TroubledStores) {
+    super();
+    this.#stores = stores;
+  }
+
+  override settle(): Promise<void> {
+    return this.#stores.settle();
+  }
+}
 
 class TroubledMedia extends MediaMemory {
   readonly #stores: TroubledStores;
@@ -19,6 +37,10 @@ class TroubledMedia extends MediaMemory {
   constructor(geometry: Geometry, stores: TroubledStores) {
     super(geometry);
     this.#stores = stores;
+  }
+
+  protected override settle(): Promise<void> {
+    return this.#stores.settle();
   }
 
   override async readCells(byteOffset: number, target: Uint8Array): Promise<void> {
@@ -34,13 +56,18 @@ export class TroubledStores {
   readonly geometry: Geometry;
   readonly media: TroubledMedia;
   readonly meta = new MetaMemory();
-  readonly staging = new StagingMemory();
+  readonly staging: StagingMemory;
   readonly reader: CellReader;
   readonly failures: NandFailures;
   trouble: Trouble = 'none';
 
-  constructor(geometry: Geometry) {
+  readonly #turns: number;
+
+  /** `turns`: of the event loop that each of its syncs and reads takes. */
+  constructor(geometry: Geometry, turns: number) {
     this.geometry = geometry;
+    this.#turns = turns;
+    this.staging = new SlowStaging(this);
     this.media = new TroubledMedia(geometry, this);
     this.reader = new MemoryReader(geometry, this.media, this);
     this.failures = {
@@ -55,7 +82,13 @@ export class TroubledStores {
     this.staging.onStep = (step) => {
       if (this.trouble === 'records' && step === 'append')
         throw new DriveError('writeFault', 'the disk takes no record');
+      if (this.trouble === 'syncs' && step === 'sync') throw new DriveError('writeFault', 'the disk syncs nothing');
     };
+  }
+
+  /** Resolves when an operation of the disk is done. */
+  async settle(): Promise<void> {
+    for (let i = 0; i < this.#turns; i++) await turn();
   }
 
   stores(chip: Chip = idealChip): FtlStores {

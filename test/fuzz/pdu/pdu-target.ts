@@ -188,7 +188,7 @@ export const pduTarget: Target<PduInput> = {
   name: 'pdu',
   what: 'the reader of NVMe/TCP PDUs, against a model that reads whole streams',
   framing: 'at least one PDU of the stream was delivered',
-  share: 30,
+  share: 70,
   casesPerSession: 5000,
   smokeCases: 10_000,
   bugs: { digestOfBeginning: 'a data digest that covers the first 512 bytes only' },

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
+import { CACHE_BYTES_MIN } from './attention/page-cache.ts';
 import { DriveError } from './base/errors.ts';
 import { defaultGcOptions, gcBounds, type Placement, placements } from './ftl/gc-options.ts';
 import { type VictimPolicyName, victimPolicyNames } from './ftl/victim-policy.ts';
@@ -42,7 +43,12 @@ export interface DaemonOptions {
   readonly group?: string | undefined;
   /** Tail buffers, transfer buffers and job lists, in bytes. Default 512 MiB; only touched pages take memory. */
   readonly bufferBytes?: number | undefined;
-  /** Page frames that kernels without a media mapping (WebAssembly, reference) read into. Default 256 MiB. */
+  /** How flash pages are read and written: mapped (default; by the system's page cache) or direct (past it). */
+  readonly io?: string | undefined;
+  /**
+   * The drive's own cache of flash pages: with direct I/O, and for kernels that cannot map the media (WebAssembly,
+   * reference). Default 256 MiB.
+   */
   readonly cacheBytes?: number | undefined;
   /** Microseconds for which the event loop stays awake once a host was answered. Default 50; with one CPU 0: not at all. */
   readonly busyPollUs?: number | undefined;
@@ -90,6 +96,7 @@ export interface DaemonConfig {
   readonly runtimeFolder: string;
   readonly group: string | undefined;
   readonly bufferBytes: number;
+  readonly io: CellsIoName;
   readonly cacheBytes: number;
   readonly busyPollUs: number;
   readonly checkpointIntervalMs: number;
@@ -108,6 +115,9 @@ export interface DaemonConfig {
 }
 
 const MIB = 2 ** 20;
+export const cellsIoNames = ['mapped', 'direct'] as const;
+export type CellsIoName = (typeof cellsIoNames)[number];
+const DIRECT_CACHE_BYTES_MAX = 2 ** 40;
 export const timingModes = ['off', 'report', 'enforce'] as const;
 export type TimingMode = (typeof timingModes)[number];
 const WEEK_SECONDS = 7 * 86_400;
@@ -134,7 +144,7 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
     runtimeFolder: options.runtimeFolder ?? defaultRuntimeFolder(environment, userId),
     group: options.group,
     bufferBytes: within('buffer size', options.bufferBytes ?? 512 * MIB, 16 * MIB, 3072 * MIB),
-    cacheBytes: within('cache size', options.cacheBytes ?? 256 * MIB, MIB, 3072 * MIB),
+    ...cacheConfig(options, kernels),
     busyPollUs: within('busy poll (us)', options.busyPollUs ?? (availableParallelism() > 1 ? 50 : 0), 0, 10_000),
     checkpointIntervalMs: within('checkpoint interval (ms)', options.checkpointIntervalMs ?? 1000, 10, 3_600_000),
     verify: verify as VerifyPolicy,
@@ -144,6 +154,17 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
     allowFaults: options.allowFaults ?? false,
     logLevel,
   });
+}
+
+/** Direct I/O is into memory of the native addon, and whoever walks pages never waits for the disk. */
+function cacheConfig(options: DaemonOptions, kernels: string): Pick<DaemonConfig, 'io' | 'cacheBytes'> {
+  const { io = 'mapped', cacheBytes = 256 * MIB, workers } = options;
+  if (!(cellsIoNames as readonly string[]).includes(io)) refuse('I/O', io, cellsIoNames.join(', '));
+  if (io === 'mapped') return { io, cacheBytes: within('cache size', cacheBytes, MIB, 3072 * MIB) };
+  if (kernels !== 'auto' && kernels !== 'native') refuse('kernels', kernels, 'auto or native, with direct I/O');
+  if (workers === 0) refuse('workers', workers, 'at least 1, with direct I/O');
+  const size = within('cache size', cacheBytes, CACHE_BYTES_MIN, DIRECT_CACHE_BYTES_MAX);
+  return { io: io as CellsIoName, cacheBytes: size };
 }
 
 function deviceTime({ timing = 'off', record }: DaemonOptions): Pick<DaemonConfig, 'timing' | 'record'> {

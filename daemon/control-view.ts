@@ -21,6 +21,7 @@ import type { SocketAddress } from './config.ts';
 import { FaultView } from './fault-view.ts';
 import { MODEL_NUMBER, type RunningDrive } from './rooms.ts';
 import type { SuperblockSnapshot } from './ftl/contract.ts';
+import type { FrameSourceSnapshot } from './attention/frame-source.ts';
 import type { SequenceSummary } from './kv/contract.ts';
 import { takeMetrics } from './metrics-view.ts';
 import { channelOf } from './nand/geometry.ts';
@@ -70,6 +71,7 @@ export class ControlView implements DriveView {
       },
       kernels: { name: kernels.name, isa: kernels.isa, workerCount: options.config.workers },
       deviceTime: { mode: this.#drive.room('deviceTime').mode, profile: this.#drive.room('deviceTime').profile },
+      cache: cacheStatus(this.#drive.room('attention').snapshot().frames),
       listeners: [...listeners],
       configuration: Object.fromEntries(configuration) as Record<string, string>,
     };
@@ -284,3 +286,13 @@ function sequenceStatus(summary: SequenceSummary): SequenceStatus {
     bufferedTokenCount: summary.bufferedTokenCount,
   };
 }
+
+const cacheStatus = (frames: FrameSourceSnapshot): DriveStatus['cache'] => ({
+  kind: frames.kind,
+  capacityBytes: frames.frameCount * frames.frameSizeBytes,
+  residentBytes: frames.framesResident * frames.frameSizeBytes,
+  hitPages: frames.hits,
+  missPages: frames.misses,
+  evictedPages: frames.evictions,
+  loadCount: frames.loads,
+});

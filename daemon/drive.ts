@@ -5,6 +5,8 @@ import { InvariantError } from './base/assert.ts';
 import type { Timer } from './base/clock.ts';
 import { DriveError } from './base/errors.ts';
 import { type Step, Steps } from './base/steps.ts';
+import { systemFileSystem } from './base/file-system.ts';
+import { cellAccess, kernelMedia } from './nand/cell-reader.ts';
 import type { DaemonConfig } from './config.ts';
 import { ControlView } from './control-view.ts';
 import { createSubsystem, type Subsystem } from './controller/subsystem.ts';
@@ -103,7 +105,20 @@ export class Drive implements RunningDrive {
 
   #storesStep(): Step {
     const rooms = this.#rooms;
-    return { name: 'open files', start: () => void (rooms.stores = openFolder(this.options.folder)) };
+    const { folder, config } = this.options;
+    return {
+      name: 'open files',
+      start: () => {
+        if (config.io === 'direct' && resolveKernels(config.kernels) !== 'native') {
+          throw new DriveError(
+            'invalidField',
+            'I/O "direct" needs the native kernels, which are not built; allowed: mapped',
+          );
+        }
+        const io = config.io === 'direct' ? { direct: { cacheBytes: config.cacheBytes } } : config.io;
+        rooms.stores = openFolder(folder, systemFileSystem, io);
+      },
+    };
   }
 
   #deviceTimeStep(): Step {
@@ -126,13 +141,12 @@ export class Drive implements RunningDrive {
       start: () => {
         const { config } = this.options;
         const name = resolveKernels(config.kernels);
-        // Kernels that map the media need no room for page frames.
+        // Native kernels need no room for page frames: they map the media, or have a slab.
         const frameBytes = name === 'native' ? 0 : config.cacheBytes;
         rooms.arena = createArena(config.bufferBytes + frameBytes);
-        const { media } = this.room('stores');
-        const { files } = media;
-        const cells = files && { fileDescriptor: files.cellsDescriptor, sizeBytes: files.cellsSizeBytes };
-        const kernels = loadKernels(name, { memory: rooms.arena.memory, ...(cells && { media: cells }) });
+        const { media, geometry } = this.room('stores');
+        const access = media.files && cellAccess(media.files, geometry);
+        const kernels = loadKernels(name, { memory: rooms.arena.memory, ...(access && kernelMedia(access)) });
         if (kernels.canMapMedia) media.copyResident = (at, target) => kernels.copyResidentMedia(at, target);
         rooms.kernels = kernels;
       },
@@ -257,11 +271,8 @@ export class Drive implements RunningDrive {
         workerCount: config.workers,
         frameCacheBytes: config.cacheBytes,
         verify: config.verify,
-        media: {
-          cells: { fileDescriptor: files.cellsDescriptor, sizeBytes: files.cellsSizeBytes },
-          oobFileDescriptor: files.oobDescriptor,
-          geometry: ftl.geometry,
-        },
+        media: cellAccess(files, ftl.geometry),
+        direct: files.direct,
       },
       {
         arena: this.room('arena'),

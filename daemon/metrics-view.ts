@@ -120,7 +120,20 @@ function kvMetrics(drive: RunningDrive): MetricsSnapshot {
   const kv = drive.room('sequences').snapshot();
   const ftl = drive.room('ftl').snapshot();
   const attention = drive.room('attention').snapshot();
+  const { frames } = attention;
+  const cacheBytes = (what: string, count: number) => ({ labels: { what }, value: count * frames.frameSizeBytes });
   return {
+    cachePages: [
+      { labels: { result: 'hit' }, value: frames.hits },
+      { labels: { result: 'miss' }, value: frames.misses },
+    ],
+    cacheEvictions: frames.evictions,
+    cacheLoads: frames.loads,
+    cacheBytes: [
+      cacheBytes('capacity', frames.frameCount),
+      cacheBytes('resident', frames.framesResident),
+      cacheBytes('in_use', frames.framesInUse),
+    ],
     attendTokens: [
       { labels: { source: 'flash' }, value: attention.flashTokens },
       { labels: { source: 'buffer' }, value: attention.bufferedTokens },

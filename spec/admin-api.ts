@@ -53,6 +53,19 @@ export const drive = object({
     mode: oneOf('how device time is used', ['off', 'report', 'enforce']),
     profile: string('what the drive is made of: a name that format --profile knows'),
   }),
+  cache: object({
+    kind: oneOf("how attention comes to pages: mapped, its own copies for kernels that can't map, or direct I/O", [
+      'mapping',
+      'copies',
+      'direct',
+    ]),
+    capacityBytes: count('bytes of pages that it can hold; 0 if mapped'),
+    residentBytes: count('bytes of pages that it holds'),
+    hitPages: count('pages that commands found there'),
+    missPages: count('pages that were read for commands'),
+    evictedPages: count('pages that made room for others'),
+    loadCount: count('requests to the disk that the misses took'),
+  }),
   listeners: array(string('unix:PATH or tcp:HOST:PORT'), 'where NVMe hosts connect'),
   configuration: record(string('value as text'), 'options in force, by name'),
 });

@@ -120,6 +120,15 @@ export const metrics = {
   attendBytes: counter('attend_bytes_total', 'Bytes of K and V that ATTN read.'),
   attendJobsQueued: gauge('attend_jobs_queued', 'Attention jobs that wait for a compute worker.'),
 
+  cachePages: counter(
+    'cache_pages_total',
+    'Flash pages that ATTN wanted, by what its cache had of them: hit or miss. None if the media is mapped.',
+    'result',
+  ),
+  cacheEvictions: counter('cache_evictions_total', 'Pages that made room for others in the cache.'),
+  cacheLoads: counter('cache_loads_total', 'Requests to the disk that misses took.'),
+  cacheBytes: gauge('cache_bytes', 'The cache: capacity, resident, in_use.', 'what'),
+
   // KV cache
   sequences: gauge('sequences', 'Live sequences.'),
   kvTokensAppended: counter('kv_tokens_appended_total', 'Tokens appended, per layer.'),

@@ -12,10 +12,13 @@ import type { AttendCounts, AttendOptions, AttendTarget, AttentionEngine } from 
 import { bookAttention } from './device-work.ts';
 import { FrameCache } from './frame-cache.ts';
 import { createMappedFrames, type FrameSource, type FrameSourceSnapshot } from './frame-source.ts';
+import { PageCache } from './page-cache.ts';
+import type { DirectMedia } from '../nand/media.ts';
 import { JobRunner } from './job-runner.ts';
 import { type CellAccess, CellReader } from '../nand/cell-reader.ts';
 import { JOB_PAGES_MAX, planTargets, releasePlan } from './plan.ts';
 import { Pool } from './pool.ts';
+import { ReadAhead } from './read-ahead.ts';
 import { Scheduler } from './scheduler.ts';
 import { PageSums } from './page-sums.ts';
 import type { UnitModules } from './unit.ts';
@@ -29,6 +32,8 @@ export interface AttentionSettings {
   readonly inlineBytesMax?: number;
   /** Frames of kernels that cannot map the media file, in the arena; at least what one job needs is taken. */
   readonly frameCacheBytes: number;
+  /** Set if pages are read past the page cache: where they are cached. Native kernels and workers only. */
+  readonly direct?: DirectMedia | undefined;
   /** Partials, job lists and converted queries of units in progress, in the arena. */
   readonly scratchBytesMax?: number;
   /** Default first-use. */
@@ -90,6 +95,7 @@ export class Attention implements AttentionEngine {
   readonly #modules: AttentionModules;
   readonly #reader: CellReader;
   readonly #frames: FrameSource & { close?(): void };
+  readonly #cache: PageCache | undefined;
   readonly #scheduler: Scheduler;
   readonly #unitModules: UnitModules;
   readonly #waiters = new Map<Command, { resolve(counts: AttendCounts): void; reject(error: Error): void }>();
@@ -110,26 +116,39 @@ export class Attention implements AttentionEngine {
     this.#modules = modules;
     const { arena, kernels, pages } = modules;
     this.#reader = settings.reader ?? new CellReader(settings.media);
-    this.#frames = kernels.canMapMedia
-      ? createMappedFrames((page) => this.#reader.cellOffset(page), pages)
-      : new FrameCache({ sizeBytes: settings.frameCacheBytes, frameSizeBytes: pages.pageSizeBytes }, { arena, pages });
+    const { direct, media } = settings;
+    const { pageCount } = media.geometry;
+    const roomMade = (): void => this.#scheduler.advanceSoon();
+    this.#cache = direct && new PageCache({ media: direct, pages, pageCount, roomMade });
+    this.#frames = this.#cache ?? this.#createFrames();
     const words = new Uint32Array(arena.buffer);
     const floats = new Float32Array(arena.buffer);
-    // A frame cache holds its own copies, checked as they were loaded.
-    const isChecking = kernels.canMapMedia && settings.verify === 'always';
-    const sums = isChecking ? new PageSums(settings.media.geometry.pageCount) : undefined;
-    this.#unitModules = { words, floats, kernels, frames: this.#frames, pages, sums };
+    // Caches hold copies, checked as they were loaded.
+    const checksAlways = this.#frames.isInPlace && settings.verify === 'always';
+    // Pages of the cache come and go.
+    const sums = checksAlways || this.#cache ? new PageSums(media.geometry.pageCount) : undefined;
+    this.#unitModules = { words, floats, kernels, frames: this.#frames, pages, sums, checksAlways };
+    const readAhead = this.#cache && new ReadAhead({ kv: modules.kv, pages, cache: this.#cache });
     this.#scheduler = new Scheduler(
       { scratchBytesMax: settings.scratchBytesMax ?? 64 * MIB },
       {
         arena,
         words,
         kernels,
+        cache: this.#cache,
+        readAhead,
         runner: new JobRunner({ memory: arena.memory, kernels, reader: this.#reader }),
         unrecovered: (page, owner, isUnreadable) => pages.unrecovered(page, owner, isUnreadable),
         ended: (command) => this.#ended(command),
       },
     );
+  }
+
+  #createFrames(): FrameSource & { close?(): void } {
+    const { arena, kernels, pages } = this.#modules;
+    if (kernels.canMapMedia) return createMappedFrames((page) => this.#reader.cellOffset(page), pages);
+    const options = { sizeBytes: this.#settings.frameCacheBytes, frameSizeBytes: pages.pageSizeBytes };
+    return new FrameCache(options, { arena, pages });
   }
 
   async start(): Promise<void> {
@@ -152,6 +171,7 @@ export class Attention implements AttentionEngine {
         if (!this.#pool || this.#isSmall(command)) {
           this.#inlineCount++;
           bookAttention(plans, job);
+          if (this.#cache) for (const plan of plans) this.#cache.bring(plan.pages, () => plan.pages, false);
           this.#scheduler.runInline(command);
         } else {
           this.#pool.setActive(true);

@@ -15,8 +15,10 @@ export interface WalkerModules {
   readonly words: Uint32Array;
   readonly frames: FrameSource;
   readonly pages: Pick<KvPages, 'pageSizeBytes' | 'areReadable' | 'eraseCount' | 'readFails'>;
-  /** Where mapped pages are checked at every use; undefined: at first use. */
+  /** Sums of pages that were seen right, so that the next check needs no entry; undefined: each is checked once. */
   readonly sums: PageSums | undefined;
+  /** Whether pages that lie in place are checked at every use. */
+  readonly checksAlways: boolean;
 }
 
 /** Where a walker writes: offsets in the arena, with room for all frames of the tile and two page records for each. */
@@ -62,38 +64,71 @@ export class ChunkWalker {
 
   /** Writes the next chunk; returns the frames that it took of the source. There is one more for each job of the tile. */
   next(): readonly number[] {
-    const { view, layout } = this.#plan;
+    const { flashTokenCount } = this.#plan.view;
     this.#handles = undefined;
+    const after = this.#eachRun((start, end) => {
+      const flashEnd = Math.min(end, flashTokenCount);
+      if (start < flashEnd) this.#walkFlash(start, flashEnd);
+      if (end > flashEnd) this.#walkTail(Math.max(start, flashTokenCount), end);
+    });
+    this.#span = after.span;
+    this.#token = after.token;
+    return this.#handles ?? noHandles;
+  }
+
+  /** Adds the physical pages of the next chunk to a list. */
+  peekPages(list: number[]): void {
+    const { pages, view, layout } = this.#plan;
+    const { groupTokens } = layout;
+    this.#eachRun((start, end) => {
+      const flashEnd = Math.min(end, view.flashTokenCount);
+      if (start >= flashEnd) return;
+      const first = Math.floor(start / groupTokens);
+      const index = this.#indexOf(first);
+      const indexEnd = index + 2 * (Math.ceil(flashEnd / groupTokens) - first);
+      for (let i = index; i < indexEnd; i++) list.push(pages[i]!);
+    });
+  }
+
+  /** Calls back with the runs of tokens of the next chunk; returns where the one after it starts. */
+  #eachRun(visit: (start: number, end: number) => void): { readonly span: number; readonly token: number } {
+    const { chunkTokens } = this.#plan.layout;
+    const { spans } = this.#tile;
+    let span = this.#span;
+    let token = this.#token;
     let chunkEnd = 0;
     for (;;) {
-      const span = this.#tile.spans[this.#span];
-      if (!span) break;
-      if (this.#token >= span.end) {
-        this.#span++;
-        this.#token = this.#tile.spans[this.#span]?.start ?? 0;
+      const at = spans[span];
+      if (!at) break;
+      if (token >= at.end) {
+        span++;
+        token = spans[span]?.start ?? 0;
         continue;
       }
-      if (chunkEnd === 0) chunkEnd = (Math.floor(this.#token / layout.chunkTokens) + 1) * layout.chunkTokens;
-      if (this.#token >= chunkEnd) break;
-      const start = this.#token;
-      const end = Math.min(span.end, chunkEnd);
-      const flashEnd = Math.min(end, view.flashTokenCount);
-      if (start < flashEnd) this.#walkFlash(start, flashEnd);
-      if (end > flashEnd) this.#walkTail(Math.max(start, view.flashTokenCount), end);
-      this.#token = end;
+      if (chunkEnd === 0) chunkEnd = (Math.floor(token / chunkTokens) + 1) * chunkTokens;
+      if (token >= chunkEnd) break;
+      const end = Math.min(at.end, chunkEnd);
+      visit(token, end);
+      token = end;
     }
-    return this.#handles ?? noHandles;
+    return { span, token };
+  }
+
+  /** Of a group's K page in the list of pages; V's is the next. */
+  #indexOf(group: number): number {
+    const plan = this.#plan;
+    return ((this.#kvHead - plan.firstKvHead) * plan.groupCount + groupIndex(plan.groupRuns, group)) * 2;
   }
 
   #walkFlash(start: number, end: number): void {
     const plan = this.#plan;
     const { groupTokens } = plan.layout;
-    const { frames, pages, sums } = this.#modules;
+    const { frames, pages, checksAlways } = this.#modules;
     const first = Math.floor(start / groupTokens);
     const groupCount = Math.ceil(end / groupTokens) - first;
     // Groups that follow one another do so in the list, whatever runs they belong to.
-    const index = ((this.#kvHead - plan.firstKvHead) * plan.groupCount + groupIndex(plan.groupRuns, first)) * 2;
-    if (frames.isInPlace && sums === undefined && pages.areReadable(plan.pages, index, index + 2 * groupCount)) {
+    const index = this.#indexOf(first);
+    if (frames.isInPlace && !checksAlways && pages.areReadable(plan.pages, index, index + 2 * groupCount)) {
       this.#writeRuns(index, groupCount, start, end);
       return;
     }
@@ -179,7 +214,7 @@ export class ChunkWalker {
 
   /** A page record, if the job must load or check the page. */
   #writePage(index: number, handle: number): void {
-    const { words, frames, pages, sums } = this.#modules;
+    const { words, frames, pages, sums, checksAlways } = this.#modules;
     const { pages: physical, logicalPages } = this.#plan;
     const page = physical[index]! as Ppn;
     const eraseCount = pages.eraseCount(page);
@@ -187,8 +222,9 @@ export class ChunkWalker {
     const isLoaded = frames.isLoaded(handle);
     const isChecked = isLoaded && frames.isChecked(handle);
     const isSilent = pages.readFails(page);
-    if (isChecked && !sums && !isSilent) return;
-    const isKnown = isChecked && sums?.isKnown(page, eraseCount) === true;
+    if (isChecked && !checksAlways && !isSilent) return;
+    // The sum of what the file holds is that of what is loaded from it.
+    const isKnown = (isChecked || !frames.isInPlace) && sums?.isKnown(page, eraseCount) === true;
     const flags =
       (isLoaded ? 0 : pageFlags.load) |
       pageFlags.check |
@@ -199,7 +235,11 @@ export class ChunkWalker {
     words[at + pageWords.logicalPage] = logicalPages[index]!;
     words[at + pageWords.eraseCount] = eraseCount;
     words[at + pageWords.sum] = isKnown ? sums.get(page) : 0;
-    words[at + pageWords.frame] = frames.arenaCode === frameArenas.memory ? frames.offset(handle) : 0;
+    const offset = frames.offset(handle);
+    const isInMemory = frames.arenaCode === frameArenas.memory;
+    words[at + pageWords.frame] = isInMemory ? offset : 0;
+    words[at + pageWords.mediaOffset] = isInMemory ? 0 : offset;
+    words[at + pageWords.mediaOffset + 1] = isInMemory ? 0 : offset / 0x1_0000_0000;
     words[at + pageWords.flags] = flags;
     this.pageCount++;
   }

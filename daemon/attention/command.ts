@@ -14,6 +14,8 @@ export class Command {
   current: Unit | undefined;
   /** The unit after it, if that one waits for a scratch block. */
   waiting: Unit | undefined;
+  /** Units whose jobs are prepared by turns, where pages must be brought: the next one first. */
+  readonly batch: Unit[] = [];
   /** Units that hold a scratch block. */
   readonly units = new Set<Unit>();
   jobsOut = 0;

@@ -125,12 +125,15 @@ export class FrameCache implements FrameSource {
 
   snapshot(): FrameSourceSnapshot {
     return {
-      kind: 'cache',
+      kind: 'copies',
       frameCount: this.frameCount,
+      frameSizeBytes: this.#frameSizeBytes,
+      framesResident: this.#frameOf.size,
       framesInUse: this.#inUse,
       hits: this.#hits,
       misses: this.#misses,
       evictions: this.#evictions,
+      loads: this.#misses,
     };
   }
 

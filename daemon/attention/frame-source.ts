@@ -27,13 +27,20 @@ export interface FrameSource {
   snapshot(): FrameSourceSnapshot;
 }
 
+/** Pages, unless said otherwise. */
 export interface FrameSourceSnapshot {
-  readonly kind: 'mapping' | 'cache';
+  /** By the mapping of the media file, copied for kernels that can't map it, or past the page cache. */
+  readonly kind: 'mapping' | 'copies' | 'direct';
   readonly frameCount: number;
+  readonly frameSizeBytes: number;
+  /** Frames that hold a page. */
+  readonly framesResident: number;
   readonly framesInUse: number;
   readonly hits: number;
   readonly misses: number;
   readonly evictions: number;
+  /** Requests to the disk that the misses took. */
+  readonly loads: number;
 }
 
 /** Frames of kernels that map the media file: every page is where the file has it, and a handle is the page. */
@@ -48,6 +55,16 @@ export function createMappedFrames(cellOffset: (page: Ppn) => number, pages: Pic
     isChecked: (handle) => pages.isVerified(handle as Ppn),
     release: () => undefined,
     isReady: (page) => pages.isVerified(page),
-    snapshot: () => ({ kind: 'mapping', frameCount: 0, framesInUse: 0, hits: 0, misses: 0, evictions: 0 }),
+    snapshot: () => ({
+      kind: 'mapping',
+      frameCount: 0,
+      frameSizeBytes: 0,
+      framesResident: 0,
+      framesInUse: 0,
+      hits: 0,
+      misses: 0,
+      evictions: 0,
+      loads: 0,
+    }),
   };
 }

@@ -3,7 +3,7 @@
  * over; a worker writes only the fields named as its own. Each record is written field by field through a Uint32Array
  * over the whole arena, so the tables below are also where the word offsets come from.
  */
-import { bytes, defineStruct, reserved, u32 } from '../../spec/struct.ts';
+import { bytes, defineStruct, reserved, u32, uint64 } from '../../spec/struct.ts';
 import { attendJob, mergeJob } from '../kernels/contract.ts';
 
 /** One command. 64 bytes. */
@@ -55,10 +55,10 @@ export const pageRecord = defineStruct('attention page', 32, {
   page: u32(0, 'physical page'),
   logicalPage: u32(4, 'logical page that should lie there'),
   eraseCount: u32(8, 'how often its block was erased'),
-  frame: u32(12, 'offset of its frame in the arena; 0: it lies in the media mapping'),
+  frame: u32(12, 'offset of its frame in the arena; 0: it lies in the media arena'),
   flags: u32(16, 'pageFlags'),
   sum: u32(20, 'CRC32C of its bytes: expected if sumKnown; what the worker computed after a check'),
-  reserved0: reserved(24, 8),
+  mediaOffset: uint64(24, 'where it lies in the media arena, if it does'),
 });
 
 /** Word offset of a field from the start of its record. */

@@ -90,7 +90,7 @@ export class JobRunner {
       if (flags & pageFlags.check) {
         const sum =
           frame === 0
-            ? this.#kernels.crc32cMedia(this.#reader.cellOffset(page), pageSizeBytes)
+            ? this.#kernels.crc32cMedia(mediaOffset(words, record), pageSizeBytes)
             : this.#kernels.crc32c(frame, pageSizeBytes);
         if (flags & pageFlags.sumKnown) {
           if (sum === words[record + pageWords.sum]) continue;
@@ -108,3 +108,6 @@ export class JobRunner {
     return jobStates.done;
   }
 }
+
+const mediaOffset = (words: Uint32Array, record: number): number =>
+  words[record + pageWords.mediaOffset]! + words[record + pageWords.mediaOffset + 1]! * 0x1_0000_0000;

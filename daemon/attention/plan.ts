@@ -67,6 +67,8 @@ export interface TargetPlan {
   /** Of query tokens: each is one unit of each KV head. */
   readonly tiles: readonly Tile[];
   readonly pins: PagePins;
+  /** `pages`, ascending. */
+  sortedPages(): Uint32Array;
 }
 
 /** Query tokens that go through the pages together. */
@@ -143,6 +145,7 @@ function planTarget(
     const counts = countTokens(spans, view.flashTokenCount, logicalPages.length);
     const physicalPages = new Uint32Array(logicalPages.length);
     const pins = pages.pinAll(logicalPages, physicalPages);
+    let sortedPages: Uint32Array | undefined;
     return {
       target,
       view,
@@ -162,6 +165,7 @@ function planTarget(
         tiles.length,
       tiles,
       pins,
+      sortedPages: () => (sortedPages ??= physicalPages.toSorted()),
     };
   } catch (error) {
     view.release();

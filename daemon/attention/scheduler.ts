@@ -7,6 +7,8 @@ import type { Command } from './command.ts';
 import { commandRecord, jobRecord, jobStates, unitRecord, wordsOf } from './job-layout.ts';
 import type { JobQueue } from './job-queue.ts';
 import type { JobRunner } from './job-runner.ts';
+import type { PageCache } from './page-cache.ts';
+import type { ReadAhead } from './read-ahead.ts';
 import { ownerOf } from './plan.ts';
 import type { PreparedJob, Unit } from './unit.ts';
 
@@ -26,11 +28,16 @@ export interface SchedulerModules {
   readonly kernels: Pick<Kernels, 'merge'>;
   /** Runs jobs on the event loop. */
   readonly runner: JobRunner;
+  /** Where pages must be brought before jobs walk them; undefined: they are there, or workers load them. */
+  readonly cache: PageCache | undefined;
+  readonly readAhead: ReadAhead | undefined;
   /** What a command is told that could not read a page. */
   readonly unrecovered: KvPages['unrecovered'];
   /** A command has ended, well or (`failure` set) not; nothing of it runs any more. */
   readonly ended: (command: Command) => void;
 }
+
+type Step = 'pushed' | 'needsScratch' | 'needsFrames' | 'needsRoom' | 'over';
 
 /** Looks for completed jobs in a row before other events get their turn. */
 const ROUNDS_MAX = 8;
@@ -55,6 +62,13 @@ export class Scheduler {
   readonly #freeSlots: number[] = [];
   /** Waits for a scratch block; until it has one, no other command begins a unit. */
   #scratchWaiter: Command | undefined;
+  /** Waits for room in the cache of pages; until it has some, others go on with what is in the cache. */
+  #roomWaiter: Command | undefined;
+  /** Jobs whose pages are on their way. */
+  #parkedCount = 0;
+  /** Jobs whose pages have come while the queue was full: slots. */
+  readonly #ready: number[] = [];
+  #advancesSoon = false;
   #queue: JobQueue | undefined;
   #scratchBytes = 0;
 
@@ -117,6 +131,7 @@ export class Scheduler {
   abandon(failure: Error): void {
     this.#settleAll();
     for (const command of [...this.#active]) this.#fail(command, failure);
+    this.#ready.length = 0;
     for (const [slot, job] of this.#out.entries()) {
       if (!job) continue;
       this.#out[slot] = undefined;
@@ -164,7 +179,7 @@ export class Scheduler {
     assert(queue !== undefined, 'the scheduler has a queue');
     for (let round = 0; round < ROUNDS_MAX; round++) {
       this.#pushJobs(queue);
-      queue.setStarving(this.#runnable.length > 0);
+      queue.setStarving(this.#runnable.length > 0 || this.#ready.length > 0);
       // A job that came back before its worker could see a flag set above is found here; every later one is signalled.
       if (this.#settleAll() === 0) return;
     }
@@ -175,6 +190,7 @@ export class Scheduler {
     let waitingCount = 0;
     let hasFrames = true;
     let early = queue.workerCount;
+    while (this.#ready.length > 0 && queue.room > 0) queue.push(this.#out[this.#ready.shift()!]!.offset);
     while (hasFrames && queue.room > 0 && waitingCount < this.#runnable.length) {
       const command = this.#runnable.shift();
       assert(command !== undefined, 'a runnable command');
@@ -184,18 +200,22 @@ export class Scheduler {
         early--;
         queue.wakeWorkers();
       }
-      waitingCount = step === 'needsScratch' ? waitingCount + 1 : 0;
+      waitingCount = step === 'needsScratch' || step === 'needsRoom' ? waitingCount + 1 : 0;
       hasFrames = step !== 'needsFrames';
       // Nobody overtakes a command that needs many frames, or it might never find enough of them idle.
       if (step === 'needsFrames') this.#runnable.unshift(command);
       else if (step !== 'over') this.#runnable.push(command);
     }
     queue.wakeWorkers();
-    assert(this.#runnable.length === 0 || queue.outCount > 0, 'a command that waits has jobs to wait for');
+    if (this.#roomWaiter === undefined) this.#modules.readAhead?.goOn();
+    const isWorkOut = queue.outCount > 0 || this.#parkedCount > 0 || this.#modules.cache?.isLoading === true;
+    assert(this.#runnable.length === 0 || isWorkOut, 'a command that waits has jobs to wait for');
   }
 
   /** One job of one command: pushed; or it must wait; or (`over`) all its jobs are prepared, or it failed. */
-  #step(command: Command, queue: JobQueue): 'pushed' | 'needsScratch' | 'needsFrames' | 'over' {
+  #step(command: Command, queue: JobQueue): Step {
+    const { cache } = this.#modules;
+    if (cache) return this.#stage(command, queue, cache);
     try {
       while (command.current === undefined || command.current.isPrepared) {
         const unit = this.#pending(command);
@@ -210,15 +230,101 @@ export class Scheduler {
       this.#fail(command, error);
       return 'over';
     }
-    const slot = this.#freeSlots.at(-1);
-    assert(slot !== undefined, 'there is a slot for every job that the queue has room for');
-    const job = command.current.prepareJob(slot);
+    const job = this.#prepareJob(command, command.current);
     if (!job) return 'needsFrames';
-    this.#freeSlots.pop();
-    this.#out[slot] = { ...job, command };
-    command.jobsOut++;
     queue.push(job.offset);
     return job.unit.isPrepared && !command.hasMoreUnits ? 'over' : 'pushed';
+  }
+
+  #prepareJob(command: Command, unit: Unit): (JobOut & { readonly slot: number }) | undefined {
+    const slot = this.#freeSlots.pop() ?? this.#out.length;
+    const job = unit.prepareJob(slot);
+    if (!job) {
+      this.#freeSlots.push(slot);
+      return undefined;
+    }
+    const jobOut = { ...job, command, slot };
+    this.#out[slot] = jobOut;
+    command.jobsOut++;
+    return jobOut;
+  }
+
+  /**
+   * A step where pages must be brought: some jobs of a command together, so that pages which lie side by side are read by one
+   * request. KV heads go through the chunks of tokens in step, since neighbours on the disk are as likely those of another
+   * head. Jobs whose pages are on their way are handed out when those have come.
+   */
+  #stage(command: Command, queue: JobQueue, cache: PageCache): Step {
+    try {
+      if (command.batch.length === 0) this.#beginBatch(command);
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      this.#fail(command, error);
+      return 'over';
+    }
+    const { batch } = command;
+    if (batch.length === 0) {
+      if (command.hasMoreUnits) return 'needsScratch';
+      this.#endIfDone(command);
+      return 'over';
+    }
+    if (this.#roomWaiter === command && !cache.hasRoomAgain) return 'needsRoom';
+    const { pages, unitCount } = stageOf(batch, cache);
+    const mayLoad = this.#roomWaiter === undefined || this.#roomWaiter === command;
+    if (!cache.bring(pages, () => batch[0]!.plan.sortedPages(), mayLoad)) {
+      this.#roomWaiter ??= command;
+      return 'needsRoom';
+    }
+    if (this.#roomWaiter === command) this.#roomWaiter = undefined;
+    for (const unit of batch.splice(0, unitCount)) {
+      const job = this.#prepareJob(command, unit);
+      assert(job !== undefined, 'a job whose pages were brought can be prepared');
+      if (!unit.isPrepared) batch.push(unit);
+      this.#parkedCount++;
+      if (cache.whenLoaded(job.handles, () => this.#arrived(job, cache))) this.#handOut(job, queue);
+    }
+    if (batch.length > 0 || command.hasMoreUnits) return 'pushed';
+    this.#modules.readAhead?.after(command.plans);
+    return 'over';
+  }
+
+  /** Units of one plan go through its pages together: as many as there is scratch for. */
+  #beginBatch(command: Command): void {
+    const { batch } = command;
+    for (let unit = this.#pending(command); unit; unit = this.#pending(command)) {
+      if (batch.length > 0 && unit.plan !== batch[0]!.plan) return;
+      if (!this.#beginUnit(command, unit)) return;
+      if (unit.jobCount > 0) batch.push(unit);
+    }
+  }
+
+  #handOut({ slot, offset }: { readonly slot: number; readonly offset: number }, queue: JobQueue): void {
+    this.#parkedCount--;
+    if (queue.room > 0) queue.push(offset);
+    else this.#ready.push(slot);
+  }
+
+  /** The pages of a job have come. */
+  #arrived(job: JobOut & { readonly slot: number }, cache: PageCache): void {
+    const queue = this.#queue;
+    // After the workers have ended nobody wants it any more.
+    if (queue === undefined || this.#out[job.slot] !== job) return;
+    for (const handle of job.handles) {
+      const page = cache.failedPage(handle);
+      if (page !== undefined) job.unit.refuse(job, page);
+    }
+    this.#handOut(job, queue);
+    this.advanceSoon();
+  }
+
+  /** Something has changed, and more may in the same turn. */
+  advanceSoon(): void {
+    if (this.#advancesSoon) return;
+    this.#advancesSoon = true;
+    queueMicrotask(() => {
+      this.#advancesSoon = false;
+      this.advance();
+    });
   }
 
   #pending(command: Command): Unit | undefined {
@@ -318,6 +424,7 @@ export class Scheduler {
       for (const unit of command.units) Atomics.store(words, (unit.base >>> 2) + unitWords.failed, 1);
       Atomics.store(words, (command.record >>> 2) + commandWords.wakeAlways, 1);
       if (this.#scratchWaiter === command) this.#scratchWaiter = undefined;
+      if (this.#roomWaiter === command) this.#roomWaiter = undefined;
       const at = this.#runnable.indexOf(command);
       if (at >= 0) this.#runnable.splice(at, 1);
     }
@@ -334,4 +441,25 @@ export class Scheduler {
 function hasFailed(words: Uint32Array, offset: number): boolean {
   const state = words[(offset >>> 2) + jobWords.state];
   return state === jobStates.readFailed || state === jobStates.checkFailed;
+}
+
+/** What is brought at a time, about: enough for the disk to be busy with, little enough for several to be on their way. */
+const STAGE_BYTES = 8 * 2 ** 20;
+
+/** How many of the units have their next jobs brought together, and the pages of these. */
+function stageOf(batch: readonly Unit[], cache: PageCache): { pages: readonly number[]; unitCount: number } {
+  const pages: number[] = [];
+  const pageCountMax = STAGE_BYTES / cache.pageSizeBytes;
+  const lineCountMax = cache.passingLineCount / 2;
+  let lineCount = 0;
+  for (const [unitCount, unit] of batch.entries()) {
+    const before = pages.length;
+    unit.peekPages(pages);
+    lineCount += cache.countLines(pages, before);
+    if (unitCount > 0 && (pages.length > pageCountMax || lineCount > lineCountMax)) {
+      pages.length = before;
+      return { pages, unitCount };
+    }
+  }
+  return { pages, unitCount: batch.length };
 }

@@ -128,6 +128,21 @@ export class Unit {
     return { unit: this, offset, handles };
   }
 
+  /** Adds the physical pages of the next job to a list. */
+  peekPages(list: number[]): void {
+    this.#walker.peekPages(list);
+  }
+
+  /** Before a prepared job runs: a page of it could not be read, so the job is to fail. */
+  refuse(job: PreparedJob, page: Ppn): void {
+    const { words } = this.#modules;
+    const at = job.offset >>> 2;
+    let record = words[at + jobWords.pages]! >>> 2;
+    for (let i = words[at + jobWords.pageCount]!; i > 0; i--, record += pageRecord.sizeBytes / 4) {
+      if (words[record + pageWords.page] === page) words[record + pageWords.flags]! |= pageFlags.fail;
+    }
+  }
+
   /** After a job ran: gives its frames back and remembers which pages were seen right. */
   settle(job: PreparedJob): void {
     const { words, frames, pages, sums } = this.#modules;

@@ -10,7 +10,7 @@ import { loadKernels } from '../kernels/loader.ts';
 import { passGate } from './job-gate.ts';
 import { type JobQueueShape, JobQueueWorker, type Patience, STOPPED } from './job-queue.ts';
 import { JobRunner } from './job-runner.ts';
-import { type CellAccess, CellReader } from '../nand/cell-reader.ts';
+import { type CellAccess, CellReader, kernelMedia } from '../nand/cell-reader.ts';
 
 /** What a worker is started with. */
 export interface WorkerStart extends Patience {
@@ -30,7 +30,7 @@ run(workerData as WorkerStart, () => port.postMessage(undefined));
 
 function run(start: WorkerStart, signal: () => void): void {
   const { memory, media } = start;
-  const kernels = loadKernels(start.kernels, { memory, media: media.cells });
+  const kernels = loadKernels(start.kernels, { memory, ...kernelMedia(media) });
   const runner = new JobRunner({ memory, kernels, reader: new CellReader(media) });
   const queue = new JobQueueWorker(start.shape, start.queue, start);
   const words = new Uint32Array(memory.buffer);

@@ -2,13 +2,27 @@ import { readSync } from 'node:fs';
 import { oobEntry, oobKinds } from '../../spec/media-format/oob.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { cellOffset, type Geometry, oobOffset } from './geometry.ts';
+import type { MediaFiles } from './media.ts';
 
 /** The flash's files as any thread of the process can read them: plain data. */
 export interface CellAccess {
   readonly cells: { readonly fileDescriptor: number; readonly sizeBytes: number };
   readonly oobFileDescriptor: number;
   readonly geometry: Geometry;
+  /** Set if the cells' file may not be mapped: kernels find pages in the slab of this number. */
+  readonly slab?: number;
 }
+
+export const cellAccess = (files: MediaFiles, geometry: Geometry): CellAccess => ({
+  cells: { fileDescriptor: files.cellsDescriptor, sizeBytes: files.cellsSizeBytes },
+  oobFileDescriptor: files.oobDescriptor,
+  geometry,
+  ...(files.direct && { slab: files.direct.slab }),
+});
+
+/** The cells as kernels of any thread see them. */
+export const kernelMedia = ({ cells, slab }: CellAccess): { media: CellAccess['cells'] } | { slab: number } =>
+  slab === undefined ? { media: cells } : { slab };
 
 const CHECKED_BYTES = oobEntry.sizeBytes - 4;
 

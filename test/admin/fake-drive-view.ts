@@ -99,6 +99,15 @@ export class FakeDriveView implements DriveView {
       },
       kernels: { name: 'wasm', isa: 'simd128', workerCount: 2 },
       deviceTime: { mode: 'off', profile: 'ideal' },
+      cache: {
+        kind: 'direct',
+        capacityBytes: 2 ** 28,
+        residentBytes: 2 ** 20,
+        hitPages: 5,
+        missPages: 64,
+        evictedPages: 0,
+        loadCount: 2,
+      },
       listeners: ['unix:/run/nvme.sock'],
       configuration: { logLevel: 'info' },
     } as const;

@@ -94,16 +94,16 @@ function randomCase(random: Random, sequence: DoubleSequence): { options: Attend
 }
 
 for (const set of kernelSets) {
-  describe(`${set.name} kernels`, { skip: set.skip }, () => {
+  describe(`${set.title} kernels`, { skip: set.skip }, () => {
     let drive: DoubleDrive;
     let sequences: DoubleSequence[];
     const engines: Attention[] = [];
     const gate = new Gate();
 
     before(async () => {
-      drive = new DoubleDrive({ kernels: set.name, pageSizeBytes: 4096, pageCount: 1200, seed: 5 });
+      drive = new DoubleDrive({ ...set, kernels: set.name, pageSizeBytes: 4096, pageCount: 1200, seed: 5 });
       sequences = shapes.map((shape, i) => drive.addSequence(shape, [lengths[i]!]));
-      for (const workerCount of [0, 1, 2]) {
+      for (const workerCount of set.workerCounts) {
         engines.push(await openAttention(drive, { workerCount, inlineBytesMax: 0, gate: gate.memory }));
       }
     });
@@ -134,15 +134,14 @@ for (const set of kernelSets) {
           }
           outputs.push(prepared.map((one) => Buffer.from(outputOf(one, drive.arena)).toString('hex')).join());
         }
-        assert.equal(outputs[1], outputs[0], `round ${round}: one worker as none`);
-        assert.equal(outputs[2], outputs[0], `round ${round}: two workers as none`);
+        for (const output of outputs) assert.equal(output, outputs[0], `round ${round}: with as many workers as any`);
         for (const one of prepared) drive.freePrepared(one);
       }
     });
 
     test('sixty-four commands at once', async () => {
       const random = createRandom(12);
-      const engine = engines[2]!;
+      const engine = engines.at(-1)!;
       gate.close();
       const running = Array.from({ length: 64 }, (_, i) => {
         const sequence = sequences[i % sequences.length]!;

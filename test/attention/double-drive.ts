@@ -1,6 +1,6 @@
 /** Stand-ins for the rooms below: pages in a media file, sequences in memory. They check how the engine uses them. */
 import assert from 'node:assert/strict';
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, constants, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { rowSizeBytes } from '../../spec/quantised-row.ts';
@@ -13,13 +13,17 @@ import type { KernelName, Kernels } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { KvStore, LayerView, SequenceShape } from '../../daemon/kv/contract.ts';
 import { type Attention, type AttentionSettings, createAttention } from '../../daemon/attention/attention.ts';
-import type { CellAccess } from '../../daemon/nand/cell-reader.ts';
+import { createSlab, DirectIo } from '../../daemon/kernels/native/direct-io.ts';
+import { type CellAccess, kernelMedia } from '../../daemon/nand/cell-reader.ts';
+import { DIRECT_BUFFER_BYTES, DirectCells } from '../../daemon/nand/direct-cells.ts';
+import type { DirectMedia } from '../../daemon/nand/media.ts';
 import { oobOffset } from '../../daemon/nand/geometry.ts';
 import { flatGeometry, kvEntry } from './media-layout.ts';
 import { createRandom, type Random } from './random.ts';
 import { randomRows, type StoredRows } from './stored-rows.ts';
 
 const HEADER_BYTES = 65_536;
+const CACHE_BYTES = 64 * 2 ** 20;
 
 export interface DoubleSequence {
   readonly id: bigint;
@@ -36,6 +40,7 @@ export interface DoubleDriveOptions {
   readonly pageCount: number;
   readonly seed: number;
   readonly arenaBytes?: number;
+  readonly isDirect?: boolean;
 }
 
 export class DoubleDrive {
@@ -43,6 +48,7 @@ export class DoubleDrive {
   readonly arena: Arena;
   readonly kernels: Kernels;
   readonly media: CellAccess;
+  readonly direct: DirectMedia | undefined;
   readonly pages: KvPages;
   readonly pins = new Map<number, number>();
   readonly verified = new Set<number>();
@@ -54,6 +60,8 @@ export class DoubleDrive {
   viewsHeld = 0;
   readonly #options: DoubleDriveOptions;
   readonly #folder: string;
+  readonly #directCells: DirectCells | undefined;
+  readonly #directDescriptor: number | undefined;
   readonly #cells: number;
   readonly #oob: number;
   readonly #sequences = new Map<bigint, DoubleSequence & { lpns: number[][][][]; tails: number[][][] }>();
@@ -75,7 +83,21 @@ export class DoubleDrive {
       geometry: flatGeometry(options.pageSizeBytes, options.pageCount),
     };
     this.arena = createArena(options.arenaBytes ?? 32 * 2 ** 20);
-    this.kernels = loadKernels(options.kernels, { memory: this.arena.memory, media: this.media.cells });
+    if (options.isDirect) {
+      const slab = createSlab(DIRECT_BUFFER_BYTES + CACHE_BYTES);
+      this.#directDescriptor = openSync(join(this.#folder, 'cells.bin'), constants.O_RDWR | constants.O_DIRECT);
+      const cells = new DirectCells(new DirectIo(this.#directDescriptor, slab), options.pageSizeBytes);
+      this.#directCells = cells;
+      this.media = { ...this.media, slab: slab.id };
+      this.direct = {
+        slab: slab.id,
+        cacheOffset: DIRECT_BUFFER_BYTES,
+        cacheSizeBytes: CACHE_BYTES,
+        load: (page, count, offset, done) =>
+          cells.load(page, count, offset, (error) => done(error && new DriveError('unrecoveredRead', error.message))),
+      };
+    }
+    this.kernels = loadKernels(options.kernels, { memory: this.arena.memory, ...kernelMedia(this.media) });
     this.#unused = this.#shuffledPages();
   }
 
@@ -94,7 +116,14 @@ export class DoubleDrive {
     return stretches.flat();
   }
 
+  /** Whether kernels walk cells where they lie, not copies of them. */
+  get isInPlace(): boolean {
+    return this.kernels.canMapMedia && this.direct === undefined;
+  }
+
   close(): void {
+    this.#directCells?.close();
+    if (this.#directDescriptor !== undefined) closeSync(this.#directDescriptor);
     closeSync(this.#cells);
     closeSync(this.#oob);
     rmSync(this.#folder, { recursive: true });
@@ -284,7 +313,7 @@ export const openAttention = (
   onFatal: (cause: Error) => void = (cause) => assert.fail(cause),
 ): Promise<Attention> =>
   createAttention(
-    { frameCacheBytes: 0, media: drive.media, ...settings },
+    { frameCacheBytes: 0, media: drive.media, direct: drive.direct, ...settings },
     {
       arena: drive.arena,
       kv: drive.kv,

@@ -84,6 +84,7 @@ function run(random: Random, prepared: readonly Prepared[]): void {
   };
   const unitModules: UnitModules = {
     sums: undefined,
+    checksAlways: false,
     words,
     floats: new Float32Array(arena.buffer),
     kernels,
@@ -109,6 +110,8 @@ function run(random: Random, prepared: readonly Prepared[]): void {
         },
       },
       runner,
+      cache: undefined,
+      readAhead: undefined,
       unrecovered: (page) => assert.fail(`page ${page}`),
       ended: (command) => {
         assert.equal(command.failure, undefined);

@@ -30,12 +30,12 @@ async function churn(drive: StoredDrive): Promise<void> {
 }
 
 for (const set of kernelSets) {
-  describe(`stored sequences, ${set.name} kernels`, { skip: set.skip }, () => {
+  describe(`stored sequences, ${set.title} kernels`, { skip: set.skip }, () => {
     const gate = new Gate();
     let drive: StoredDrive;
 
     before(async () => {
-      drive = await openStoredDrive(set.name, { workerCount: 2, inlineBytesMax: 0, gate: gate.memory });
+      drive = await openStoredDrive(set, { workerCount: 2, inlineBytesMax: 0, gate: gate.memory });
     });
     after(() => drive.close());
 
@@ -101,6 +101,7 @@ for (const set of kernelSets) {
     test('a flipped bit is an unrecovered read of that page, until the bit is back', async () => {
       const sequence = new GrownSequence(drive, shape, 100);
       await sequence.append(0, 96);
+      await drive.ftl.durability.flush();
       const view = drive.store.view(sequence.id, 0);
       const page = drive.ftl.kv.pin(view.page(5, 1, 0));
       drive.ftl.kv.unpin(page);

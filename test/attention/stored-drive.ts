@@ -9,7 +9,10 @@ import { silentLogger } from '../../daemon/base/logger.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
 import { formatDrive } from '../../daemon/ftl/format.ts';
 import { Ftl, openFolder } from '../../daemon/ftl/ftl.ts';
-import type { KernelName, Kernels } from '../../daemon/kernels/contract.ts';
+import { cellAccess, kernelMedia } from '../../daemon/nand/cell-reader.ts';
+import { systemFileSystem } from '../../daemon/base/file-system.ts';
+import type { KernelSet } from './kernel-sets.ts';
+import type { Kernels } from '../../daemon/kernels/contract.ts';
 import { loadKernels } from '../../daemon/kernels/loader.ts';
 import type { SequenceShape } from '../../daemon/kv/contract.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
@@ -33,7 +36,7 @@ export interface StoredDrive {
 }
 
 export async function openStoredDrive(
-  kernelName: KernelName,
+  set: Pick<KernelSet, 'name' | 'isDirect'>,
   settings: Partial<AttentionSettings> & { workerCount: number },
 ): Promise<StoredDrive> {
   const folder = mkdtempSync(join(tmpdir(), 'attention-'));
@@ -47,15 +50,11 @@ export async function openStoredDrive(
     force: false,
   };
   await formatDrive(folder, request, createSeededRandom(1));
-  const stores = openFolder(folder);
+  const stores = openFolder(folder, systemFileSystem, set.isDirect ? { direct: { cacheBytes: 64 * MIB } } : 'mapped');
   const arena = createArena(32 * MIB);
   const files = stores.media.files!;
-  const media = {
-    cells: { fileDescriptor: files.cellsDescriptor, sizeBytes: files.cellsSizeBytes },
-    oobFileDescriptor: files.oobDescriptor,
-    geometry: stores.geometry,
-  };
-  const kernels = loadKernels(kernelName, { memory: arena.memory, media: media.cells });
+  const media = cellAccess(files, stores.geometry);
+  const kernels = loadKernels(set.name, { memory: arena.memory, ...kernelMedia(media) });
   const store = new SequenceStore({ arena, kernels, clock: systemClock });
   const ftl = await Ftl.open(stores, {
     arena,
@@ -66,7 +65,7 @@ export async function openStoredDrive(
     kvRecovery: store,
   });
   const engine = await createAttention(
-    { frameCacheBytes: MIB, media, ...settings },
+    { frameCacheBytes: MIB, media, direct: files.direct, ...settings },
     {
       arena,
       kv: store,

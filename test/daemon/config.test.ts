@@ -53,6 +53,10 @@ const wrong: [Parameters<typeof resolve>[0], RegExp][] = [
   [{ gcStart: 5, gcStop: 4 }, /garbage collection stop 4; allowed: an integer from 5 to 1024/],
   [{ scrubIntervalSeconds: -1 }, /scrub interval \(s\) -1; allowed: an integer from 0 to 31622400/],
   [{ cacheBytes: 1 }, /cache size 1;/],
+  [{ io: 'fast' }, /I\/O "fast"; allowed: mapped, direct/],
+  [{ io: 'direct', cacheBytes: 2 ** 20 }, /cache size 1048576; allowed: an integer from 67108864 to/],
+  [{ io: 'direct', kernels: 'wasm' }, /kernels "wasm"; allowed: auto or native, with direct I\/O/],
+  [{ io: 'direct', workers: 0 }, /workers 0; allowed: at least 1, with direct I\/O/],
 ];
 for (const [options, message] of wrong) {
   test(`refused: ${JSON.stringify(options)}`, () => {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { DriveClient, DriveCommandError, DriveDisconnectedError, locateDrive } from '../../client/index.ts';
 import { createSeededRandom, type Random } from '../../daemon/base/random.ts';
 import { DaemonProcess } from '../tools/daemon-process.ts';
+import { skipDirect } from '../nand/direct-file.ts';
 import { BlockLane, type Lane, SequenceLane } from './kill-lanes.ts';
 
 export interface KillLoopOptions {
@@ -49,6 +50,7 @@ export class KillLoop {
   readonly #options: KillLoopOptions;
   readonly #random: Random;
   readonly #daemon = new DaemonProcess('16MiB');
+  #startCount = 0;
   /** [client] -> its lanes. The last client has turned its write cache off. */
   readonly #lanes: readonly (readonly Lane[])[];
 
@@ -64,6 +66,11 @@ export class KillLoop {
 
   get folder(): string {
     return this.#daemon.folder;
+  }
+
+  /** Of the next daemon: by turns, so that each finds what another has left. */
+  #io(): string[] {
+    return ['--io', this.#startCount++ % 2 === 0 && skipDirect === false ? 'direct' : 'mapped'];
   }
 
   /** Throws as soon as a promise is broken. */
@@ -97,13 +104,13 @@ export class KillLoop {
   /** Now and then it is killed while it starts, and started again. */
   async #start(): Promise<void> {
     while (this.#below(4) === 0) {
-      this.#daemon.launch();
+      this.#daemon.launch(this.#io());
       await sleep(this.#below(START_MS_MAX));
       await this.#daemon.end('SIGKILL');
       this.counts.kills['while it starts']++;
     }
     const beginMs = performance.now();
-    await this.#daemon.start();
+    await this.#daemon.start(this.#io());
     this.counts.startMs.push(performance.now() - beginMs);
   }
 

@@ -7,6 +7,7 @@ import { attendBench } from './attend.ts';
 import { attendSmallBench } from './attend-small.ts';
 import type { Bench } from './bench.ts';
 import { blockBench } from './block.ts';
+import { coldBench } from './cold.ts';
 import { commandsBench } from './commands.ts';
 import { deviceBench } from './device.ts';
 import { kernelBench } from './kernel.ts';
@@ -27,6 +28,7 @@ const benches: readonly Bench[] = [
   attendSmallBench,
   readbackBench,
   appendBench,
+  coldBench,
   blockBench,
   commandsBench,
   verifyBench,

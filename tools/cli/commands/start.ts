@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { logLevels, timingModes, type DaemonOptions } from '../../../daemon/config.ts';
+import { cellsIoNames, logLevels, timingModes, type DaemonOptions } from '../../../daemon/config.ts';
 import { gcBounds, placements } from '../../../daemon/ftl/gc-options.ts';
 import { verifyPolicies } from '../../../daemon/ftl/verify-policy.ts';
 import { victimPolicyNames } from '../../../daemon/ftl/victim-policy.ts';
@@ -23,6 +23,7 @@ interface StartOptions {
   runtimeDir?: string;
   group?: string;
   bufferSize?: number;
+  io?: string;
   cacheSize?: number;
   checkpointInterval?: number;
   verify?: string;
@@ -51,6 +52,7 @@ Examples:
   $ attndrive start ./drive --tcp 0.0.0.0:4420 --http off --hosts /etc/attndrive/hosts.json
   $ attndrive start ./drive --tcp 192.0.2.7:4420 --discovery 192.0.2.1:8009
   $ attndrive start ./drive --tcp :0 --http :0 --kernels wasm --workers 2
+  $ attndrive start ./drive --io direct --cache-size 8GiB
   $ attndrive start ./drive --timing enforce --record trace.bin`;
 
 /** Where the drive listens, and who may come. */
@@ -67,19 +69,30 @@ const withAccessOptions = (command: Command): Command =>
     .option('--discovery <HOST:PORT...>', 'discovery services to register with (default: none)')
     .option('--hosts <FILE>', 'hosts that may connect, and their secrets (default: none, every host may)');
 
+/** How it comes to flash pages. */
+const withPageOptions = (command: Command): Command =>
+  command
+    .addOption(new Option('--io <HOW>', 'how flash pages are read (default: mapped)').choices(cellsIoNames))
+    .option('--cache-size <SIZE>', 'cache of direct I/O, and of kernels that cannot map (default: 256MiB)', parseSize)
+    .addOption(
+      new Option(
+        '--verify <WHEN>',
+        'check flash pages once after a start or a program, or at every use (default: first-use)',
+      ).choices(verifyPolicies),
+    );
+
 export function addStart(program: Command): void {
   const start = program
     .command('start')
     .summary('run a drive in the foreground')
     .description('Runs the drive in DIR in the foreground until it is told to stop.')
     .argument('<DIR>', 'folder made by format');
-  withAccessOptions(start)
+  withPageOptions(withAccessOptions(start))
     .addOption(new Option('--kernels <NAME>', 'attention kernels (default: auto)').choices(['auto', ...kernelNames]))
     .option('--workers <N>', 'compute workers (default: one per CPU; 0: none)', integerWithin(0, 256))
     .option('--runtime-dir <DIR>', 'parent of the folder for sockets and memory regions; should be tmpfs')
     .option('--group <NAME>', 'group that may use sockets and regions (default: this user only)')
     .option('--buffer-size <SIZE>', 'tail and transfer buffers (default: 512MiB, taken as needed)', parseSize)
-    .option('--cache-size <SIZE>', 'page cache of kernels that cannot map the media (default: 256MiB)', parseSize)
     .option(
       '--busy-poll <US>',
       'stay awake for so long once a host was answered, for its next command (default: 50; with one CPU 0)',
@@ -89,12 +102,6 @@ export function addStart(program: Command): void {
       '--checkpoint-interval <MS>',
       'longest time without a checkpoint (default: 1000)',
       integerWithin(10, 3_600_000),
-    )
-    .addOption(
-      new Option(
-        '--verify <WHEN>',
-        'check flash pages once after a start or a program, or at every use (default: first-use)',
-      ).choices(verifyPolicies),
     )
     .addOption(
       new Option('--placement <RULE>', 'what is kept apart when it is written (default: lifetime)').choices(placements),
@@ -155,6 +162,7 @@ function daemonOptions(options: StartOptions): DaemonOptions {
     runtimeFolder: options.runtimeDir,
     group: options.group,
     bufferBytes: options.bufferSize,
+    io: options.io,
     cacheBytes: options.cacheSize,
     busyPollUs: options.busyPoll,
     checkpointIntervalMs: options.checkpointInterval,

@@ -71,6 +71,11 @@ export interface KvPages {
   pinAll(logical: Uint32Array, physical: Uint32Array): PagePins;
   /** Reads and checks a page into the arena. DriveError unrecoveredRead names the page. */
   read(lpn: Lpn, targetOffset: number): Promise<void>;
+  /**
+   * Reads `sizeBytes` bytes from `byteOffset` on of a page into the arena without waiting; false: it has to be waited for,
+   * or checked, and what is at `targetOffset` may be anything. DriveError unrecoveredRead.
+   */
+  readNow(lpn: Lpn, byteOffset: number, sizeBytes: number, targetOffset: number): boolean;
   /** Where the page lies now, for its read in device time. */
   locate(lpn: Lpn): Ppn;
   /** Whether this page's checksum was seen right since it was programmed or the drive started. */

@@ -121,6 +121,13 @@ export class Flash {
     return this.#readCellsNow(firstSlot * SLOT_BYTES, target, 'block', `LBA ${lba}`);
   }
 
+  /** Part of a KV page without waiting; false as above. DriveError unrecoveredRead. */
+  readKvBytesNow(ppn: number, byteOffset: number, lpn: number, target: Uint8Array): boolean {
+    const { slotsPerPage, pageSizeBytes } = this.geometry;
+    if (!this.isTrusted(ppn * slotsPerPage)) return false;
+    return this.#readCellsNow(ppn * pageSizeBytes + byteOffset, target, 'kv', `KV page ${lpn}`);
+  }
+
   #readCellsNow(byteOffset: number, target: Uint8Array, cause: NandCause, what: string): boolean {
     try {
       return this.array.readNow(byteOffset, target, cause);

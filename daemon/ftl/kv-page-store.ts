@@ -235,6 +235,11 @@ export class KvPageStore implements KvPages, Relocatable {
     }
   }
 
+  readNow(lpn: Lpn, byteOffset: number, sizeBytes: number, targetOffset: number): boolean {
+    const target = this.#modules.arena.view(targetOffset, sizeBytes);
+    return this.#modules.flash.readKvBytesNow(this.locate(lpn), byteOffset, lpn, target);
+  }
+
   isVerified(ppn: Ppn): boolean {
     return this.#modules.flash.superblocks.isVerified(ppn * this.#modules.flash.geometry.slotsPerPage);
   }

@@ -9,7 +9,10 @@ import { COMMAND_ID_AT, peerHello, repliesTo } from './socket-traffic.ts';
 
 /** Replies that one write carries at most. */
 const BATCH_MAX = 128;
-const BATCH_BYTES_MAX = 16 * 2 ** 20;
+const BATCH_BYTES_MAX = 2 ** 20;
+/** What large replies are taken from in turn: more than caches hold, as data is that has not just been used. */
+const SPAN_BYTES = 256 * 2 ** 20;
+const LARGE_REPLY_BYTES = 2 ** 20;
 
 class Peer {
   readonly #socket: Socket;
@@ -20,6 +23,8 @@ class Peer {
   /** Of the request that arrives. */
   #filledBytes = 0;
   #id = 0;
+  /** Of the next reply in the span. */
+  #at = 0;
   readonly #ids: number[] = [];
   /** Replies, ready but for their command ids; written from again and again while the kernel takes all at once. */
   readonly #replies: Buffer;
@@ -32,8 +37,9 @@ class Peer {
     this.#replyBytes = replyBytes;
     this.#idOffsets = idOffsets;
     this.#batchMax = Math.max(1, Math.min(BATCH_MAX, Math.floor(BATCH_BYTES_MAX / replyBytes)));
-    this.#replies = Buffer.allocUnsafeSlow(this.#batchMax * replyBytes);
-    for (let i = 0; i < this.#batchMax; i++) this.#replies.set(bytes, i * replyBytes);
+    const spanBytes = replyBytes < LARGE_REPLY_BYTES ? this.#batchMax * replyBytes : SPAN_BYTES;
+    this.#replies = Buffer.allocUnsafeSlow(Math.max(1, Math.floor(spanBytes / replyBytes)) * replyBytes);
+    for (let at = 0; at < this.#replies.length; at += replyBytes) this.#replies.set(bytes, at);
   }
 
   take(chunk: Uint8Array): void {
@@ -58,7 +64,10 @@ class Peer {
 
   #reply(): void {
     const ids = this.#ids;
-    const own = this.#replies.subarray(0, ids.length * this.#replyBytes);
+    const sizeBytes = ids.length * this.#replyBytes;
+    if (this.#at + sizeBytes > this.#replies.length) this.#at = 0;
+    const own = this.#replies.subarray(this.#at, this.#at + sizeBytes);
+    if (this.#replyBytes >= LARGE_REPLY_BYTES) this.#at += sizeBytes;
     const isReused = this.#idOffsets.length > 0 && this.#socket.writableLength > 0;
     const replies = isReused ? Buffer.from(own) : own;
     for (const [i, id] of ids.entries()) {

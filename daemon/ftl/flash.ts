@@ -1,5 +1,6 @@
 import { SLOT_BYTES, oobEntry, oobFlags, oobKinds } from '../../spec/media-format/oob.ts';
 import type { StructValue } from '../../spec/struct.ts';
+import { assert } from '../base/assert.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
@@ -16,6 +17,7 @@ export type OobEntry = StructValue<(typeof oobEntry)['fields']>;
 export type PageEntries = readonly (Partial<OobEntry> | undefined)[];
 
 const CHECKED_BYTES = oobEntry.sizeBytes - 4;
+const place = oobEntry.offsetOf;
 /** Bad pages that are remembered; then they are told of anew. */
 const TOLD_MAX = 65_536;
 
@@ -73,10 +75,10 @@ export class Flash {
       const at = slot * oobEntry.sizeBytes;
       const summed = entry.kind === oobKinds.kv ? data : data.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES);
       const dataCrc32c = entry.dataCrc32c ?? this.#checksum.of(summed);
-      oobEntry.encode(entry, oob, at);
-      view.setUint32(at + oobEntry.offsetOf.epoch, epoch, true);
-      view.setUint32(at + oobEntry.offsetOf.openTag, openTag, true);
-      view.setUint32(at + oobEntry.offsetOf.dataCrc32c, dataCrc32c, true);
+      putEntry(view, at, entry);
+      view.setUint32(at + place.epoch, epoch, true);
+      view.setUint32(at + place.openTag, openTag, true);
+      view.setUint32(at + place.dataCrc32c, dataCrc32c, true);
       view.setUint32(at + CHECKED_BYTES, crc32c(oob.subarray(at, at + CHECKED_BYTES)), true);
     }
     return this.array.program(ppn, data, oob, cause);
@@ -241,6 +243,33 @@ export class Flash {
     await this.array.media.readOob(firstPpn, oob);
     return oob;
   }
+}
+
+/** What `oobEntry.encode` puts there of an entry whose place is zero, but for what `Flash` adds: each program comes here. */
+function putEntry(view: DataView, at: number, entry: Partial<OobEntry>): void {
+  const {
+    kind = 0,
+    flags = 0,
+    part = 0,
+    operation = 0,
+    logical = 0,
+    group = 0,
+    generation = 0,
+    layer = 0,
+    head = 0,
+  } = entry;
+  assert(Number.isSafeInteger(operation) && layer <= 0xffff && head <= 0xffff, 'an out-of-band entry fits its fields');
+  view.setUint8(at + place.kind, kind);
+  view.setUint8(at + place.flags, flags);
+  view.setUint8(at + place.part, part);
+  view.setUint32(at + place.operation, operation % 2 ** 32, true);
+  view.setUint32(at + place.operation + 4, Math.floor(operation / 2 ** 32), true);
+  view.setUint32(at + place.logical, logical, true);
+  view.setUint32(at + place.group, group, true);
+  if (entry.sequenceId !== undefined) view.setBigUint64(at + place.sequenceId, entry.sequenceId, true);
+  view.setUint32(at + place.generation, generation, true);
+  view.setUint16(at + place.layer, layer, true);
+  view.setUint16(at + place.head, head, true);
 }
 
 /** Waits for both even if one fails: the caller may give the memory to others as soon as it is told. */

@@ -109,6 +109,11 @@ export interface Kernels {
     rowCount: number,
     rowElements: number,
   ): void;
+  /**
+   * Copies `rowCount` rows of `rowBytes` bytes in the arena, of which each begins `strideBytes` after the one before, to
+   * `target`, one behind the other. They don't overlap with where they go.
+   */
+  gather(source: number, strideBytes: number, rowBytes: number, rowCount: number, target: number): void;
   /** Runs the attendJob at `job`. */
   attend(job: number): void;
   /** Runs the mergeJob at `job`. */

@@ -102,13 +102,8 @@ export class RowSource {
       this.#room.copy(target, run, count * rowBytes);
       return;
     }
-    const { bytes } = this.#room.arena;
-    const stride = this.#layout.headCount * rowBytes;
-    let from = this.#row(head, part, firstToken);
-    for (let i = 0; i < count; i++) {
-      bytes.copyWithin(target + i * rowBytes, from, from + rowBytes);
-      from += stride;
-    }
+    const strideBytes = this.#layout.headCount * rowBytes;
+    this.#room.kernels.gather(this.#row(head, part, firstToken), strideBytes, rowBytes, count, target);
   }
 
   /** Index (from 0) of the first of `count` rows that differs from those at `stored`, or `count` if none does. */

@@ -99,6 +99,28 @@ napi_value convert(napi_env env, napi_callback_info info) {
   return problem != nullptr ? fail(env, problem) : nullptr;
 }
 
+// gather(source, strideBytes, rowBytes, rowCount, target)
+napi_value gather(napi_env env, napi_callback_info info) {
+  uint64_t a[5];
+  Context* context = arguments(env, info, 5, a);
+  if (context == nullptr) return nullptr;
+  const Memory& memory = context->memory;
+  const uint64_t stride = a[1], rowBytes = a[2], rowCount = a[3];
+  // So that no product of the sizes below can overflow.
+  if (stride > memory.arenaBytes || rowBytes > stride || rowCount > memory.arenaBytes) {
+    return fail(env, "gather: rows outside the arena");
+  }
+  if (rowCount == 0) return nullptr;
+  if (!attndrive::inRange(a[0], (rowCount - 1) * stride + rowBytes, memory.arenaBytes) ||
+      !attndrive::inRange(a[4], rowCount * rowBytes, memory.arenaBytes)) {
+    return fail(env, "gather: rows outside the arena");
+  }
+  const uint8_t* source = memory.arena + a[0];
+  uint8_t* target = memory.arena + a[4];
+  for (uint64_t row = 0; row < rowCount; row++) memcpy(target + row * rowBytes, source + row * stride, rowBytes);
+  return nullptr;
+}
+
 // crc32c(offset, bytes, seed, media)
 napi_value crc32c(napi_env env, napi_callback_info info) {
   uint64_t a[4];
@@ -267,6 +289,7 @@ napi_value create(napi_env env, napi_callback_info info) {
               addFunction(env, object, "attend", attend, context) &&
               addFunction(env, object, "merge", merge, context) &&
               addFunction(env, object, "convert", convert, context) &&
+              addFunction(env, object, "gather", gather, context) &&
               addFunction(env, object, "crc32c", crc32c, context) &&
               addFunction(env, object, "crc32cOf", crc32cOf, context) &&
               addFunction(env, object, "copyResidentMedia", copyResidentMedia, context) &&

@@ -9,6 +9,7 @@ export interface KernelAddon {
   attend(job: number): void;
   merge(job: number): void;
   convert: Kernels['convert'];
+  gather: Kernels['gather'];
   crc32c(offset: number, sizeBytes: number, seed: number, media: 0 | 1): number;
   crc32cOf(bytes: Uint8Array, seed: number): number;
   copyResidentMedia(offset: number, target: Uint8Array): boolean;

@@ -59,6 +59,8 @@ export function createNativeKernels(resources: KernelResources): NativeKernels {
     copyResidentMedia: (offset, target) => checked(() => addon.copyResidentMedia(offset, target)),
     convert: (source, sourceType, target, targetType, rowCount, rowElements) =>
       checked(() => addon.convert(source, sourceType, target, targetType, rowCount, rowElements)),
+    gather: (source, strideBytes, rowBytes, rowCount, target) =>
+      checked(() => addon.gather(source, strideBytes, rowBytes, rowCount, target)),
     attend: (job) => checked(() => addon.attend(job)),
     merge: (job) => checked(() => addon.merge(job)),
     readSum: (offset, sizeBytes, ofMedia = false) => checked(() => addon.readSum(offset, sizeBytes, ofMedia ? 1 : 0)),

@@ -1,6 +1,7 @@
 import { assert } from '../../base/assert.ts';
 import { crc32c } from '../../base/crc32c.ts';
 import type { KernelResources, Kernels } from '../contract.ts';
+import { gatherRows } from '../gather.ts';
 import { attend } from './attend.ts';
 import { convert, type MemoryViews } from './float-conversion.ts';
 import { merge } from './merge.ts';
@@ -27,6 +28,7 @@ export function createReferenceKernels({ memory }: KernelResources): Kernels {
     },
     convert: (source, sourceType, target, targetType, rowCount, rowElements) =>
       convert(views, source, sourceType, target, targetType, rowCount, rowElements),
+    gather: (...rows) => gatherRows(views.bytes, ...rows),
     attend: (job) => attend(views, job),
     merge: (job) => merge(views, job),
   };

@@ -3,6 +3,7 @@ import { assert } from '../../base/assert.ts';
 import { DriveError } from '../../base/errors.ts';
 import { crc32c as scalarCrc32c } from '../../base/crc32c.ts';
 import type { KernelResources, Kernels } from '../contract.ts';
+import { gatherRows } from '../gather.ts';
 
 /** The module's exports; addresses above 2^31 wrap to negative numbers on the way in, which is the same address. */
 interface Exports {
@@ -20,6 +21,7 @@ export function createWasmKernels({ memory }: KernelResources): Kernels {
   compiled ??= compileModule();
   const { exports } = new WebAssembly.Instance(compiled, { env: { memory } });
   const { crc32c, convert, attend, merge } = exports as unknown as Exports;
+  const bytes = new Uint8Array(memory.buffer);
   return {
     name: 'wasm',
     isa: 'simd128',
@@ -34,6 +36,7 @@ export function createWasmKernels({ memory }: KernelResources): Kernels {
       assert(false, 'WebAssembly kernels have no media mapping');
     },
     convert,
+    gather: (...rows) => gatherRows(bytes, ...rows),
     attend: (job) => assert(attend(job) === 0, 'attend job: dimensions 1 to 256, known types, frames in the arena'),
     merge: (job) => assert(merge(job) === 0, 'merge job: dimension 1 to 256, known type'),
   };

@@ -5,7 +5,7 @@ import { DriveError } from './base/errors.ts';
 import { defaultGcOptions, gcBounds, type Placement, placements } from './ftl/gc-options.ts';
 import { type VictimPolicyName, victimPolicyNames } from './ftl/victim-policy.ts';
 import { verifyPolicies, type VerifyPolicy } from './ftl/verify-policy.ts';
-import { type KernelName, kernelNames } from './kernels/contract.ts';
+import { type KernelName, kernelNames, type KernelPrecision, kernelPrecisions } from './kernels/contract.ts';
 
 /** A TCP address to listen on. Port 0: any free port. */
 export interface SocketAddress {
@@ -35,6 +35,8 @@ export interface DaemonOptions {
   /** File of the hosts that may connect, read again at SIGHUP. Default: none, every host may. */
   readonly hosts?: string | undefined;
   readonly kernels?: string | undefined;
+  /** How far native kernels may be from float32 arithmetic: exact, close (default) or fast. */
+  readonly kernelPrecision?: string | undefined;
   /** Compute workers; default: one per CPU. 0: everything on the event loop. */
   readonly workers?: number | undefined;
   /** Parent of this drive's runtime folder; should lie on tmpfs. Default as in `runtimeFolder`. */
@@ -92,6 +94,7 @@ export interface DaemonConfig {
   readonly discovery: readonly SocketAddress[];
   readonly hosts: string | undefined;
   readonly kernels: KernelName | 'auto';
+  readonly kernelPrecision: KernelPrecision;
   readonly workers: number;
   readonly runtimeFolder: string;
   readonly group: string | undefined;
@@ -129,6 +132,10 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
   const kernels = options.kernels ?? environment['ATTNDRIVE_KERNELS'] ?? 'auto';
   const allowedKernels: readonly string[] = ['auto', ...kernelNames];
   if (!allowedKernels.includes(kernels)) refuse('kernels', kernels, allowedKernels.join(', '));
+  const kernelPrecision = options.kernelPrecision ?? 'close';
+  if (!(kernelPrecisions as readonly string[]).includes(kernelPrecision)) {
+    refuse('kernel precision', kernelPrecision, kernelPrecisions.join(', '));
+  }
   const logLevel = options.logLevel ?? 'info';
   if (!(logLevels as readonly string[]).includes(logLevel)) refuse('log level', logLevel, logLevels.join(', '));
   const verify = options.verify ?? 'first-use';
@@ -140,6 +147,7 @@ export function resolveConfig(options: DaemonOptions, environment: NodeJS.Proces
     discovery: discoveryServices(options),
     hosts: options.hosts,
     kernels: kernels as KernelName | 'auto',
+    kernelPrecision: kernelPrecision as KernelPrecision,
     workers: within('workers', options.workers ?? availableParallelism(), 0, 256),
     runtimeFolder: options.runtimeFolder ?? defaultRuntimeFolder(environment, userId),
     group: options.group,

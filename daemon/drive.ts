@@ -146,7 +146,9 @@ export class Drive implements RunningDrive {
         rooms.arena = createArena(config.bufferBytes + frameBytes);
         const { media, geometry } = this.room('stores');
         const access = media.files && cellAccess(media.files, geometry);
-        const kernels = loadKernels(name, { memory: rooms.arena.memory, ...(access && kernelMedia(access)) });
+        const { memory } = rooms.arena;
+        const precision = config.kernelPrecision;
+        const kernels = loadKernels(name, { memory, precision, ...(access && kernelMedia(access)) });
         if (kernels.canMapMedia) media.copyResident = (at, target) => kernels.copyResidentMedia(at, target);
         rooms.kernels = kernels;
       },

@@ -154,7 +154,8 @@ export class Attention implements AttentionEngine {
   async start(): Promise<void> {
     const { workerCount, media, gate } = this.#settings;
     if (workerCount === 0) return;
-    this.#pool = await Pool.start({ workerCount, kernels: this.#modules.kernels.name, media, gate }, this.#modules, {
+    const { name, isa } = this.#modules.kernels;
+    this.#pool = await Pool.start({ workerCount, kernels: name, isa, media, gate }, this.#modules, {
       signalled: () => this.#scheduler.advance(),
       died: (cause) => this.#workerDied(cause),
     });

@@ -24,6 +24,7 @@ export interface PoolOptions {
   /** At least 1. */
   readonly workerCount: number;
   readonly kernels: KernelName;
+  readonly isa: string;
   readonly media: CellAccess;
   readonly gate?: SharedArrayBuffer | undefined;
 }
@@ -79,6 +80,7 @@ export class Pool {
           spinCount: SPIN_COUNT,
           idleSpinCount,
           kernels: options.kernels,
+          isa: options.isa,
           media: options.media,
           gate: options.gate,
         }),

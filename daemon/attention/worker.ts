@@ -19,6 +19,8 @@ export interface WorkerStart extends Patience {
   readonly shape: JobQueueShape;
   readonly index: number;
   readonly kernels: KernelName;
+  /** Instruction set of native ones: everybody's are the same. */
+  readonly isa: string;
   readonly media: CellAccess;
   /** Tests: job-gate.ts. */
   readonly gate: SharedArrayBuffer | undefined;
@@ -29,8 +31,8 @@ assert(port !== null, 'worker.ts runs as a worker thread');
 run(workerData as WorkerStart, () => port.postMessage(undefined));
 
 function run(start: WorkerStart, signal: () => void): void {
-  const { memory, media } = start;
-  const kernels = loadKernels(start.kernels, { memory, ...kernelMedia(media) });
+  const { memory, media, isa } = start;
+  const kernels = loadKernels(start.kernels, { memory, isa, ...kernelMedia(media) });
   const runner = new JobRunner({ memory, kernels, reader: new CellReader(media) });
   const queue = new JobQueueWorker(start.shape, start.queue, start);
   const words = new Uint32Array(memory.buffer);

@@ -78,6 +78,15 @@ export const mergeJob = defineStruct('merge job', 64, {
 export type KernelName = 'native' | 'wasm' | 'reference';
 export const kernelNames: readonly KernelName[] = ['native', 'wasm', 'reference'];
 
+/**
+ * How far native kernels may be from float32 arithmetic. exact: not at all. close: quantised rows are multiplied as the integers
+ * that they are, which moves outputs by a tenth of what quantising did, or less. fast: with queries of 8 bits, and for bf16
+ * keys queries rounded to bf16, which moves them about as far as that. error-budget.ts has the bounds. Kernels that know no
+ * other way are exact.
+ */
+export const kernelPrecisions = ['exact', 'close', 'fast'] as const;
+export type KernelPrecision = (typeof kernelPrecisions)[number];
+
 export interface Kernels {
   readonly name: KernelName;
   /** Instruction set in use, for people: "avx512", "simd128", "scalar". */
@@ -128,6 +137,8 @@ export interface KernelResources {
   readonly media?: { readonly fileDescriptor: number; readonly sizeBytes: number };
   /** Number of a slab (native/direct-io.ts) that is the media arena instead of a mapping, for native kernels. */
   readonly slab?: number;
-  /** Instruction set of native kernels, if not the one that ATTNDRIVE_ISA names or the best there is. */
+  /** Instruction set of native kernels, if not the one that ATTNDRIVE_ISA names or the best there is for the precision. */
   readonly isa?: string;
+  /** Default: close. */
+  readonly precision?: KernelPrecision;
 }

@@ -24,9 +24,13 @@ export const errorBudget = {
  * scale. With s, m a group's scale and minimum, k = m + s * x its elements, L the largest x of the type:
  *   logit    |scale| * sum over groups of (max |q| / (2 * queryLargest)) * sum |k - m - s * L / 2|
  *   output   N * L * max over tokens of (P * s) / (2 * weightLargest)
+ * avx512fast: queries have a byte of int8, too; and over bf16 keys they are bf16, which adds to a logit
+ *   |scale| * queryRounding * sum |q_d * k_d|
  */
 export const integerBudget = {
   queryLargest: { int8: 127 * 128, int4: 127 },
+  fastQueryLargest: { int8: 127, int4: 127 },
+  fastQueryRounding: 2 ** -8,
   weightLargest: 32_767,
 } as const;
 

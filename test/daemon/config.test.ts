@@ -41,6 +41,7 @@ const wrong: [Parameters<typeof resolve>[0], RegExp][] = [
   [{ tcp: 'localhost' }, /tcp "localhost"; allowed: HOST:PORT/],
   [{ http: '127.0.0.1:70000' }, /http "127.0.0.1:70000"/],
   [{ kernels: 'gpu' }, /kernels "gpu"; allowed: auto, native, wasm, reference/],
+  [{ kernelPrecision: 'half' }, /kernel precision "half"; allowed: exact, close, fast/],
   [{ workers: -1 }, /workers -1; allowed: an integer from 0 to 256/],
   [{ workers: 1.5 }, /workers 1.5/],
   [{ logLevel: 'loud' }, /log level "loud"/],

@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { elementTypeNames, type ElementType } from '../../spec/element-type.ts';
+import { elementTypeNames } from '../../spec/element-type.ts';
 import { randomCase, type AttentionCase, type CaseOptions } from './cases.ts';
 import { kernelsUnderTest, runCase, type KernelUnderTest } from './harness.ts';
-import { oracle } from './oracle.ts';
+import { arithmeticOf, oracle } from './oracle.ts';
 
 const { sets, missing } = kernelsUnderTest();
 for (const what of missing) test(`attention by ${what}`, { skip: `NOT TESTED: ${what}` });
 
 function checkCase(set: KernelUnderTest, problem: AttentionCase, chunkCount = 1): void {
   const results = runCase(set, problem, chunkCount);
-  oracle(problem, set.kernels.isa === 'avx512dp').forEach((expected, row) => {
+  oracle(problem, arithmeticOf(set.kernels)).forEach((expected, row) => {
     const got = results[row]!;
     const where = `${set.label}, ${problem.label}, ${chunkCount} chunks, row ${row}`;
     near(got.maximum, expected.maximum, expected.maximumError, `maximum, ${where}`);
@@ -45,23 +45,40 @@ const families: Record<string, { count: number; options: CaseOptions }> = {
   'frames of one token': { count: 4, options: { frameTokens: 1, tokenCount: 90 } },
 };
 
-test('integer dot products move outputs by a tenth of what quantising K and V does, or less', () => {
-  const integer = sets.find(({ kernels }) => kernels.isa === 'avx512dp');
-  const exact = sets.find(({ label }) => label === 'native avx512');
-  if (integer === undefined || exact === undefined) return;
-  const options = { headDimK: 128, headDimV: 128, tokenCount: 2000, rowCount: 4, queryTokenCount: 1, magnitude: 1 };
-  const problem = randomCase(3, { ...options, typeK: 'f32', typeV: 'f32', outputType: 'f32', window: 0, softCap: 0 });
-  const outputOf = (set: KernelUnderTest, type: ElementType): number[] =>
-    runCase(set, { ...problem, typeK: type, typeV: type }).flatMap(({ output }) => [...output]);
-  const distance = (a: readonly number[], b: readonly number[]): number =>
-    Math.sqrt(a.reduce((sum, x, i) => sum + (x - b[i]!) ** 2, 0));
-  for (const type of ['int8', 'int4'] as const) {
-    const wanted = outputOf(exact, type);
-    const off = distance(outputOf(integer, type), wanted);
-    const quantised = distance(wanted, outputOf(exact, 'f32'));
-    assert.ok(off > 0 && off < quantised / 10, `${type}: off by ${off}, quantising by ${quantised}`);
-  }
-});
+/** Largest share of what storing K and V in a type moved an output by that a precision may move it by. */
+const shares = [
+  { isa: 'avx512dp', type: 'int8', share: 0.1 },
+  { isa: 'avx512dp', type: 'int4', share: 0.1 },
+  { isa: 'avx512fast', type: 'int8', share: 1 },
+  { isa: 'avx512fast', type: 'int4', share: 0.1 },
+  { isa: 'avx512fast', type: 'bf16', share: 0.75 },
+] as const;
+
+for (const { isa, type, share } of shares) {
+  const fast = sets.find(({ kernels }) => kernels.isa === isa);
+  const exact = sets.find(({ kernels }) => kernels.isa === 'avx512');
+  const skip = fast === undefined || exact === undefined ? `NOT TESTED: no ${isa} here` : false;
+  test(`${isa} moves outputs by ${share} of what storing K and V as ${type} does, or less`, { skip }, () => {
+    const options = { headDimK: 128, headDimV: 128, tokenCount: 2000, rowCount: 4, queryTokenCount: 1, magnitude: 1 };
+    const problem = randomCase(3, { ...options, typeK: 'f32', typeV: 'f32', outputType: 'f32', window: 0, softCap: 0 });
+    const stored = { ...problem, typeK: type, typeV: type, ...(type === 'bf16' && brainPatterns(problem)) };
+    const outputOf = (set: KernelUnderTest, of: AttentionCase): number[] =>
+      runCase(set, of).flatMap(({ output }) => [...output]);
+    const distance = (a: readonly number[], b: readonly number[]): number =>
+      Math.sqrt(a.reduce((sum, x, i) => sum + (x - b[i]!) ** 2, 0));
+    const wanted = outputOf(exact!, stored);
+    const off = distance(outputOf(fast!, stored), wanted);
+    const byStoring = distance(wanted, outputOf(exact!, problem));
+    assert.ok(off > 0 && off < share * byStoring, `off by ${off}, storing by ${byStoring}`);
+  });
+}
+
+/** The problem's f32 keys and values rounded to bf16. */
+function brainPatterns({ keys, values }: AttentionCase): Pick<AttentionCase, 'keys' | 'values'> {
+  const round = (patterns: Uint32Array): Uint32Array =>
+    patterns.map((bits) => (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16);
+  return { keys: round(keys), values: round(values) };
+}
 
 for (const set of sets) {
   for (const [name, { count, options }] of Object.entries(families)) {

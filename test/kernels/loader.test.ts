@@ -7,8 +7,9 @@ import { after, test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { createArena } from '../../daemon/base/arena.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
+import { kernelPrecisions } from '../../daemon/kernels/contract.ts';
 import { loadKernels, resolveKernels } from '../../daemon/kernels/loader.ts';
-import { nativeUnavailable } from '../../daemon/kernels/native/native-kernels.ts';
+import { nativeUnavailable, supportedIsas } from '../../daemon/kernels/native/native-kernels.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'attndrive-kernels-'));
@@ -63,6 +64,25 @@ test('ATTNDRIVE_ISA holds the native kernels to an instruction set', { skip }, (
   });
   withEnvironment({ ATTNDRIVE_ISA: 'avx9' }, () => {
     assert.throws(() => loadKernels('native', { memory: arena.memory }), /ATTNDRIVE_ISA=avx9; known: portable/);
+  });
+});
+
+test('a precision leaves the instruction sets that keep it, close is the default, ATTNDRIVE_ISA goes first', {
+  skip,
+}, () => {
+  const { memory } = createArena(1 << 20);
+  const less = { exact: ['avx512dp', 'avx512fast'], close: ['avx512fast'], fast: [] } as const;
+  withEnvironment({ ATTNDRIVE_ISA: '' }, () => {
+    for (const precision of kernelPrecisions) {
+      const isas = supportedIsas(precision);
+      const best = supportedIsas('fast').filter((isa) => !(less[precision] as readonly string[]).includes(isa));
+      assert.deepEqual(isas, best);
+      assert.equal(loadKernels('native', { memory, precision }).isa, isas.at(-1));
+    }
+    assert.equal(loadKernels('native', { memory }).isa, supportedIsas('close').at(-1));
+  });
+  withEnvironment({ ATTNDRIVE_ISA: 'portable' }, () => {
+    assert.equal(loadKernels('native', { memory, precision: 'fast' }).isa, 'portable');
   });
 });
 

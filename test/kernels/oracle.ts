@@ -19,25 +19,40 @@ export interface OracleRow {
   readonly logSumExpError: number;
 }
 
-const known = [new WeakMap<AttentionCase, OracleRow[]>(), new WeakMap<AttentionCase, OracleRow[]>()] as const;
+/** float32 throughout; integer dot products on quantised rows; those with fewer bits for queries, and bf16 dot products. */
+export type Arithmetic = 'float' | 'integer' | 'fast';
 
-/** Computed once for each problem. `isInteger`: with the errors of integer dot products on quantised rows. */
-export function oracle(problem: AttentionCase, isInteger = false): OracleRow[] {
-  const cache = known[isInteger ? 1 : 0];
+const known = new Map<Arithmetic, WeakMap<AttentionCase, OracleRow[]>>(
+  (['float', 'integer', 'fast'] as const).map((arithmetic) => [arithmetic, new WeakMap()]),
+);
+
+/** Which errors a kernel set may make. */
+export const arithmeticOf = ({ isa }: { readonly isa: string }): Arithmetic =>
+  isa === 'avx512fast' ? 'fast' : isa === 'avx512dp' ? 'integer' : 'float';
+
+/** Computed once for each problem, with the errors of `arithmetic`. */
+export function oracle(problem: AttentionCase, arithmetic: Arithmetic = 'float'): OracleRow[] {
+  const cache = known.get(arithmetic)!;
   let rows = cache.get(problem);
   if (rows === undefined) {
     const keys = storedRows(problem.typeK, problem.keys, problem.headDimK);
     const values = storedRows(problem.typeV, problem.values, problem.headDimV);
-    rows = problem.bounds.map((bounds, row) => oracleRow(problem, { keys, values, isInteger }, bounds, row));
+    rows = problem.bounds.map((bounds, row) => oracleRow(problem, { keys, values, arithmetic }, bounds, row));
     cache.set(problem, rows);
   }
   return rows;
 }
 
 /** What a query's integers may move its logit with a key by. */
-function integerLogitError(problem: AttentionCase, query: Float32Array, keys: StoredRows, token: number): number {
+function integerLogitError(
+  problem: AttentionCase,
+  query: Float32Array,
+  { keys, arithmetic }: { readonly keys: StoredRows; readonly arithmetic: Arithmetic },
+  token: number,
+): number {
   const { typeK, headDimK } = problem;
   if (!isQuantised(typeK)) return 0;
+  const queryLargest = (arithmetic === 'fast' ? integerBudget.fastQueryLargest : integerBudget.queryLargest)[typeK];
   const largestInteger = 2 ** elementTypes[typeK].bits - 1;
   let error = 0;
   for (let first = 0; first < headDimK; first += 64) {
@@ -48,7 +63,7 @@ function integerLogitError(problem: AttentionCase, query: Float32Array, keys: St
       const at = token * headDimK + d;
       reach += Math.abs(keys.values[at]! - keys.minima[at]! - (keys.scales[at]! * largestInteger) / 2);
     }
-    error += (largest / (2 * integerBudget.queryLargest[typeK])) * reach;
+    error += (largest / (2 * queryLargest)) * reach;
   }
   return Math.abs(problem.scale) * error;
 }
@@ -59,11 +74,12 @@ const sizeOf = ({ values, minima }: StoredRows, at: number, isInteger: boolean):
 
 function oracleRow(
   problem: AttentionCase,
-  { keys, values, isInteger }: { keys: StoredRows; values: StoredRows; isInteger: boolean },
+  { keys, values, arithmetic }: { keys: StoredRows; values: StoredRows; arithmetic: Arithmetic },
   bounds: QueryBounds,
   row: number,
 ): OracleRow {
   const { headDimK, headDimV, softCap } = problem;
+  const isInteger = arithmetic !== 'float';
   const logits: number[] = [];
   const tokens: number[] = [];
   let reach = 0;
@@ -80,7 +96,7 @@ function oracleRow(
     }
     if (isInteger) {
       const queries = problem.queries.subarray(row * headDimK, (row + 1) * headDimK);
-      integerError = Math.max(integerError, integerLogitError(problem, queries, keys, t));
+      integerError = Math.max(integerError, integerLogitError(problem, queries, { keys, arithmetic }, t));
     }
     const scaled = Math.fround(problem.scale) * dot;
     reach = Math.max(reach, Math.abs(problem.scale) * size);
@@ -93,7 +109,11 @@ function oracleRow(
   const weights = logits.map((logit) => Math.exp(logit - maximum));
   const sum = weights.reduce((a, b) => a + b, 0);
   const { epsilon } = errorBudget;
-  const logitError = epsilon * (errorBudget.logit * reach + errorBudget.softCap * softCap) + integerError;
+  const isBrain = arithmetic === 'fast' && problem.typeK === 'bf16';
+  const logitError =
+    epsilon * (errorBudget.logit * reach + errorBudget.softCap * softCap) +
+    integerError +
+    (isBrain ? integerBudget.fastQueryRounding * reach : 0);
   const softmaxError = epsilon * (errorBudget.softmax + Math.sqrt(tokens.length));
   const rounding = outputRounding[problem.outputType];
   for (let d = 0; d < headDimV; d++) {

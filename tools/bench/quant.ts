@@ -1,6 +1,6 @@
 /**
- * Attention over quantised KV by the native kernels, against f16: the same tokens, over pages where the drive put them, in
- * jobs as the drive cuts them. A case goes through at least 1 GiB of f16 tokens, so that nothing comes from a cache.
+ * Attention over quantised KV and bf16 by the native kernels, against f16: the same tokens, over pages where the drive put
+ * them, in jobs as the drive cuts them. A case goes through at least 1 GiB of f16 tokens, so that nothing comes from a cache.
  */
 import { availableParallelism } from 'node:os';
 import { nativeUnavailable, supportedIsas } from '../../daemon/kernels/native/native-kernels.ts';
@@ -21,11 +21,11 @@ const QUICK_CYCLE_BYTES = 8 * MIB;
 /** Of --rounds. */
 const SAMPLES_PER_ROUND = 3;
 
-const storages = ['prefill', 'int8', 'int4'] as const;
+const storages = ['prefill', 'bf16', 'int8', 'int4'] as const;
 
 export const quantBench: Bench = {
   name: 'quant',
-  summary: 'attention over int8 and int4 KV, time per token against f16',
+  summary: 'attention over int8, int4 and bf16 KV in each precision, time per token against f16',
   async run(options, output) {
     const missing = nativeUnavailable();
     if (missing !== undefined) {
@@ -45,12 +45,15 @@ async function measureShape(shape: BenchShape, options: BenchOptions, output: Be
   const progress = new Progress();
   progress.update(`${shape.name}: writing …`);
   const layers = await StoredLayers.open(shape, { pageSizeBytes: PAGE_BYTES, storages });
-  const sets = supportedIsas().reverse();
-  const set = sets[0]!;
-  // What a machine without integer dot products, or a drive that is held to exact arithmetic, has.
-  const exact = set === 'avx512dp' ? 'avx512' : undefined;
+  const set = supportedIsas().at(-1)!;
+  // The other precisions, if they are others here.
+  const exact = supportedIsas('exact').at(-1)!;
+  const fast = supportedIsas('fast').at(-1)!;
   const threadCounts = [...new Set([1, options.workers || availableParallelism()])];
-  const team = await ThreadTeam.open(layers.resources, { sets, threadCountMax: Math.max(...threadCounts) });
+  const team = await ThreadTeam.open(layers.resources, {
+    sets: [...new Set([set, exact, fast])],
+    threadCountMax: Math.max(...threadCounts),
+  });
   try {
     for (const threadCount of threadCounts) {
       progress.update(`${shape.name}: ${threadCount} threads …`);
@@ -62,10 +65,13 @@ async function measureShape(shape: BenchShape, options: BenchOptions, output: Be
         itemBytes: layers.jobBytes(storage),
       });
       const f16 = kernel('prefill', set);
-      const quantised = (['int8', 'int4'] as const).flatMap((type) => [
-        kernel(type, set),
-        ...(exact === undefined ? [] : [kernel(type, exact)]),
-      ]);
+      const quantised = (
+        [
+          ['bf16', [set, fast]],
+          ['int8', [set, exact, fast]],
+          ['int4', [set, exact]],
+        ] as const
+      ).flatMap(([type, bySets]) => [...new Set<SetName>(bySets)].map((by) => kernel(type, by)));
       const rounds = contest(team, [f16, ...quantised], options.rounds * SAMPLES_PER_ROUND);
       progress.clear();
       for (const contestant of quantised) report(shape, contestant, f16, rounds, output);

@@ -34,7 +34,7 @@ const DRIVE_NAME = 'drive';
 export type PageOrder = 'prefill' | 'decode' | 'shuffled';
 
 /** What is stored: f16 in an order, or another type as prefill leaves it. */
-export type Storage = PageOrder | QuantisedType;
+export type Storage = PageOrder | QuantisedType | 'bf16';
 
 /** [layer][KV head][group]. */
 type LayerFrames = readonly (readonly (readonly Frame[])[])[];
@@ -136,7 +136,8 @@ export class StoredLayers {
   }
 }
 
-const typeOf = (storage: Storage): ElementType => (storage === 'int8' || storage === 'int4' ? storage : 'f16');
+const typeOf = (storage: Storage): ElementType =>
+  storage === 'prefill' || storage === 'decode' || storage === 'shuffled' ? 'f16' : storage;
 
 const storedShape = ({ layerCount, kvHeadCount, headDim }: BenchShape, storage: Storage): SequenceShape => ({
   layerCount,

@@ -34,7 +34,7 @@ const avx512Flags = [
   '-Wno-uninitialized',
 ];
 
-// One source, four instruction sets; cpuid chooses when the addon is loaded.
+// One source, compiled four times; cpuid chooses when the addon is loaded.
 const isaFlags = {
   'kernels-avx2.cc': ['-mavx2', '-mfma', '-mf16c'],
   'kernels-avx512.cc': avx512Flags,

@@ -36,6 +36,9 @@ const KernelSet* bestKernels(const char* wanted) {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   const bool dotProducts = avx512 && __builtin_cpu_supports("avx512vnni");
+  if (dotProducts && __builtin_cpu_supports("avx512bf16") && strcmp(wanted, "avx512fast") == 0) {
+    return &attndrive::avx512fastKernels;
+  }
   if (dotProducts && (*wanted == 0 || strcmp(wanted, "avx512dp") == 0)) return &attndrive::avx512dpKernels;
   if (avx512 && (*wanted == 0 || strcmp(wanted, "avx512") == 0)) return &attndrive::avx512Kernels;
   if (avx2 && (*wanted == 0 || strcmp(wanted, "avx2") == 0)) return &attndrive::avx2Kernels;

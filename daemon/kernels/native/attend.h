@@ -4,6 +4,7 @@
 // then the weighted sum of V (weighted-sums.h). A tile shares what it loads of K and V; further tiles find it in the cache.
 // One row alone goes its own way (one-row.h).
 #pragma once
+#include "brain-keys.h"
 #include "dot-products.h"
 #include "integer-rows.h"
 #include "one-row.h"
@@ -83,28 +84,30 @@ constexpr int tileIndex(int rows) { return rows == 4 ? 0 : rows == 2 ? 1 : 2; }
 // Up to kPassRows rows of a job against all of its tokens.
 class AttendPass {
  public:
-  AttendPass(const Memory& memory, const AttendJob& job, uint32_t firstRow, int rowCount)
+  AttendPass(const Memory& memory, const AttendJob& job, bool isFast, uint32_t firstRow, int rowCount)
       : memory_(memory),
         job_(job),
-        keys_(elementKernels(job.elementTypeK).keys),
+        isBrain_(isFast && kHasBrainProducts && job.elementTypeK == kBf16 && rowCount > 1 &&
+                 fitsBrain(queriesOf(memory, job, firstRow), rowCount * job.headDimK)),
+        keys_(isBrain_ ? brainKeys : elementKernels(job.elementTypeK).keys),
         values_(elementKernels(job.elementTypeV).values),
         bounds_(reinterpret_cast<const QueryBounds*>(memory.arena + job.bounds) + firstRow),
-        integerKeys_(isQuantised(job.elementTypeK) ? integerKeys(job.elementTypeK, job.headDimK) : nullptr),
+        integerKeys_(isQuantised(job.elementTypeK) ? integerKeys(job.elementTypeK, isFast, job.headDimK) : nullptr),
         integerValues_(isQuantised(job.elementTypeV) ? integerValues(job.elementTypeV, job.headDimV) : nullptr),
         recordBytes_(sizeof(float) * (2 + job.headDimV)),
         partials_(memory.arena + job.partials + firstRow * recordBytes_),
         rowCount_(rowCount),
         strideK_((job.headDimK + W - 1) / W * W),
         strideV_((job.headDimV + W - 1) / W * W) {
-    const float* source = reinterpret_cast<const float*>(memory.arena + job.queries);
-    source += uint64_t{firstRow} * job.headDimK;
+    const float* source = queriesOf(memory, job, firstRow);
     for (int row = 0; row < rowCount; row++) {
       float* query = queries_ + row * strideK_;
       memcpy(query, source + row * job.headDimK, job.headDimK * sizeof(float));
       for (int d = job.headDimK; d < strideK_; d++) query[d] = 0;
-      if (integerKeys_ != nullptr && !quantiseQuery(job.elementTypeK, query, job.headDimK, integerQueries_[row])) {
+      if (integerKeys_ != nullptr && !quantiseQuery(job.elementTypeK, isFast, query, job.headDimK, integerQueries_[row])) {
         integerKeys_ = nullptr;
       }
+      if (isBrain_) roundToBrain(query, job.headDimK, strideK_);
       memset(weighted_ + row * strideV_, 0, strideV_ * sizeof(float));
       maximum_[row] = splat(-kInfinity);
       sum_[row] = splat(0);
@@ -125,6 +128,10 @@ class AttendPass {
   }
 
  private:
+  static const float* queriesOf(const Memory& memory, const AttendJob& job, uint32_t firstRow) {
+    return reinterpret_cast<const float*>(memory.arena + job.queries) + uint64_t{firstRow} * job.headDimK;
+  }
+
   bool walk() {
     if (unpacksK() || unpacksV()) return walkUnpacked();
     const bool isFloats = !isQuantised(job_.elementTypeK) && !isQuantised(job_.elementTypeV);
@@ -378,6 +385,8 @@ class AttendPass {
 
   const Memory& memory_;
   const AttendJob& job_;
+  // Queries are bf16.
+  const bool isBrain_;
   const KeyPhase& keys_;
   const ValuePhase& values_;
   const QueryBounds* bounds_;
@@ -399,7 +408,7 @@ class AttendPass {
   alignas(64) float unpackedV_[kUnpackedBytes / sizeof(float) + W];
 };
 
-const char* attend(const Memory& memory, uint64_t at) {
+const char* attendJob(const Memory& memory, uint64_t at, bool isFast) {
   if (at % 4 != 0 || !inRange(at, sizeof(AttendJob), memory.arenaBytes)) return "attend: job outside the arena";
   AttendJob job;
   memcpy(&job, memory.arena + at, sizeof job);
@@ -416,11 +425,13 @@ const char* attend(const Memory& memory, uint64_t at) {
   if ((job.queries | job.bounds | job.partials) % 4 != 0) return "attend: offsets are multiples of 4";
   for (uint32_t row = 0; row < job.queryCount; row += kPassRows) {
     const uint32_t left = job.queryCount - row;
-    AttendPass pass(memory, job, row, left < kPassRows ? left : kPassRows);
+    AttendPass pass(memory, job, isFast, row, left < kPassRows ? left : kPassRows);
     if (!pass.run()) return "attend: a frame lies outside its arena";
   }
   return nullptr;
 }
+
+const char* attend(const Memory& memory, uint64_t at) { return attendJob(memory, at, false); }
 
 }  // namespace
 }  // namespace attndrive

@@ -17,7 +17,7 @@ constexpr int kGroup = kQuantisationGroup;
 constexpr int kGroupsMax = kHeadDimMax / kGroup;
 constexpr int kTileRowsMax = 4;
 constexpr int kQueryLargestInt8 = 127 * 128;
-constexpr int kQueryLargestInt4 = 127;
+constexpr int kQueryLargestByte = 127;
 constexpr int kWeightLargest = 32767;
 
 // One query row, a byte or two of them an element.
@@ -61,10 +61,11 @@ struct IntegerValues {
 // A byte of int4 holds elements that are half a row apart: that must be whole groups, or one group.
 inline bool hasIntegerLayout(uint32_t type, int dim) { return type == kInt8 || dim == kGroup || dim % (2 * kGroup) == 0; }
 
-// False if its elements are not finite, or of a magnitude that integers would lose.
-inline bool quantiseQuery(uint32_t type, const float* query, int dim, IntegerQuery& result) {
-  const int levels = type == kInt8 ? kQueryLargestInt8 : kQueryLargestInt4;
-  const int shift = type == kInt8 ? 7 : 0;
+// False if its elements are not finite, or of a magnitude that integers would lose. In a hurry, int8 has a byte for each, too.
+inline bool quantiseQuery(uint32_t type, bool isFast, const float* query, int dim, IntegerQuery& result) {
+  const bool hasLow = type == kInt8 && !isFast;
+  const int levels = hasLow ? kQueryLargestInt8 : kQueryLargestByte;
+  const int shift = hasLow ? 7 : 0;
   for (int g = 0; g < dim / kGroup; g++) {
     const float* elements = query + g * kGroup;
     vf largest = splat(0), sums = splat(0);
@@ -100,6 +101,10 @@ struct Int8 {
   static ALWAYS_INLINE __m512i load(const uint8_t* integers, int g, int) {
     return _mm512_loadu_si512(integers + g * kGroup);
   }
+};
+
+struct Int8ByBytes : Int8 {
+  static constexpr bool kHasLow = false;
 };
 
 struct Int4 {
@@ -387,9 +392,11 @@ constexpr IntegerKeys integerKeysOf = {{integerDots<E, 4>, integerDots<E, 2>, in
 template <class E>
 constexpr IntegerValues integerValuesOf = {{integerValues<E, 4>, integerValues<E, 2>, integerValues<E, 1>}};
 
-inline const IntegerKeys* integerKeys(uint32_t type, int dim) {
+inline const IntegerKeys* integerKeys(uint32_t type, bool isFast, int dim) {
   if (dim % kGroup != 0 || !hasIntegerLayout(type, dim)) return nullptr;
-  return type == kInt8 ? &integerKeysOf<Int8> : type == kInt4 ? &integerKeysOf<Int4> : nullptr;
+  if (type == kInt4) return &integerKeysOf<Int4>;
+  if (type != kInt8) return nullptr;
+  return isFast ? &integerKeysOf<Int8ByBytes> : &integerKeysOf<Int8>;
 }
 
 inline const IntegerValues* integerValues(uint32_t type, int dim) {
@@ -399,8 +406,8 @@ inline const IntegerValues* integerValues(uint32_t type, int dim) {
 
 #else
 
-inline bool quantiseQuery(uint32_t, const float*, int, IntegerQuery&) { return false; }
-inline const IntegerKeys* integerKeys(uint32_t, int) { return nullptr; }
+inline bool quantiseQuery(uint32_t, bool, const float*, int, IntegerQuery&) { return false; }
+inline const IntegerKeys* integerKeys(uint32_t, bool, int) { return nullptr; }
 inline const IntegerValues* integerValues(uint32_t, int) { return nullptr; }
 
 #endif

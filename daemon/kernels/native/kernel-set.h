@@ -74,6 +74,8 @@ extern const KernelSet avx2Kernels;
 extern const KernelSet avx512Kernels;
 // With integer dot products (VNNI).
 extern const KernelSet avx512dpKernels;
+// The same, with bf16 dot products too, and fewer bits for queries: for who would rather have it fast.
+extern const KernelSet avx512fastKernels;
 #endif
 
 uint32_t crc32c(uint32_t crc, const uint8_t* bytes, size_t sizeBytes);

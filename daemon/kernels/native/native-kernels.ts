@@ -1,7 +1,7 @@
 import { InvariantError } from '../../base/assert.ts';
 import { crc32c as scalarCrc32c } from '../../base/crc32c.ts';
 import { DriveError } from '../../base/errors.ts';
-import type { KernelResources, Kernels } from '../contract.ts';
+import type { KernelPrecision, KernelResources, Kernels } from '../contract.ts';
 import { type KernelAddon, loadAddon, nativeUnavailable } from './addon.ts';
 
 export { nativeUnavailable };
@@ -16,17 +16,20 @@ export interface NativeKernels extends Kernels {
   readSum(offset: number, sizeBytes: number, media?: boolean): number;
 }
 
-/** Instruction sets that the addon can be held to (ATTNDRIVE_ISA), best last. */
-export const nativeIsas = ['portable', 'avx2', 'avx512', 'avx512dp'] as const;
+/** Instruction sets that the addon can be held to (ATTNDRIVE_ISA), best last; avx512fast is chosen by precision only. */
+export const nativeIsas = ['portable', 'avx2', 'avx512', 'avx512dp', 'avx512fast'] as const;
 export type NativeIsa = (typeof nativeIsas)[number];
+
+/** Of `nativeIsas`, how many from the first on a precision leaves. */
+const isaCountOf: Record<KernelPrecision, number> = { exact: 3, close: 4, fast: 5 };
 
 const SCALAR_CRC_BYTES_MAX = 64;
 
-/** Instruction sets of this machine that the addon has kernels for, best last. */
-export function supportedIsas(): NativeIsa[] {
+/** Instruction sets of this machine that the addon has kernels for and that are as precise, best last. */
+export function supportedIsas(precision: KernelPrecision = 'close'): NativeIsa[] {
   const module = loadAddon();
   if (module instanceof Error) return [];
-  return nativeIsas.filter((isa) => {
+  return nativeIsas.slice(0, isaCountOf[precision]).filter((isa) => {
     try {
       return module.create(new Uint8Array(8), NONE, 0, isa, NONE).isa === isa;
     } catch {
@@ -45,7 +48,8 @@ export function createNativeKernels(resources: KernelResources): NativeKernels {
       `kernels 'native' are not built (${nativeUnavailable()}); allowed: auto, wasm`,
     );
   }
-  const isa = resources.isa ?? process.env['ATTNDRIVE_ISA'] ?? '';
+  // An empty variable is none.
+  const isa = resources.isa ?? (process.env['ATTNDRIVE_ISA'] || supportedIsas(resources.precision).at(-1) || '');
   const addon = createAddon(module, resources, isa);
   return {
     name: 'native',

@@ -3,7 +3,7 @@ import { cellsIoNames, logLevels, timingModes, type DaemonOptions } from '../../
 import { gcBounds, placements } from '../../../daemon/ftl/gc-options.ts';
 import { verifyPolicies } from '../../../daemon/ftl/verify-policy.ts';
 import { victimPolicyNames } from '../../../daemon/ftl/victim-policy.ts';
-import { kernelNames } from '../../../daemon/kernels/contract.ts';
+import { kernelNames, kernelPrecisions } from '../../../daemon/kernels/contract.ts';
 import { Option } from 'commander';
 import { integerWithin, parseIntervalSeconds, parseSize } from '../quantity.ts';
 
@@ -19,6 +19,7 @@ interface StartOptions {
   discovery?: string[];
   hosts?: string;
   kernels?: string;
+  kernelPrecision?: string;
   workers?: number;
   runtimeDir?: string;
   group?: string;
@@ -81,14 +82,23 @@ const withPageOptions = (command: Command): Command =>
       ).choices(verifyPolicies),
     );
 
+const withKernelOptions = (command: Command): Command =>
+  command
+    .addOption(new Option('--kernels <NAME>', 'attention kernels (default: auto)').choices(['auto', ...kernelNames]))
+    .addOption(
+      new Option(
+        '--kernel-precision <HOW>',
+        'exact: float32; close: integers where KV is quantised; fast: fewer bits of queries, too (default: close)',
+      ).choices(kernelPrecisions),
+    );
+
 export function addStart(program: Command): void {
   const start = program
     .command('start')
     .summary('run a drive in the foreground')
     .description('Runs the drive in DIR in the foreground until it is told to stop.')
     .argument('<DIR>', 'folder made by format');
-  withPageOptions(withAccessOptions(start))
-    .addOption(new Option('--kernels <NAME>', 'attention kernels (default: auto)').choices(['auto', ...kernelNames]))
+  withKernelOptions(withPageOptions(withAccessOptions(start)))
     .option('--workers <N>', 'compute workers (default: one per CPU; 0: none)', integerWithin(0, 256))
     .option('--runtime-dir <DIR>', 'parent of the folder for sockets and memory regions; should be tmpfs')
     .option('--group <NAME>', 'group that may use sockets and regions (default: this user only)')
@@ -158,6 +168,7 @@ function daemonOptions(options: StartOptions): DaemonOptions {
     discovery: options.discovery,
     hosts: options.hosts,
     kernels: options.kernels,
+    kernelPrecision: options.kernelPrecision,
     workers: options.workers,
     runtimeFolder: options.runtimeDir,
     group: options.group,

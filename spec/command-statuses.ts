@@ -61,7 +61,8 @@ function rowsOf<K extends string>(
     set,
     opcode,
     name,
-    general: generalOf(set, opcode),
+    // A buffer of any length will do for a feature.
+    general: generalOf(set, opcode).filter((code) => key !== 'getFeatures' || code !== 'sglDataLength'),
     own: own[key as K],
   }));
 }

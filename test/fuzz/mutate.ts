@@ -64,7 +64,7 @@ export function mutateBytes(random: Prng, bytes: Uint8Array, count = 1 + random.
         bytes[at] = random.pick([0, 1, 0x7f, 0x80, 0xff]);
         break;
       case 3:
-        bytes.fill(random.pick([0, 0xff]), at, at + 1 + random.below(16));
+        bytes.fill(random.pick([0, 0xff]), at, Math.min(bytes.length, at + 1 + random.below(16)));
         break;
       default:
         bytes.copyWithin(at, random.below(bytes.length), random.below(bytes.length));

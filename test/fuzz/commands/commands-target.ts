@@ -85,7 +85,7 @@ export const commandsTarget: Target<Input> = {
   name: 'commands',
   what: 'commands of admin and I/O queues over a whole drive, against models of what each may answer',
   framing: 'the entry, its SGL, its namespace and its opcode were right, so that the command itself looked at it',
-  share: 12,
+  share: 4,
   casesPerSession: 600,
   smokeCases: 6000,
   bugs: {

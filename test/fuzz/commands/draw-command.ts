@@ -11,6 +11,7 @@ import { type BuiltCommand, drawRegion } from './built-command.ts';
 import { drawAdmin } from './draw-admin.ts';
 import { drawKv } from './draw-kv.ts';
 import { drawNvm } from './draw-nvm.ts';
+import { drawRegistration } from './draw-registration.ts';
 import type { FuzzDrive, FuzzQueue, SessionKind } from './fuzz-drive.ts';
 import type { Trouble } from './troubled-stores.ts';
 
@@ -59,6 +60,7 @@ function drawBuilt(random: Prng, drive: FuzzDrive, { name, queueId, host }: Fuzz
   if (name === 'unconnected') {
     return random.pick([
       () => drawAdmin(random, host),
+      () => drawRegistration(random, host),
       () => drawKv(random, model, host),
       () => drawNvm(random, model),
     ])();

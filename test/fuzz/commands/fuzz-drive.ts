@@ -76,6 +76,7 @@ class FuzzHosts implements HostPolicy {
 
   rulesOf(hostNqn: string, transport: HostTransport): HostRules | undefined {
     const free: HostRules = { authentication: undefined, quotas: standardQuotas, isConfined: false };
+    if (hostNqn === nqnOf(HOSTS.nobody)) return undefined;
     if (hostNqn === nqnOf(HOSTS.guest)) return this.#guest;
     if (hostNqn === nqnOf(HOSTS.stranger) && this.demandsProof && transport === 'tcp')
       return { ...free, authentication };
@@ -84,6 +85,8 @@ class FuzzHosts implements HostPolicy {
 }
 
 const tight: Partial<HostQuotas> = {
+  associations: 2,
+  queues: 4,
   commands: 5,
   sequences: 4,
   kvBytes: 40 * PAGE_BYTES,

@@ -6,4 +6,5 @@ export const nqnOf = (host: number): string =>
   host === HOSTS.stranger ? HOST_NQN : `nqn.2014-08.org.nvmexpress:uuid:0000000${host}-0000-0000-0000-000000000000`;
 export const subnqnOf = (number: number): string => `nqn.2026-11.dev.attndrive:rack${number}`;
 
-export const HOSTS = { owner: 1, guest: 2, stranger: 3 } as const;
+/** Nobody may not connect. */
+export const HOSTS = { owner: 1, guest: 2, stranger: 3, nobody: 4 } as const;

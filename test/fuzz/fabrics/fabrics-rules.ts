@@ -23,6 +23,7 @@ import { limits } from '../../../spec/limits.ts';
 import { fabricsTypes } from '../../../spec/opcodes.ts';
 import { parseSgl, SGL_FLAGS } from '../../../spec/sgl.ts';
 import { SERIAL } from '../../controller/rig.ts';
+import { HOSTS, nqnOf } from '../commands/names.ts';
 
 export interface ControllerModel {
   readonly cntlid: number;
@@ -113,6 +114,7 @@ function dataFaults(
     command.sqsize >= 1 &&
     command.sqsize < (isAdmin ? limits.adminQueueEntriesMax : limits.queueEntriesMax);
   if (!isRight) faults.add('connectInvalidParameters');
+  if (data.hostnqn === nqnOf(HOSTS.nobody)) faults.add('connectInvalidHost');
   if (isAdmin) {
     if (command.kato > limits.keepAliveTimeoutMsMax) faults.add('keepAliveTimeout');
     return;

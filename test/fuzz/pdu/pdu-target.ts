@@ -164,7 +164,7 @@ class PduSession implements Session<PduInput> {
     } catch (error) {
       problem = error;
     }
-    assert.deepEqual(receiver.pdus.map(textOf), wanted.pdus.map(textOf));
+    if (!areSame(receiver.pdus, wanted.pdus)) assert.deepEqual(receiver.pdus.map(textOf), wanted.pdus.map(textOf));
     if (wanted.faults.length === 0) {
       assert.equal(problem, undefined, `nothing is wrong: ${String(problem)}`);
       assert.equal(reader.midPdu, wanted.isCut, 'in the middle of a PDU');
@@ -181,6 +181,15 @@ class PduSession implements Session<PduInput> {
   close(): void {}
 }
 
+/** Most of them are: that they are costs no text. */
+const areSame = (pdus: readonly ModelPdu[], others: readonly ModelPdu[]): boolean =>
+  pdus.length === others.length &&
+  pdus.every(({ type, header, data, isIntact }, i) => {
+    const other = others[i]!;
+    const isAlike = type === other.type && isIntact === other.isIntact;
+    return isAlike && Buffer.compare(header, other.header) === 0 && Buffer.compare(data, other.data) === 0;
+  });
+
 const textOf = ({ type, header, data, isIntact }: ModelPdu): string =>
   `${type} ${Buffer.from(header).toString('hex')} ${Buffer.from(data).toString('hex')} ${isIntact}`;
 
@@ -188,7 +197,7 @@ export const pduTarget: Target<PduInput> = {
   name: 'pdu',
   what: 'the reader of NVMe/TCP PDUs, against a model that reads whole streams',
   framing: 'at least one PDU of the stream was delivered',
-  share: 70,
+  share: 75,
   casesPerSession: 5000,
   smokeCases: 10_000,
   bugs: { digestOfBeginning: 'a data digest that covers the first 512 bytes only' },

@@ -8,7 +8,15 @@ import { kvOpcodes } from '../../../spec/opcodes.ts';
 import { checkOutput, type ExpectedOutput, expectOutput, outputBytes } from './attend-outputs.ts';
 import { ALL, type CommandRule, type RuleContext } from './rules.ts';
 import { type SequenceModel, type Shape, transferBytes, typeOfCode } from './sequence-model.ts';
-import { appendTo, type AppendRequest, checkAppend, findSequence, splitRows } from './sequence-rules.ts';
+import {
+  appendTo,
+  type AppendRequest,
+  checkAppend,
+  findSequence,
+  hasOddNumbers,
+  isOddRepeat,
+  splitRows,
+} from './sequence-rules.ts';
 import { TRANSFER_BYTES_MAX } from './submission.ts';
 
 export type AttendHeader = ReturnType<typeof attendHeader.decode>;
@@ -200,7 +208,10 @@ function entryOf(
     const rows = sourceOf(context, faults, index, { key: fields.appendKey, offset: fields.appendOffset, lengthBytes });
     if (rows !== undefined && layer !== undefined) {
       const split = splitRows(rows, shape, fields.appendTokenCount, type, false);
-      append = { layer, position: fields.appendPosition, tokenCount: fields.appendTokenCount, rows: split };
+      const tokenCount = fields.appendTokenCount;
+      const isOdd = hasOddNumbers(split, shape, tokenCount, type);
+      append = { layer, position: fields.appendPosition, tokenCount, rows: split, isOdd };
+      if (isOddRepeat(append)) verdict.isUnsure = true;
     }
   }
   if (rowCount > limits.queryRowCountMax || queryBytes + size > limits.attendBytesMax)

@@ -28,7 +28,16 @@ import {
   typeOfCode,
   typeOfPart,
 } from './sequence-model.ts';
-import { appendTo, type AppendRequest, checkAppend, findSequence, idOf, splitRows } from './sequence-rules.ts';
+import {
+  appendTo,
+  type AppendRequest,
+  checkAppend,
+  findSequence,
+  hasOddNumbers,
+  idOf,
+  isOddRepeat,
+  splitRows,
+} from './sequence-rules.ts';
 
 type Descriptor = ReturnType<typeof createDescriptor.decode>;
 
@@ -207,7 +216,9 @@ const append: CommandRule = {
     };
     if (verdict.faults.size > 0 || layer === undefined || data === undefined) return;
     const rows = splitRows(data, sequence.shape, tokenCount, type, (cdw12 & HEAD_MAJOR) !== 0);
-    const request: AppendRequest = { layer, position, tokenCount, rows };
+    const isOdd = hasOddNumbers(rows, sequence.shape, tokenCount, type);
+    const request: AppendRequest = { layer, position, tokenCount, rows, isOdd };
+    if (isOddRepeat(request)) verdict.isUnsure = true;
     const conflict = checkAppend(request);
     if (conflict !== undefined) {
       verdict.fault('appendConflict');

@@ -15,6 +15,8 @@ export interface Shape {
 
 export class LayerModel {
   length = 0;
+  /** Of NaNs that came of a conversion nobody knows the bits. */
+  hasOddNumbers = false;
   /** [token][head][row], for K and for V. */
   #rows: [Uint8Array, Uint8Array] = [new Uint8Array(0), new Uint8Array(0)];
   readonly tokenBytes: readonly [number, number];
@@ -47,6 +49,7 @@ export class LayerModel {
   copyOf(count: number): LayerModel {
     const copy = new LayerModel(this.tokenBytes);
     copy.add([this.rows(0, 0, count), this.rows(1, 0, count)], 0, count);
+    copy.hasOddNumbers = this.hasOddNumbers;
     return copy;
   }
 }

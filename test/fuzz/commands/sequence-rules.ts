@@ -1,10 +1,11 @@
 /** Rules of sequences that several commands share. */
-import type { ElementType } from '../../../spec/element-type.ts';
+import { type ElementType, isQuantised } from '../../../spec/element-type.ts';
 import type { RuleContext } from './rules.ts';
 import {
   converted,
   dimOfPart,
   type LayerModel,
+  numbersOf,
   rowBytesOf,
   type SequenceModel,
   type Shape,
@@ -38,6 +39,24 @@ export interface AppendRequest {
   readonly tokenCount: number;
   /** [token][head] of K and of V, as the sequence stores them. */
   readonly rows: readonly [Uint8Array, Uint8Array];
+  /** `hasOddNumbers` of them. */
+  readonly isOdd: boolean;
+}
+
+/** Whether rows that were converted to a type of floats hold NaNs. */
+export function hasOddNumbers(
+  rows: readonly [Uint8Array, Uint8Array],
+  shape: Shape,
+  tokenCount: number,
+  type: ElementType | undefined,
+): boolean {
+  if (type === undefined) return false;
+  return ([0, 1] as const).some((part) => {
+    const stored = typeOfPart(shape, part);
+    if (stored === type || isQuantised(stored)) return false;
+    const numbers = numbersOf(rows[part], stored, tokenCount * shape.kvHeadCount, dimOfPart(shape, part));
+    return numbers.some(Number.isNaN);
+  });
 }
 
 /** K rows, then V rows of a transfer, as the sequence stores them. */
@@ -73,8 +92,13 @@ export function checkAppend({ layer, position, tokenCount, rows }: AppendRequest
   return undefined;
 }
 
+/** Whether what it repeats may be equal or not. */
+export const isOddRepeat = ({ layer, position, isOdd }: AppendRequest): boolean =>
+  position < layer.length && (isOdd || layer.hasOddNumbers);
+
 /** Adds what is not there yet. */
-export function appendTo({ layer, position, tokenCount, rows }: AppendRequest): void {
+export function appendTo({ layer, position, tokenCount, rows, isOdd }: AppendRequest): void {
+  layer.hasOddNumbers ||= isOdd;
   const fresh = position + tokenCount - layer.length;
   if (fresh > 0) layer.add(rows, tokenCount - fresh, fresh);
 }

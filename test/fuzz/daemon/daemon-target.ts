@@ -167,7 +167,7 @@ export const daemonTarget: Target<DaemonInput> = {
   name: 'daemon',
   what: 'a daemon over its sockets: connections of an admin queue, with digests and without',
   framing: 'at least one command of the connection was answered',
-  share: 0.05,
+  share: 0.01,
   casesPerSession: 1500,
   smokeCases: 150,
   bugs: {},

@@ -248,7 +248,7 @@ export const httpTarget: Target<HttpInput> = {
   name: 'http',
   what: 'the control plane over its socket, over a drive of three sequences',
   framing: 'an answer came that is about what was asked, not about HTTP',
-  share: 0.3,
+  share: 0.05,
   casesPerSession: 200,
   smokeCases: 400,
   bugs: { tellsStack: 'an answer of 404 that tells where it was made' },

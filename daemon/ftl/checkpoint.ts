@@ -2,6 +2,7 @@ import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
 import type { MetaChange, MetaKey, MetaStore } from '../meta/contract.ts';
 import type { Media } from '../nand/media.ts';
+import { UnwrittenError } from '../nand/write-behind.ts';
 import type { Allocator, OpenSuperblock } from './allocator.ts';
 import {
   type CheckpointParticipant,
@@ -220,16 +221,22 @@ export class Checkpointer implements Durability {
     await this.#syncAll(this.#modules.staging, this.#modules.media);
   }
 
-  /** After a failed sync nobody knows what is on disk, and a second try may lie: the drive stops promising. */
+  /**
+   * After a failed sync nobody knows what is on disk, and a second try may lie: the drive stops promising. But for pages that
+   * the disk has not taken yet, which the drive still has.
+   */
   async #syncAll(staging: StagingFile, media: Media): Promise<void> {
     this.mediaSyncCount++;
-    try {
-      await Promise.all([staging.sync(), media.sync()]);
-    } catch (error) {
+    const results = await Promise.allSettled([staging.sync(), media.sync()]);
+    for (const result of results) {
+      if (result.status === 'fulfilled') continue;
+      const error: unknown = result.reason;
+      if ((error as Error).cause instanceof UnwrittenError) continue;
       const why = `an earlier sync failed (${(error as Error).message}); reads go on, restart the drive to recover`;
       this.#failure ??= new DriveError('writeFault', why, { cause: error });
       throw error;
     }
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 }
 

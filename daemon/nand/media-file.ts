@@ -16,6 +16,7 @@ import { type FileSystem, systemFileSystem, writeWhole } from '../base/file-syst
 import { cellOffset, type Geometry, headerOffset, mediaSizes, oobBytesPerPage, oobOffset } from './geometry.ts';
 import { createSlab, DirectIo } from '../kernels/native/direct-io.ts';
 import { DIRECT_BUFFER_BYTES, DirectCells } from './direct-cells.ts';
+import { UnwrittenError } from './write-behind.ts';
 import type { DirectMedia, Media, MediaFiles } from './media.ts';
 
 const CHECKED_BYTES = mediaFileHeader.sizeBytes - 4;
@@ -156,16 +157,27 @@ export class MediaFile implements Media {
     this.#assertOpen('writeFault');
     this.#pendingCount++;
     try {
-      await this.#direct?.cells.settle();
+      await this.#settle();
       const syncs = Object.values(this.#descriptors).map((descriptor) => this.#fileSystem.sync(descriptor));
       for (const result of await Promise.allSettled(syncs)) if (result.status === 'rejected') throw result.reason;
     } catch (error) {
+      if (error instanceof DriveError) throw error;
       throw new DriveError('writeFault', `sync of the media files failed: ${fileErrorReason(error, this.#folder)}`, {
         cause: error,
       });
     } finally {
       this.#pendingCount--;
       this.#closeIfIdle();
+    }
+  }
+
+  async #settle(): Promise<void> {
+    try {
+      await this.#direct?.cells.settle();
+    } catch (error) {
+      if (!(error instanceof UnwrittenError)) throw error;
+      const path = mediaFileName(this.#folder, 'cells');
+      throw new DriveError('writeFault', `${path}: ${fileErrorReason(error.cause, this.#folder)}`, { cause: error });
     }
   }
 

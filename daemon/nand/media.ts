@@ -23,6 +23,7 @@ export interface Media {
   writeSuperblockHeader(superblock: number, header: Uint8Array): void;
   /** All of them, back to back. */
   readSuperblockHeaders(): Promise<Uint8Array>;
+  /** DriveError writeFault; with an UnwrittenError as its cause it may be tried again, since nothing has been lost. */
   sync(): Promise<void>;
   close(): Promise<void>;
   /** The files, for threads that read by themselves; undefined if the cells are not in a file. */

@@ -12,11 +12,18 @@ interface PageWrite {
   error: Error | undefined;
 }
 
+/** The disk has not taken a page; it is still here, and may be taken later. `cause`: what it said. */
+export class UnwrittenError extends Error {
+  constructor(cause: Error) {
+    super(cause.message, { cause });
+  }
+}
+
 /**
  * Pages that were programmed and are not on the disk yet, past the page cache. A program copies its page to a ring of
  * frames and returns; pages that lie side by side in the file, too, go to the disk together, at the end of the turn at the
  * latest. If the ring is full, a program waits for the disk, as one that dirties the page cache faster than the disk writes
- * does. A page that the disk refused stays in its frame, so it can be read; nothing is durable any more.
+ * does. A page that the disk refused stays in its frame, from where it is read; `settle` tries it again.
  */
 export class WriteBehind {
   readonly #file: DirectFile;
@@ -61,19 +68,26 @@ export class WriteBehind {
     const write: PageWrite = { page, frame, state: 'queued', error: undefined };
     this.#ring[frame] = write;
     this.#writes.set(page, write);
-    this.#queued.push(write);
+    this.#queue(write);
     if (this.#queued.length * target.length >= REQUEST_BYTES) this.#send();
     else this.#schedule();
   }
 
-  /** Resolves when every page put before it is on the disk's side. Throws what the disk said of one that is not. */
+  #queue(write: PageWrite): void {
+    write.state = 'queued';
+    write.error = undefined;
+    this.#queued.push(write);
+  }
+
+  /** Resolves when every page put before it is on the disk's side. UnwrittenError: one is not, yet. */
   async settle(): Promise<void> {
+    for (const write of this.#writes.values()) if (write.state === 'failed') this.#queue(write);
     this.#send();
     const awaited = [...this.#writes.values()];
     while (awaited.some((write) => write.state === 'sent' && this.#ring[write.frame] === write)) {
       await new Promise<void>((resolve) => this.#waiters.push(resolve));
     }
-    for (const { error } of awaited) if (error !== undefined) throw error;
+    for (const { error } of awaited) if (error !== undefined) throw new UnwrittenError(error);
   }
 
   /** Blocks until nothing is on its way. */
@@ -86,7 +100,6 @@ export class WriteBehind {
   #settled(page: number): PageWrite | undefined {
     for (;;) {
       const write = this.#writes.get(page);
-      if (write?.error !== undefined) throw write.error;
       if (write?.state !== 'sent') return write;
       this.#file.drain();
     }
@@ -94,14 +107,16 @@ export class WriteBehind {
 
   #takeFrame(): number {
     const frame = this.#next;
-    this.#next = (frame + 1) % this.#ring.length;
-    for (;;) {
-      const write = this.#ring[frame];
-      if (write === undefined) return frame;
+    let write = this.#ring[frame];
+    if (write?.state === 'failed') this.#queue(write);
+    if (write !== undefined) this.#send();
+    while (write !== undefined) {
       if (write.error !== undefined) throw write.error;
-      this.#send();
       this.#file.drain();
+      write = this.#ring[frame];
     }
+    this.#next = (frame + 1) % this.#ring.length;
+    return frame;
   }
 
   #readNow(page: number, frame: number): void {

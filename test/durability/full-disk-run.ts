@@ -1,21 +1,23 @@
 // A drive on a small file system that fills up. Arguments: an empty folder, and which part of the drive gets a file
-// system of its own ("." for all of it). To be run with mounts of its own.
+// system of its own ("." for all of it), how cells are read and written. To be run with mounts of its own.
 import assert from 'node:assert/strict';
 import { closeSync, mkdirSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { DriveError } from '../../daemon/base/errors.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
 import { formatDrive } from '../../daemon/ftl/format.ts';
+import { systemFileSystem } from '../../daemon/base/file-system.ts';
 import { openFolder } from '../../daemon/ftl/ftl.ts';
 import { lbaContent, lbaVersion } from '../ftl/open-drive.ts';
 import { appendRows, assertTokens, createSequence, tokenRange } from '../kv/fixture.ts';
 import { run } from './own-mounts.ts';
-import { smallDrive } from './recorded-run.ts';
+import { cellsIos, smallDrive } from './recorded-run.ts';
 import { openWholeFtl, type WholeFtl } from './whole-ftl.ts';
 
 const SIZES: Record<string, string> = { '.': '6m', media: '4m', staging: '200k', meta: '300k' };
 const LBA_COUNT = smallDrive.blockCapacityBytes / 4096;
 
-const [, , parent = '', part = '.'] = process.argv;
+const [, , parent = '', part = '.', ioName = 'mapped'] = process.argv;
+const { io } = cellsIos.find(({ name }) => name === ioName)!;
 const random = createSeededRandom(1);
 const folder = `${parent}/drive`;
 const place = part === '.' ? folder : `${folder}/${part}`;
@@ -76,7 +78,7 @@ async function checkAll(drive: WholeFtl, id: bigint, tokenCount: number): Promis
   await assertTokens(drive, id, 0, tokenRange(0, tokenCount));
 }
 
-const drive = await openWholeFtl(openFolder(folder), random);
+const drive = await openWholeFtl(openFolder(folder, systemFileSystem, io), random);
 for (let lba = 0; lba < LBA_COUNT / 2; lba++) assert.ok(await write(drive, lba));
 const id = createSequence(drive, { layerCount: 1, groupTokens: 4 });
 await appendRows(drive, id, 0, 0, tokenRange(0, 30));
@@ -111,11 +113,11 @@ for (let lba = 0; lba < 20; lba++) await attempt(() => drive.ftl.blocks.write(lb
 await drive.abandon();
 let opened = false;
 await attempt(async () => {
-  await (await openWholeFtl(openFolder(folder), random)).close();
+  await (await openWholeFtl(openFolder(folder, systemFileSystem, io), random)).close();
   opened = true;
 });
 rmSync(ballast);
-const again = await openWholeFtl(openFolder(folder), random);
+const again = await openWholeFtl(openFolder(folder, systemFileSystem, io), random);
 for (let lba = 20; lba < LBA_COUNT; lba++) assert.equal(await lbaVersion(again.ftl, lba), versions[lba], `LBA ${lba}`);
 await assertTokens(again, id, 0, tokenRange(0, 50));
 await again.close();

@@ -42,7 +42,7 @@ export class LateFile implements DirectFile {
       this.#ended.push(() => done(error));
       this.#later(this.#random.below(4));
     };
-    if (refused) setImmediate(() => ended(refused));
+    if (refused) ended(refused);
     else this.#inner.transfer(kind, range, ended);
   }
 

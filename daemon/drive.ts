@@ -25,6 +25,7 @@ import { SequenceStore } from './kv/kv-store.ts';
 import { type DriveModules, type DriveOptions, MODEL_NUMBER, type Rooms, type RunningDrive } from './rooms.ts';
 import { type RunningFile, RuntimeFolder } from './runtime-folder.ts';
 import type { DeviceTime } from './timing/device-job.ts';
+import { isInMemory } from './volatile-folder.ts';
 import { Transport } from './transport/listener.ts';
 import { subsystemNqn } from '../spec/fabrics.ts';
 import { BLOCK_NSID, KV_CACHE_NSID } from '../spec/kv-commands.ts';
@@ -117,6 +118,12 @@ export class Drive implements RunningDrive {
         }
         const io = config.io === 'direct' ? { direct: { cacheBytes: config.cacheBytes } } : config.io;
         rooms.stores = openFolder(folder, systemFileSystem, io);
+        if (isInMemory(folder)) {
+          this.modules.logger.warn(
+            { folder },
+            'the drive lies in memory: when the machine stops, all it stores is lost',
+          );
+        }
       },
     };
   }

@@ -147,7 +147,9 @@ export class Attention implements AttentionEngine {
   #createFrames(): FrameSource & { close?(): void } {
     const { arena, kernels, pages } = this.#modules;
     if (kernels.canMapMedia) return createMappedFrames((page) => this.#reader.cellOffset(page), pages);
-    const options = { sizeBytes: this.#settings.frameCacheBytes, frameSizeBytes: pages.pageSizeBytes };
+    const { frameCacheBytes, media } = this.#settings;
+    const { pageCount } = media.geometry;
+    const options = { sizeBytes: frameCacheBytes, frameSizeBytes: pages.pageSizeBytes, pageCount };
     return new FrameCache(options, { arena, pages });
   }
 

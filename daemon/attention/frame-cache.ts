@@ -3,16 +3,23 @@ import { assert } from '../base/assert.ts';
 import type { KvPages, Ppn } from '../ftl/contract.ts';
 import { frameArenas } from '../kernels/contract.ts';
 import type { FrameSource, FrameSourceSnapshot } from './frame-source.ts';
+import { KeptSet } from './kept-set.ts';
 import { JOB_PAGES_MAX } from './plan.ts';
+import { ReuseHistory } from './reuse-history.ts';
 
+/** Frames that pages pass through, at least: the jobs of some workers. */
+const PASSING_FRAMES_MIN = 4 * JOB_PAGES_MAX;
+const PASSING_SHARE = 1 / 16;
+/** Pages whose use is remembered together. */
+const PAGES_PER_LINE = 16;
 const NOBODY = -1;
 const NO_FRAME = -1;
 const states = { empty: 0, loading: 1, loaded: 2 } as const;
 
 /**
- * Frames in the arena for kernels that cannot map the media file. Frames in use by a job stay; idle loaded ones are
- * kept for the next job and given up least recently used first. (A policy that a long scan cannot flush takes the place of
- * `#victim` and `#makeIdle`.)
+ * Frames in the arena for kernels that cannot map the media file. Frames in use by a job stay. Of the idle ones most are kept
+ * until a page comes that deserves it more (`KeptSet`), so that a long scan flushes nothing and a cycle larger than the
+ * cache has its share of hits; the others are given up least recently used first.
  *
  * A page that one job is loading is loaded by a second job into a frame of its own, which is not kept: the second one
  * neither waits nor sees a half-filled frame.
@@ -30,7 +37,9 @@ export class FrameCache implements FrameSource {
   readonly #eraseCount: Float64Array;
   readonly #state: Uint8Array;
   readonly #userCount: Uint32Array;
-  /** Idle frames, least recently used first: a ring of links through the entry after the last frame. */
+  readonly #history: ReuseHistory;
+  readonly #kept: KeptSet;
+  /** Idle frames not kept, least recently used first: a ring of links through the entry after the last frame. */
   readonly #next: Int32Array;
   readonly #previous: Int32Array;
   readonly #frameOf = new Map<number, number>();
@@ -42,7 +51,7 @@ export class FrameCache implements FrameSource {
 
   /** Takes at least what one job needs, whatever `sizeBytes` says. DriveError bufferFull if the arena is too small. */
   constructor(
-    options: { sizeBytes: number; frameSizeBytes: number },
+    options: { sizeBytes: number; frameSizeBytes: number; pageCount: number },
     modules: { arena: Arena; pages: Pick<KvPages, 'eraseCount'> },
   ) {
     this.#arena = modules.arena;
@@ -50,6 +59,22 @@ export class FrameCache implements FrameSource {
     this.#frameSizeBytes = options.frameSizeBytes;
     this.frameCount = Math.max(JOB_PAGES_MAX, Math.floor(options.sizeBytes / options.frameSizeBytes));
     this.#base = modules.arena.allocate(this.frameCount * options.frameSizeBytes);
+    this.#history = new ReuseHistory({
+      lineCount: Math.ceil(options.pageCount / PAGES_PER_LINE),
+      linesPerRank: 1,
+      correlatedUses: this.frameCount / 8,
+    });
+    const passingCount = Math.max(PASSING_FRAMES_MIN, Math.floor(this.frameCount * PASSING_SHARE));
+    this.#kept = new KeptSet(
+      { placeCount: this.frameCount, sizeMax: this.frameCount - passingCount },
+      {
+        history: this.#history,
+        places: {
+          lineOf: (frame) => lineOf(this.#page[frame]!),
+          isInUse: (frame) => this.#userCount[frame] !== 0,
+        },
+      },
+    );
     this.#page = new Float64Array(this.frameCount).fill(NOBODY);
     this.#eraseCount = new Float64Array(this.frameCount);
     this.#state = new Uint8Array(this.frameCount);
@@ -67,16 +92,17 @@ export class FrameCache implements FrameSource {
 
   acquire(page: Ppn): number {
     const known = this.#lookUp(page);
+    this.#history.use(lineOf(page));
     if (known !== NO_FRAME && this.#state[known] === states.loaded) {
       if (this.#userCount[known] === 0) {
-        this.#unlink(known);
+        if (!this.#kept.has(known)) this.#unlink(known);
         this.#inUse++;
       }
       this.#userCount[known]!++;
       this.#hits++;
       return known;
     }
-    const frame = this.#victim();
+    const frame = known === NO_FRAME ? this.#frameFor(page) : this.#victim();
     this.#misses++;
     this.#inUse++;
     this.#userCount[frame] = 1;
@@ -110,8 +136,9 @@ export class FrameCache implements FrameSource {
     this.#userCount[handle]!--;
     if (this.#userCount[handle] !== 0) return;
     this.#inUse--;
-    if (this.#state[handle] === states.loaded) this.#makeIdle(handle);
-    else this.#empty(handle);
+    // Kept ones are in no ring.
+    if (this.#state[handle] !== states.loaded) this.#empty(handle);
+    else if (!this.#kept.has(handle)) this.#makeIdle(handle);
   }
 
   isReady(page: Ppn): boolean {
@@ -143,20 +170,37 @@ export class FrameCache implements FrameSource {
     if (frame === undefined) return NO_FRAME;
     if (this.#eraseCount[frame] === this.#pages.eraseCount(page)) return frame;
     assert(this.#userCount[frame] === 0, `page ${page} was not erased while a job used its frame`);
-    this.#unlink(frame);
+    if (!this.#kept.has(frame)) this.#unlink(frame);
     this.#empty(frame);
     return NO_FRAME;
+  }
+
+  /** A frame that is kept, if the page deserves it, or one that it passes through. */
+  #frameFor(page: Ppn): number {
+    const isRoom = !this.#kept.isFull;
+    const gaveWay = isRoom ? undefined : this.#kept.giveWayTo(lineOf(page));
+    const frame = gaveWay === undefined ? this.#victim() : this.#evict(gaveWay);
+    if (isRoom || gaveWay !== undefined) this.#kept.add(frame);
+    return frame;
   }
 
   #victim(): number {
     const free = this.#free.pop();
     if (free !== undefined) return free;
     const oldest = this.#next[this.frameCount]!;
-    assert(oldest !== this.frameCount, 'no more frames are taken than are available');
+    if (oldest !== this.frameCount) {
+      this.#unlink(oldest);
+      return this.#evict(oldest);
+    }
+    const kept = this.#kept.anyIdle();
+    assert(kept !== undefined, 'no more frames are taken than are available');
+    return this.#evict(kept);
+  }
+
+  #evict(frame: number): number {
     this.#evictions++;
-    this.#unlink(oldest);
-    this.#forget(oldest);
-    return oldest;
+    this.#forget(frame);
+    return frame;
   }
 
   #makeIdle(frame: number): void {
@@ -183,7 +227,10 @@ export class FrameCache implements FrameSource {
   #forget(frame: number): void {
     const page = this.#page[frame]!;
     if (page !== NOBODY) this.#frameOf.delete(page);
+    this.#kept.remove(frame);
     this.#page[frame] = NOBODY;
     this.#state[frame] = states.empty;
   }
 }
+
+const lineOf = (page: number): number => Math.floor(page / PAGES_PER_LINE);

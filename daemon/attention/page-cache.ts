@@ -3,6 +3,7 @@ import type { KvPages, Ppn } from '../ftl/contract.ts';
 import { frameArenas } from '../kernels/contract.ts';
 import type { DirectMedia } from '../nand/media.ts';
 import type { FrameSource, FrameSourceSnapshot } from './frame-source.ts';
+import { KeptSet } from './kept-set.ts';
 import { LineIndex } from './line-index.ts';
 import { PageLoads } from './page-loads.ts';
 import { ReuseHistory } from './reuse-history.ts';
@@ -15,10 +16,6 @@ const RANK_BYTES = 2 * 1024 * 1024;
 const PASSING_LINES = 96;
 /** The cache has more lines than one job can have pages. */
 export const CACHE_BYTES_MIN = 64 * 2 ** 20;
-/** Kept lines that are looked at for one to give up. */
-const SAMPLE_COUNT = 16;
-/** From one to the next: prime, so that all come round. */
-const SAMPLE_STRIDE = 7919;
 /** Lines that reading ahead leaves to those who want them now. */
 const AHEAD_LINES_LEFT = 16;
 const NOTHING = -1;
@@ -30,8 +27,6 @@ interface Segment {
   line: number;
   /** Frames that jobs hold, and that are being filled. */
   users: number;
-  /** Place among the kept. */
-  keptAt: number;
 }
 
 type Pages = Iterable<number> & { readonly length: number };
@@ -65,8 +60,9 @@ export class PageCache implements FrameSource {
   readonly #free: Segment[];
   /** Not kept, oldest first. */
   readonly #passing: Segment[] = [];
-  readonly #kept: Segment[] = [];
-  readonly #keptMax: number;
+  readonly #kept: KeptSet;
+  /** Lines that pages pass through: what jobs are prepared at a time should not need more than a part of them. */
+  readonly passingLineCount: number;
   readonly #index: LineIndex;
   readonly #history: ReuseHistory;
   readonly #loads: PageLoads;
@@ -79,7 +75,6 @@ export class PageCache implements FrameSource {
   #foundCount = 0;
   /** Of all segments. */
   #userCount = 0;
-  #sampleAt = 0;
   #hits = 0;
   #misses = 0;
 
@@ -92,25 +87,30 @@ export class PageCache implements FrameSource {
     assert(segmentCount >= CACHE_BYTES_MIN / LINE_BYTES, `${segmentCount} lines`);
     this.frameCount = segmentCount * this.#pagesPerLine;
     this.#segments = Array.from({ length: segmentCount }, (_, number) => {
-      return { number, firstFrame: number * this.#pagesPerLine, line: NOTHING, users: 0, keptAt: NOTHING };
+      return { number, firstFrame: number * this.#pagesPerLine, line: NOTHING, users: 0 };
     });
     this.#free = this.#segments.toReversed();
-    this.#keptMax = segmentCount - Math.min(PASSING_LINES, segmentCount / 2);
+    this.passingLineCount = Math.min(PASSING_LINES, segmentCount / 2);
     this.#index = new LineIndex(segmentCount);
     const lineCount = Math.ceil(pageCount / this.#pagesPerLine);
     const linesPerRank = RANK_BYTES / LINE_BYTES;
     this.#history = new ReuseHistory({ lineCount, linesPerRank, correlatedUses: Math.floor(this.frameCount / 8) });
+    this.#kept = new KeptSet(
+      { placeCount: segmentCount, sizeMax: segmentCount - this.passingLineCount },
+      {
+        history: this.#history,
+        places: {
+          lineOf: (number) => this.#segments[number]!.line,
+          isInUse: (number) => this.#segments[number]!.users > 0,
+        },
+      },
+    );
     this.#loads = new PageLoads(this.frameCount, {
       media,
       pages,
       ended: (first, count) => this.#loadEnded(first, count),
     });
     this.#roomMade = modules.roomMade;
-  }
-
-  /** Lines that pages pass through: what jobs are prepared at a time should not need more than a part of them. */
-  get passingLineCount(): number {
-    return this.#segments.length - this.#keptMax;
   }
 
   /** Lines that pages of a list lie in, from `from` on; one to which they come back counts twice. */
@@ -364,56 +364,31 @@ export class PageCache implements FrameSource {
 
   /** Gives the line a segment: kept, if it deserves that, or passing. */
   #place(line: number): Segment {
-    const isKept = this.#makesKept(line);
-    const segment = this.#free.pop() ?? this.#evict();
+    const isRoom = !this.#kept.isFull;
+    const gaveWay = isRoom ? undefined : this.#kept.giveWayTo(line);
+    const segment = gaveWay === undefined ? (this.#free.pop() ?? this.#oldest()) : this.#segments[gaveWay]!;
+    if (segment.line !== NOTHING) this.#evict(segment);
     segment.line = line;
     this.#index.set(line, segment.number);
-    if (!isKept) this.#passing.push(segment);
-    else segment.keptAt = this.#kept.push(segment) - 1;
+    if (isRoom || gaveWay !== undefined) this.#kept.add(segment.number);
+    else this.#passing.push(segment);
     return segment;
   }
 
-  /** Whether the line is to be kept; then there is room among the kept. */
-  #makesKept(line: number): boolean {
-    if (this.#kept.length < this.#keptMax) return true;
-    const victim = this.#worstKept();
-    if (victim === undefined || !this.#history.deservesMore(line, victim.line)) return false;
-    this.#unkeep(victim);
-    this.#passing.unshift(victim);
-    return true;
-  }
-
-  /** Of a sample of those that nobody uses. */
-  #worstKept(): Segment | undefined {
-    let worst: Segment | undefined;
-    for (let i = 0; i < SAMPLE_COUNT; i++) {
-      this.#sampleAt = (this.#sampleAt + SAMPLE_STRIDE) % this.#kept.length;
-      const segment = this.#kept[this.#sampleAt]!;
-      if (segment.users > 0) continue;
-      if (worst === undefined || this.#history.deservesLess(segment.line, worst.line)) worst = segment;
-    }
-    return worst;
-  }
-
-  #unkeep(segment: Segment): void {
-    const last = this.#kept.pop()!;
-    if (last !== segment) {
-      this.#kept[segment.keptAt] = last;
-      last.keptAt = segment.keptAt;
-    }
-    segment.keptAt = NOTHING;
-  }
-
-  /** The oldest that passes through and that nobody uses; if there is none, one that was kept. */
-  #evict(): Segment {
+  /** That passes through and that nobody uses; if there is none, one that was kept. */
+  #oldest(): Segment {
     const at = this.#passing.findIndex(({ users }) => users === 0);
-    const segment = at === NOTHING ? this.#kept.find(({ users }) => users === 0) : this.#passing.splice(at, 1)[0];
-    assert(segment !== undefined, 'no more lines are brought than there is room for');
-    if (at === NOTHING) this.#unkeep(segment);
+    if (at !== NOTHING) return this.#passing.splice(at, 1)[0]!;
+    const number = this.#kept.anyIdle();
+    assert(number !== undefined, 'no more lines are brought than there is room for');
+    this.#kept.remove(number);
+    return this.#segments[number]!;
+  }
+
+  #evict(segment: Segment): void {
     this.#index.delete(segment.line);
     const end = segment.firstFrame + this.#pagesPerLine;
     for (let frame = segment.firstFrame; frame < end; frame++) this.#loads.evict(frame);
-    return segment;
   }
 }
 

@@ -13,7 +13,7 @@ function openCache(sizeBytes = 0) {
   const arena = createArena(1 << 20);
   const { freeBytes } = arena;
   const cache = new FrameCache(
-    { sizeBytes, frameSizeBytes: FRAME_BYTES },
+    { sizeBytes, frameSizeBytes: FRAME_BYTES, pageCount: 100_000 },
     { arena, pages: { eraseCount: (ppn) => eraseCounts.get(ppn) ?? 0 } },
   );
   return { cache, arena, eraseCounts, freeBytes };
@@ -29,6 +29,27 @@ test('a loaded page stays until its frame is wanted, least recently used first',
   assert.equal(cache.isReady(page(1000)), true);
   assert.equal(cache.snapshot().evictions, 1);
   assert.equal(cache.snapshot().hits, 1);
+});
+
+test('a cycle larger than the cache has its share of hits, and a scan takes nothing from it', (t) => {
+  const { cache } = openCache(4096 * FRAME_BYTES);
+  const walk = (first: number, count: number): number => {
+    const { hits } = cache.snapshot();
+    for (let at = first; at < first + count; at += 128) {
+      const handles = Array.from({ length: 128 }, (_, i) => cache.acquire(page(at + i)));
+      for (const handle of handles) cache.release(handle, true);
+    }
+    return (cache.snapshot().hits - hits) / count;
+  };
+  let share = 0;
+  for (let round = 0; round < 12; round++) share = walk(0, 8192);
+  t.diagnostic(`hits ${share.toFixed(3)} of ${4096 / 8192}`);
+  assert.ok(share > 0.38 && share <= 0.5, `${share}`);
+  walk(20_000, 20_480);
+  assert.ok(walk(0, 8192) > 0.38, 'after a scan');
+  // What comes round sooner takes the place of what does not come any more.
+  for (let round = 0; round < 12; round++) share = walk(50_000, 3072);
+  assert.ok(share > 0.95, `${share}`);
 });
 
 test('frames in use are never given away', () => {
@@ -73,14 +94,19 @@ test('a frame from before an erase is not taken for what was programmed since', 
   assert.equal(cache.isLoaded(cache.acquire(page(3))), false);
 });
 
-test('random use keeps users, contents and counts straight', () => {
-  const { cache, arena, eraseCounts, freeBytes } = openCache(200 * FRAME_BYTES);
+for (const frameCount of [200, 1500]) {
+  test(`random use of ${frameCount} frames keeps users, contents and counts straight`, () => useAtRandom(frameCount));
+}
+
+function useAtRandom(frameCount: number): void {
+  const { cache, arena, eraseCounts, freeBytes } = openCache(frameCount * FRAME_BYTES);
+  const pageCount = 2 * frameCount;
   const random = createRandom(77);
   const held: { page: number; handle: number; loaded: boolean }[] = [];
   const content = new Map<number, string>();
-  for (let step = 0; step < 20_000; step++) {
+  for (let step = 0; step < 8000; step++) {
     if (random.below(2) === 0 && held.length < 150) {
-      const n = random.below(400);
+      const n = random.below(pageCount);
       const handle = cache.acquire(page(n));
       const key = `${n}:${eraseCounts.get(n) ?? 0}`;
       if (cache.isLoaded(handle)) assert.equal(content.get(handle), key, 'the frame holds the page');
@@ -93,11 +119,11 @@ test('random use keeps users, contents and counts straight', () => {
       const [{ handle, loaded }] = held.splice(random.below(held.length), 1) as [(typeof held)[number]];
       cache.release(handle, loaded);
     }
-    const erased = random.below(400);
+    const erased = random.below(pageCount);
     if (!held.some((other) => other.page === erased)) eraseCounts.set(erased, step);
     assert.equal(cache.snapshot().framesInUse, new Set(held.map((h) => h.handle)).size);
   }
   for (const { handle } of held) cache.release(handle, true);
   cache.close();
   assert.equal(arena.freeBytes, freeBytes);
-});
+}

@@ -69,7 +69,10 @@ function run(random: Random, prepared: readonly Prepared[]): void {
   const workerCount = 1 + random.below(3);
   const queueShape = { workerCount, capacity: random.pick([2, 4, 8]) };
   const memory = createJobQueueMemory(queueShape);
-  const frames = new FrameCache({ sizeBytes: random.pick([0, 2 ** 21]), frameSizeBytes: 4096 }, { arena, pages });
+  const frames = new FrameCache(
+    { sizeBytes: random.pick([0, 2 ** 21]), frameSizeBytes: 4096, pageCount: 1200 },
+    { arena, pages },
+  );
   const runner = new JobRunner({ memory: arena.memory, kernels, reader: new CellReader(drive.media) });
   const interruptRate = random.pick([0, 0, 10, 100]);
   // Workers get on while the event loop is at its own work, too.

@@ -6,7 +6,6 @@
  * served as before.
  */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -218,7 +217,7 @@ class HttpSession implements Session<HttpInput> {
     socket.on('data', (chunk: Buffer) => chunks.push(chunk));
     // A connection that is answered before all of it was read may be reset.
     socket.on('error', () => undefined);
-    const closed = once(socket, 'close');
+    const closed = new Promise<void>((resolve) => void socket.once('close', () => resolve()));
     const timer = setTimeout(() => socket.destroy(new Error('late')), ANSWER_MS);
     let at = 0;
     for (const size of pieces) {

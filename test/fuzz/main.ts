@@ -9,7 +9,7 @@ const USAGE = `npm run fuzz -- [options]
 
   --seed N        first seed: a whole number, 0x..., or 40 hexadecimal digits (a commit); default: drawn
   --cases N       cases of all targets together; default 100000
-  --target NAME   only this one: ${targets.map(({ name }) => name).join(', ')}
+  --target NAME   only this one, or these if it is said again: ${targets.map(({ name }) => name).join(', ')}
   --seconds N     begins no session after so long
   --jobs N        processes; default 1
   --bug NAME      plants a bug: ${targets.flatMap(({ bugs }) => Object.keys(bugs)).join(', ')}
@@ -38,7 +38,7 @@ function settingsOf(args: readonly string[]): Settings | undefined {
     options: {
       seed: string,
       cases: string,
-      target: string,
+      target: { ...string, multiple: true },
       seconds: string,
       jobs: string,
       bug: string,
@@ -50,7 +50,7 @@ function settingsOf(args: readonly string[]): Settings | undefined {
   });
   if (values.help === true) return undefined;
   const { bug } = values;
-  const chosen = values.target === undefined ? targets : [targetNamed(values.target)];
+  const chosen = values.target === undefined ? targets : [...new Set(values.target)].map(targetNamed);
   const withBug = bug === undefined ? chosen : chosen.filter(({ bugs }) => Object.hasOwn(bugs, bug));
   if (withBug.length === 0) throw new Error(`--bug ${bug}: none of ${chosen.map(({ name }) => name).join(', ')}`);
   const drawn = BigInt(crypto.getRandomValues(new Uint32Array(1))[0]!);

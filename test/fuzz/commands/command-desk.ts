@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { closeSync, readSync, writeSync } from 'node:fs';
 import { commandStatuses } from '../../../spec/command-statuses.ts';
 import { type ErrorCode, errorTable } from '../../../spec/errors.ts';
-import { abortBits, adminOpcodes } from '../../../spec/opcodes.ts';
+import { abortBits, adminOpcodes, discoveryOpcodes } from '../../../spec/opcodes.ts';
 import type { Tally } from '../tally.ts';
 import { adminRules } from './admin-rules.ts';
 import { centralRules, discoveryRules } from './discovery-rules.ts';
@@ -58,7 +58,8 @@ export class CommandDesk {
     if (!queue.link.isOpen) return;
     const capsule = input.capsule.subarray(0, queue.link.capsuleDataBytesMax);
     const submission = readSubmission(input.entry, capsule.length);
-    this.#fillRegion(queue.host, submission, input.data);
+    // Data of an id that is taken may lie where its first command wants to find its own.
+    if (!queue.link.has(submission.entry.commandId)) this.#fillRegion(queue.host, submission, input.data);
     const verdict = this.#judge(queue, submission, capsule, input);
     const running: Running = { queue, submission, verdict };
     this.#keepApart(running);
@@ -311,6 +312,9 @@ export class CommandDesk {
       const sets = entry.namespaceId === 0 ? (['admin', 'discovery'] as const) : setsOfNamespace(entry.namespaceId);
       return cellsOf(sets, entry.opcode, status);
     }
+    // A drive's own discovery controller takes no registrations.
+    const { opcode } = discoveryOpcodes.discoveryInformationManagement;
+    if (host.kind === 'discovery' && entry.opcode === opcode) return [];
     const sets =
       queueId !== 0
         ? setsOfNamespace(entry.namespaceId)

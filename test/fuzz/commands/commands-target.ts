@@ -10,12 +10,20 @@ import type { Prng } from '../../sim/prng.ts';
 import type { Session, SessionContext, Target } from '../target.ts';
 import { plant } from './bugs.ts';
 import { CommandDesk } from './command-desk.ts';
-import { type BurstKind, drawBurst, drawCommand, type Input } from './draw-command.ts';
+import { type BurstKind, burstChanceOf, drawBurst, drawCommand, type Input } from './draw-command.ts';
 import { FuzzDrive } from './fuzz-drive.ts';
-import { troubles } from './troubled-stores.ts';
+import type { Trouble } from './troubled-stores.ts';
 
 const BURST_MAX = 8;
-const BURST_CHANCE = 0.05;
+/** Most of it passes; a disk that took no record or sync takes no more. */
+const troubleWeights: Readonly<Record<Trouble, number>> = {
+  none: 8,
+  reads: 8,
+  programs: 3,
+  dies: 3,
+  records: 2,
+  syncs: 1,
+};
 
 class CommandSession implements Session<Input> {
   readonly #drive: FuzzDrive;
@@ -31,7 +39,7 @@ class CommandSession implements Session<Input> {
   }
 
   draw(random: Prng): Input {
-    const isFirst = this.#burstLeft === 0 && random.chance(BURST_CHANCE);
+    const isFirst = this.#burstLeft === 0 && random.chance(burstChanceOf(this.#drive.kind));
     if (isFirst) this.#burst = drawBurst(random, this.#drive.kind);
     if (isFirst) this.#burstLeft = 2 + random.below(BURST_MAX);
     else if (this.#burstLeft > 0) this.#burstLeft--;
@@ -39,7 +47,7 @@ class CommandSession implements Session<Input> {
     if (!isBurst && random.chance(0.015)) return { do: 'advance', ms: random.pick([1, 10, 500, 5000]) };
     if (random.chance(0.003)) return { do: 'reconnect' };
     if (this.#drive.kind === 'troubled' && random.chance(0.02)) {
-      return { do: 'trouble', trouble: random.chance(0.4) ? 'none' : random.pick(troubles) };
+      return { do: 'trouble', trouble: random.weighted(troubleWeights) };
     }
     this.#commandId = (this.#commandId + 1) % 500;
     const burst = isBurst ? { ...this.#burst, isFirst } : undefined;

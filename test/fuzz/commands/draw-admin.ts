@@ -89,11 +89,11 @@ const weights = {
   setFeatures: 16,
   getFeatures: 14,
   abort: 8,
-  asyncEventRequest: 5,
-  keepAlive: 4,
+  asyncEventRequest: 7,
+  keepAlive: 8,
   formatNvm: 2,
   regionCreate: 8,
-  regionDelete: 4,
+  regionDelete: 6,
 } as const;
 
 export function drawAdmin(random: Prng, host: HostModel): BuiltCommand {

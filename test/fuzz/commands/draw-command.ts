@@ -120,7 +120,7 @@ function mutateEntry(random: Prng, entry: Uint8Array): void {
     case 2: {
       // Another way to say where the data is.
       const length = random.chance(0.5) ? random.pick(EDGES) : random.below(5000);
-      const offset = random.chance(0.7) ? 0 : drawNumber(random);
+      const offset = random.chance(0.5) ? 0 : drawNumber(random);
       const sgl: Sgl = random.pick([
         { kind: 'none' },
         { kind: 'transport', length },
@@ -131,8 +131,8 @@ function mutateEntry(random: Prng, entry: Uint8Array): void {
       return;
     }
     case 3:
-      // The length, or what must be zero behind it.
-      entry[32 + random.below(7)] = random.below(256);
+      // The length, what must be zero behind it, or the type.
+      entry[random.chance(0.5) ? 39 : 32 + random.below(7)] = random.below(256);
       return;
     default: {
       const at = random.pick(dwordOffsets);
@@ -145,18 +145,35 @@ function mutateEntry(random: Prng, entry: Uint8Array): void {
 export interface BurstKind {
   /** Queues that they go to; undefined: any. */
   readonly queues: readonly FuzzQueue['name'][] | undefined;
-  readonly begins: 'anything' | 'format' | 'eventRequest';
+  readonly begins: 'anything' | 'format' | 'eventRequest' | 'transfer';
 }
 
 /** Queues of one association, on which commands wait for each other. */
 const groups: Partial<Record<SessionKind, readonly (readonly FuzzQueue['name'][])[]>> = {
   quotas: [['guest', 'guest io'], ['guest', 'guest io'], ['guest central']],
-  smallBudget: [['admin', 'io'], ['admin'], ['guest', 'guest io'], ['discovery'], ['central']],
+  smallBudget: [
+    ['admin', 'io'],
+    ['admin', 'io'],
+    ['admin', 'io'],
+    ['admin'],
+    ['guest', 'guest io'],
+    ['guest', 'guest io'],
+    ['discovery'],
+    ['central'],
+  ],
 };
 
+/** Where there is little of something, bursts tell most. */
+export const burstChanceOf = (kind: SessionKind): number => (groups[kind] === undefined ? 0.05 : 0.3);
+
 export const drawBurst = (random: Prng, kind: SessionKind): BurstKind => ({
-  queues: groups[kind] !== undefined && random.chance(0.75) ? random.pick(groups[kind]) : undefined,
-  begins: random.weighted({ anything: 7, format: 2, eventRequest: kind === 'quotas' ? 4 : 1 }),
+  queues: groups[kind] !== undefined && random.chance(0.85) ? random.pick(groups[kind]) : undefined,
+  begins: random.weighted({
+    anything: 7,
+    format: 2,
+    eventRequest: kind === 'quotas' ? 4 : 1,
+    transfer: kind === 'smallBudget' ? 20 : 1,
+  }),
 });
 
 /** What is going on when a command is drawn. */
@@ -178,6 +195,8 @@ function drawQueue(random: Prng, drive: FuzzDrive, burst: BurstStep | undefined)
     const admin = candidates.find(({ name }) => name === 'admin' || name === 'guest');
     if (admin !== undefined) return admin;
   }
+  // What others are to wait for goes to the last, where most commands have data.
+  if (ofBurst.length > 0) return burst?.isFirst && burst.begins === 'transfer' ? ofBurst.at(-1)! : random.pick(ofBurst);
   const weights = Object.fromEntries(candidates.map(({ name }) => [name, queueWeights[name]])) as Record<
     FuzzQueue['name'],
     number
@@ -202,9 +221,22 @@ function drawRelated(
     return { opcode: adminOpcodes.asyncEventRequest.opcode };
   }
   const own = running.filter((one) => one.queue.host === queue.host);
-  if (queue.queueId !== 0 || own.length === 0 || !random.chance(0.3)) return undefined;
-  const one = random.pick(own);
+  const isWaitedFor = burst.begins === 'transfer';
+  if (queue.queueId !== 0 || own.length === 0 || !random.chance(isWaitedFor ? 0.5 : 0.3)) return undefined;
+  // The first of them runs.
+  const one = random.pick(isWaitedFor && own.length > 1 ? own.slice(1) : own);
   return { opcode: adminOpcodes.abort.opcode, cdw10: one.queue.queueId + one.commandId * 65_536 };
+}
+
+const DRAWS_MAX = 20;
+
+/** A command of any kind; one with data, if a burst is to begin so. */
+function drawUnrelated(random: Prng, drive: FuzzDrive, queue: FuzzQueue, burst: BurstStep | undefined): BuiltCommand {
+  let built = drawBuilt(random, drive, queue);
+  if (burst?.isFirst !== true || burst.begins !== 'transfer') return built;
+  for (let i = 0; i < DRAWS_MAX && (built.send?.length ?? built.take ?? 0) === 0; i++)
+    built = drawBuilt(random, drive, queue);
+  return built;
 }
 
 /** `burst`: it runs at once with others. */
@@ -215,7 +247,7 @@ export function drawCommand(
   burst: BurstStep | undefined,
 ): CommandInput {
   const queue = drawQueue(random, drive, burst);
-  const built = (burst && drawRelated(random, queue, state, burst)) ?? drawBuilt(random, drive, queue);
+  const built = (burst && drawRelated(random, queue, state, burst)) ?? drawUnrelated(random, drive, queue, burst);
   const { opcode, send, nsid = 0 } = built;
   const { sgl, isInCapsule } = drawSgl(random, built, queue);
   let data = send ?? NONE;
@@ -226,10 +258,11 @@ export function drawCommand(
   const isOfAll = queue.queueId !== 0 && random.chance(0.01);
   const entry = entryBytes({ ...built, nsid: isOfAll ? 0xffff_ffff : nsid, sgl }, commandId);
   if (random.chance(0.18)) mutateEntry(random, entry);
-  const isIntact = !random.chance(0.02);
+  const isIntact = !random.chance(0.03);
   let capsule = isInCapsule ? data : NONE;
-  if (random.chance(isIntact ? 0.03 : 0.3)) capsule = mutateLength(random, capsule).slice(0, 8192);
-  const turns = burst !== undefined || random.chance(0.15) ? random.below(4) : 0;
+  if (random.chance(isIntact ? 0.03 : 0.6)) capsule = mutateLength(random, capsule).slice(0, 8192);
+  const isSlow = burst?.isFirst === true && burst.begins === 'transfer';
+  const turns = isSlow ? 3 : burst !== undefined || random.chance(0.15) ? random.below(4) : 0;
   return {
     do: 'command',
     queue: drive.queues.indexOf(queue),

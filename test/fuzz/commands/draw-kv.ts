@@ -149,6 +149,8 @@ function readBack(random: Prng, { id, shape, layers }: SequenceModel): BuiltComm
 }
 
 function query(random: Prng, model: DriveModel, sequence: SequenceModel | undefined): BuiltCommand {
+  if (random.chance(0.1))
+    return { ...common('query'), ...idDwords(drawId(random, model)), take: sequenceInfo.sizeBytes };
   if (sequence === undefined || random.chance(0.3)) {
     const after = random.chance(0.5) ? 0n : drawId(random, model);
     return { ...common('query'), ...idDwords(after), cdw12: 1, take: 8 * (1 + random.below(20)) };
@@ -187,15 +189,15 @@ function attendResult(random: Prng, host: HostModel): BuiltCommand {
 const weights = {
   create: 9,
   append: 30,
-  attend: 12,
-  attendExchange: 12,
+  attend: 16,
+  attendExchange: 16,
   attendResult: 7,
   readBack: 10,
-  fork: 6,
-  truncate: 5,
+  fork: 9,
+  truncate: 8,
   reclaim: 4,
-  query: 6,
-  flush: 1,
+  query: 8,
+  flush: 4,
 } as const;
 
 export function drawKv(random: Prng, model: DriveModel, host: HostModel): BuiltCommand {

@@ -25,7 +25,7 @@ const weights = {
   writeZeroes: 10,
   datasetManagement: 10,
   verify: 10,
-  flush: 4,
+  flush: 6,
 } as const;
 
 export function drawNvm(random: Prng, model: DriveModel): BuiltCommand {

@@ -33,17 +33,10 @@ const MIB = 2 ** 20;
 export const PAGE_BYTES = 4096;
 
 /** Of each session, one. */
-const kinds = { plain: 50, quotas: 14, smallArena: 8, smallBudget: 10, troubled: 16, manySequences: 0.2 } as const;
+const kinds = { plain: 38, quotas: 14, smallArena: 8, smallBudget: 18, troubled: 20, manySequences: 2 } as const;
 export type SessionKind = keyof typeof kinds;
 
-const KIND_SCALE = 10;
-export const drawKind = (random: Prng): SessionKind =>
-  random.weighted(
-    Object.fromEntries(Object.entries(kinds).map(([kind, weight]) => [kind, weight * KIND_SCALE])) as Record<
-      SessionKind,
-      number
-    >,
-  );
+export const drawKind = (random: Prng): SessionKind => random.weighted(kinds);
 
 /** What the session may bring about. The KV namespace is small enough to fill up in any. */
 const excuses: Readonly<Record<SessionKind, readonly ErrorCode[]>> = {
@@ -84,16 +77,23 @@ class FuzzHosts implements HostPolicy {
   }
 }
 
-const tight: Partial<HostQuotas> = {
+const tightQuotas = (random: Prng): HostQuotas => ({
+  ...standardQuotas,
   associations: 2,
   queues: 4,
-  commands: 5,
+  commands: random.pick([2, 3, 5]),
   sequences: 4,
   kvBytes: 40 * PAGE_BYTES,
   regions: 2,
   regionBytes: 3 * MIB,
   resultSlotBytes: 4096,
-};
+});
+
+/** One command with data at a time, or a few, and hardly any may wait. */
+const smallBudget = (random: Prng): Partial<Limits> => ({
+  connectionDataBytesMax: random.pick([1, 4096]),
+  waitingCapsuleBytesTotalMax: random.pick([0, 100, 1000, 6000, 40_000]),
+});
 
 /** Every command of a queue, in one place. */
 export interface FuzzQueue {
@@ -160,6 +160,7 @@ export class FuzzDrive {
       hosts: FuzzHosts;
       fatals: unknown[];
       clock: ManualClock;
+      bounds: Partial<Limits>;
     },
   ) {
     this.kind = kind;
@@ -167,7 +168,7 @@ export class FuzzDrive {
     this.arena = parts.arena;
     this.#drive = parts.drive;
     this.#hosts = parts.hosts;
-    this.#central = this.#createCentral(parts.clock, random.fork());
+    this.#central = this.#createCentral(parts.clock, random.fork(), parts.bounds);
     this.#random = random;
     this.fatals = parts.fatals;
     this.clock = parts.clock;
@@ -188,7 +189,7 @@ export class FuzzDrive {
     const stores = new TroubledStores(
       planGeometry({
         blockCapacityBytes: MIB,
-        kvCapacityBytes: random.pick([1, 2]) * MIB,
+        kvCapacityBytes: random.pick([0.5, 1, 2]) * MIB,
         pageSizeBytes: PAGE_BYTES,
         channelCount: random.pick([1, 2, 4]),
         diesPerChannel: 1,
@@ -199,11 +200,12 @@ export class FuzzDrive {
     const isTight = kind === 'quotas';
     const hosts = new FuzzHosts({
       authentication: undefined,
-      quotas: isTight ? { ...standardQuotas, ...tight } : standardQuotas,
+      quotas: isTight ? tightQuotas(random) : standardQuotas,
       isConfined: isTight && random.chance(0.7),
     });
     const fatals: unknown[] = [];
     const clock = new ManualClock();
+    const bounded = kind === 'smallBudget' ? { ...smallBudget(random), ...bounds } : bounds;
     const drive = await composeDrive(stores.stores(), {
       arena,
       kernels,
@@ -215,25 +217,22 @@ export class FuzzDrive {
       reader: stores.reader,
       ftlOptions: { failures: stores.failures },
       hosts,
-      limits:
-        kind === 'smallBudget'
-          ? { connectionDataBytesMax: 4096, waitingCapsuleBytesTotalMax: random.pick([100, 1000, 6000]), ...bounds }
-          : bounds,
+      limits: bounded,
     });
-    const opened = new FuzzDrive(kind, random, { stores, arena, drive, hosts, fatals, clock });
+    const opened = new FuzzDrive(kind, random, { stores, arena, drive, hosts, fatals, clock, bounds: bounded });
     await opened.#connectAll();
     if (kind === 'smallArena') opened.#fillArena();
     if (kind === 'manySequences') opened.#makeSequences();
     return opened;
   }
 
-  #createCentral(clock: ManualClock, random: Prng): Subsystem {
+  #createCentral(clock: ManualClock, random: Prng, bounds: Partial<Limits>): Subsystem {
     const onChange = (): void => this.#central.discoveryChanged();
     const discovery = new DiscoveryDirectory({ limits: DISCOVERY_LIMITS }, { onChange });
     const onFatal = (error: unknown): void => void this.fatals.push(error);
     const modules = { clock, random, logger: silentLogger, hosts: this.#hosts, keyExchange: new ThreadedKeyExchange() };
     return createDiscoverySubsystem(
-      { identity: identityOf(PAGE_BYTES), limits: { ...limits, ...DISCOVERY_LIMITS } },
+      { identity: identityOf(PAGE_BYTES), limits: { ...limits, ...bounds, ...DISCOVERY_LIMITS } },
       { ...modules, discovery, onFatal },
     );
   }
@@ -348,7 +347,7 @@ export class FuzzDrive {
       groupTokens: 1,
     } as const;
     const first = 2n ** 40n;
-    for (let i = 0; i < limits.sequenceCountMax - 3; i++) {
+    for (let i = 0; i < limits.sequenceCountMax - 1; i++) {
       this.#drive.kv.create({ shape, id: first + BigInt(i), label: '', leaseSeconds: 0, owner: 9n });
     }
   }

@@ -15,8 +15,7 @@ import { turn } from './fuzz-link.ts';
  * What fails: pages that can't be read, a disk that takes no pages, one that takes no records or syncs none of them (from then
  * on nothing is durable any more), dies that program no more.
  */
-export const troubles = ['none', 'reads', 'programs', 'records', 'syncs', 'dies'] as const;
-export type Trouble = (typeof troubles)[number];
+export type Trouble = 'none' | 'reads' | 'programs' | 'records' | 'syncs' | 'dies';
 
 class SlowStaging extends StagingMemory {
   readonly #stores: TroubledStores;

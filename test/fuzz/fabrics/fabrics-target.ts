@@ -88,7 +88,10 @@ class FabricsSession implements Session<FabricsInput> {
     if (isAdmin && random.chance(0.03)) return { do: 'park', link: index, commandId: 200 + random.below(3) };
     const cid = link.inFlightCount > 0 && random.chance(0.05) ? 200 + random.below(3) : this.#commandId;
     const drawn = drawFabrics(random, model, [...this.#controllers.values()], last, cid);
-    return { do: 'command', link: index, ...drawn, isIntact: !random.chance(0.01) };
+    const isIntact = !random.chance(0.02);
+    // Nothing is damaged where there is no data.
+    const capsule = isIntact || drawn.capsule.length > 0 ? drawn.capsule : new Uint8Array(random.below(64));
+    return { do: 'command', link: index, entry: drawn.entry, capsule, isIntact };
   }
 
   async play(input: FabricsInput): Promise<void> {
@@ -308,7 +311,7 @@ export const fabricsTarget: Target<FabricsInput> = {
   name: 'fabrics',
   what: 'Fabrics commands on connections of several hosts, from Connect and authentication to their end',
   framing: 'the command is one of Fabrics, its id was free and its data intact',
-  share: 0.5,
+  share: 0.8,
   casesPerSession: 400,
   smokeCases: 1600,
   bugs: {},

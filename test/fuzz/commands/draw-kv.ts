@@ -200,9 +200,15 @@ const weights = {
   flush: 4,
 } as const;
 
+/** Where memory or flash fails, commands that move pages tell most. */
+const moving = { fork: 20, truncate: 12, attend: 22, attendExchange: 22 } as const;
+
 export function drawKv(random: Prng, model: DriveModel, host: HostModel): BuiltCommand {
   const isFull = model.sequences.size > SEQUENCES_WANTED;
-  const kind = random.weighted(isFull ? { ...weights, create: 1, fork: 1, reclaim: 14 } : weights);
+  const { excuses } = model.traits;
+  const isFailing = excuses.has('bufferFull') || excuses.has('unrecoveredRead');
+  const usual = isFailing ? { ...weights, ...moving } : weights;
+  const kind = random.weighted(isFull ? { ...usual, create: 1, fork: 4, reclaim: 16 } : usual);
   const sequence = drawSequence(random, model, host);
   if (kind === 'flush') return random.chance(0.2) ? { ...common('flush'), nsid: 0xffff_ffff } : common('flush');
   if (kind === 'create') return create(random, model, host);

@@ -189,7 +189,7 @@ export class FuzzDrive {
     const stores = new TroubledStores(
       planGeometry({
         blockCapacityBytes: MIB,
-        kvCapacityBytes: random.pick([0.5, 1, 2]) * MIB,
+        kvCapacityBytes: random.pick([0.5, 0.5, 1, 2]) * MIB,
         pageSizeBytes: PAGE_BYTES,
         channelCount: random.pick([1, 2, 4]),
         diesPerChannel: 1,

@@ -130,7 +130,7 @@ export class Attention implements AttentionEngine {
     this.#unitModules = { words, floats, kernels, frames: this.#frames, pages, sums, checksAlways };
     const readAhead = this.#cache && new ReadAhead({ kv: modules.kv, pages, cache: this.#cache });
     this.#scheduler = new Scheduler(
-      { scratchBytesMax: settings.scratchBytesMax ?? 64 * MIB },
+      { scratchBytesMax: settings.scratchBytesMax ?? 32 * MIB },
       {
         arena,
         words,

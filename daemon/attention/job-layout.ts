@@ -64,3 +64,9 @@ export const pageRecord = defineStruct('attention page', 32, {
 /** Word offset of a field from the start of its record. */
 export const wordsOf = <T extends Readonly<Record<string, number>>>(offsets: T): T =>
   Object.fromEntries(Object.entries(offsets).map(([name, offset]) => [name, offset >>> 2])) as T;
+
+/** Whether a page of the job could not be read, or was not what was programmed. */
+export function hasFailed(words: Uint32Array, offset: number): boolean {
+  const state = words[(offset + jobRecord.offsetOf.state) >>> 2];
+  return state === jobStates.readFailed || state === jobStates.checkFailed;
+}

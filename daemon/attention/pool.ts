@@ -9,10 +9,10 @@ import type { CellAccess } from '../nand/cell-reader.ts';
 import type { WorkerStart } from './worker.ts';
 
 /**
- * Jobs out per worker. Enough work (about 25 us each) that no worker runs dry while the event loop is being woken,
- * which takes 50 to 100 us; few enough that a small command does not wait long behind a large one.
+ * Jobs out per worker and lane. Enough work (25 to 50 us each) that no worker runs dry while the event loop is being woken and
+ * prepares more, which takes some 100 us; few enough that the next command of the lane does not wait long for its first turn.
  */
-const JOBS_PER_WORKER = 16;
+const JOBS_PER_WORKER = 32;
 /** Looks at the ring before sleeping: 20 to 50 us, about what waking a sleeping thread costs. */
 const SPIN_COUNT = 3000;
 /** CPUs that the event loop and a client need beside the workers. */

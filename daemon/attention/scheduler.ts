@@ -4,12 +4,14 @@ import { DriveError } from '../base/errors.ts';
 import type { KvPages, Ppn } from '../ftl/contract.ts';
 import type { Kernels } from '../kernels/contract.ts';
 import type { Command } from './command.ts';
-import { commandRecord, jobRecord, jobStates, unitRecord, wordsOf } from './job-layout.ts';
-import type { JobQueue } from './job-queue.ts';
+import { commandRecord, hasFailed, jobRecord, jobStates, unitRecord, wordsOf } from './job-layout.ts';
+import { type JobQueue, lanes } from './job-queue.ts';
 import type { JobRunner } from './job-runner.ts';
 import type { PageCache } from './page-cache.ts';
 import type { ReadAhead } from './read-ahead.ts';
 import { ownerOf } from './plan.ts';
+import { stageOf } from './stage.ts';
+import { Turns } from './turns.ts';
 import type { PreparedJob, Unit } from './unit.ts';
 
 const jobWords = wordsOf(jobRecord.offsetOf);
@@ -17,7 +19,7 @@ const unitWords = wordsOf(unitRecord.offsetOf);
 const commandWords = wordsOf(commandRecord.offsetOf);
 
 export interface SchedulerOptions {
-  /** Scratch that units in progress may hold together; one unit may always run, however large. */
+  /** Scratch that units in progress of a lane may hold together; one unit may always run, however large. */
   readonly scratchBytesMax: number;
 }
 
@@ -39,6 +41,9 @@ export interface SchedulerModules {
 
 type Step = 'pushed' | 'needsScratch' | 'needsFrames' | 'needsRoom' | 'over';
 
+/** Scratch of the express lane: this part of what the bulk lane may hold, beside it. */
+const EXPRESS_SCRATCH_SHARE = 8;
+
 /** Looks for completed jobs in a row before other events get their turn. */
 const ROUNDS_MAX = 8;
 
@@ -47,40 +52,40 @@ interface JobOut extends PreparedJob {
 }
 
 /**
- * Turns commands into jobs and sees them through. Commands take turns, one job each, so that a short command is not
- * delayed by the whole of a long one. How many jobs are out at once is bounded by the queue, and what they take of the
- * arena by `scratchBytesMax` and by the frames there are; a command that cannot go on waits for jobs to come back.
+ * Turns commands into jobs and sees them through. Commands of a lane take turns, one job each, so that none is delayed by
+ * the whole of another; those that walk little have a lane of their own, and wait for the jobs at hand only. How many jobs
+ * are out at once is bounded by the queue, and what they take of the arena by `scratchBytesMax` and by the frames there are;
+ * a command that cannot go on waits for jobs to come back.
  */
 export class Scheduler {
-  readonly #options: SchedulerOptions;
   readonly #modules: SchedulerModules;
-  /** Commands with jobs to prepare; the next one first. */
-  readonly #runnable: Command[] = [];
+  readonly #turns: readonly Turns[];
   readonly #active = new Set<Command>();
   /** Jobs out, by slot. */
   readonly #out: (JobOut | undefined)[] = [];
   readonly #freeSlots: number[] = [];
-  /** Waits for a scratch block; until it has one, no other command begins a unit. */
-  #scratchWaiter: Command | undefined;
+  /** Waits for idle frames; until it has them, no other command takes any, or it might never find enough. */
+  #frameWaiter: Command | undefined;
   /** Waits for room in the cache of pages; until it has some, others go on with what is in the cache. */
   #roomWaiter: Command | undefined;
   /** Jobs whose pages are on their way. */
   #parkedCount = 0;
-  /** Jobs whose pages have come while the queue was full: slots. */
-  readonly #ready: number[] = [];
   #advancesSoon = false;
   #queue: JobQueue | undefined;
-  #scratchBytes = 0;
 
   constructor(options: SchedulerOptions, modules: SchedulerModules) {
-    this.#options = options;
     this.#modules = modules;
+    const { scratchBytesMax } = options;
+    this.#turns = [
+      new Turns(lanes.express, scratchBytesMax / EXPRESS_SCRATCH_SHARE),
+      new Turns(lanes.bulk, scratchBytesMax),
+    ];
   }
 
   /** Where jobs go. Without a queue only `runInline` works. */
   useQueue(queue: JobQueue): void {
     this.#queue = queue;
-    for (let slot = queue.capacity - 1; slot >= 0; slot--) this.#freeSlots.push(slot);
+    for (let slot = this.#turns.length * queue.capacity - 1; slot >= 0; slot--) this.#freeSlots.push(slot);
   }
 
   /** Commands begun and not ended. */
@@ -89,7 +94,7 @@ export class Scheduler {
   }
 
   get scratchBytes(): number {
-    return this.#scratchBytes;
+    return this.#turns.reduce((sum, { scratchBytes }) => sum + scratchBytes, 0);
   }
 
   /** Runs a command to its end before it returns. `ended` is called as for any other. */
@@ -111,7 +116,7 @@ export class Scheduler {
       this.#end(command);
       return;
     }
-    this.#runnable.push(command);
+    this.#turnsOf(command).runnable.push(command);
     this.#advance();
   }
 
@@ -131,7 +136,7 @@ export class Scheduler {
   abandon(failure: Error): void {
     this.#settleAll();
     for (const command of [...this.#active]) this.#fail(command, failure);
-    this.#ready.length = 0;
+    for (const { ready } of this.#turns) ready.length = 0;
     for (const [slot, job] of this.#out.entries()) {
       if (!job) continue;
       this.#out[slot] = undefined;
@@ -179,20 +184,38 @@ export class Scheduler {
     assert(queue !== undefined, 'the scheduler has a queue');
     for (let round = 0; round < ROUNDS_MAX; round++) {
       this.#pushJobs(queue);
-      queue.setStarving(this.#runnable.length > 0 || this.#ready.length > 0);
+      const isWaiting = this.#isWaiting();
+      for (const { lane } of this.#turns) queue.setStarving(lane, isWaiting);
       // A job that came back before its worker could see a flag set above is found here; every later one is signalled.
       if (this.#settleAll() === 0) return;
     }
     setImmediate(() => this.#advance());
   }
 
+  #turnsOf(command: Command): Turns {
+    return this.#turns[command.lane]!;
+  }
+
+  /** Whether there are jobs to prepare or to hand out. */
+  #isWaiting(): boolean {
+    return this.#turns.some(({ isWaiting }) => isWaiting);
+  }
+
   #pushJobs(queue: JobQueue): void {
+    for (const turns of this.#turns) this.#pushLane(queue, turns);
+    queue.wakeWorkers();
+    if (this.#roomWaiter === undefined) this.#modules.readAhead?.goOn();
+    const isWorkOut = queue.outCount > 0 || this.#parkedCount > 0 || this.#modules.cache?.isLoading === true;
+    assert(!this.#isWaiting() || isWorkOut, 'a command that waits has jobs to wait for');
+  }
+
+  #pushLane(queue: JobQueue, turns: Turns): void {
+    const { runnable, ready } = turns;
     let waitingCount = 0;
-    let hasFrames = true;
     let early = queue.workerCount;
-    while (this.#ready.length > 0 && queue.room > 0) queue.push(this.#out[this.#ready.shift()!]!.offset);
-    while (hasFrames && queue.room > 0 && waitingCount < this.#runnable.length) {
-      const command = this.#runnable.shift();
+    while (ready.length > 0 && turns.outCount < queue.capacity) this.#push(this.#out[ready.shift()!]!, queue);
+    while (turns.outCount < queue.capacity && waitingCount < runnable.length) {
+      const command = runnable.shift();
       assert(command !== undefined, 'a runnable command');
       const step = this.#step(command, queue);
       // The first ones begin while the rest is prepared.
@@ -201,15 +224,18 @@ export class Scheduler {
         queue.wakeWorkers();
       }
       waitingCount = step === 'needsScratch' || step === 'needsRoom' ? waitingCount + 1 : 0;
-      hasFrames = step !== 'needsFrames';
-      // Nobody overtakes a command that needs many frames, or it might never find enough of them idle.
-      if (step === 'needsFrames') this.#runnable.unshift(command);
-      else if (step !== 'over') this.#runnable.push(command);
+      if (step === 'needsFrames') {
+        runnable.unshift(command);
+        return;
+      }
+      if (step !== 'over') runnable.push(command);
     }
-    queue.wakeWorkers();
-    if (this.#roomWaiter === undefined) this.#modules.readAhead?.goOn();
-    const isWorkOut = queue.outCount > 0 || this.#parkedCount > 0 || this.#modules.cache?.isLoading === true;
-    assert(this.#runnable.length === 0 || isWorkOut, 'a command that waits has jobs to wait for');
+  }
+
+  #push({ command, offset }: JobOut, queue: JobQueue): void {
+    const turns = this.#turnsOf(command);
+    turns.outCount++;
+    queue.push(offset, turns.lane);
   }
 
   /** One job of one command: pushed; or it must wait; or (`over`) all its jobs are prepared, or it failed. */
@@ -230,9 +256,11 @@ export class Scheduler {
       this.#fail(command, error);
       return 'over';
     }
+    if (this.#frameWaiter !== undefined && this.#frameWaiter !== command) return 'needsFrames';
     const job = this.#prepareJob(command, command.current);
+    this.#frameWaiter = job === undefined ? command : undefined;
     if (!job) return 'needsFrames';
-    queue.push(job.offset);
+    this.#push(job, queue);
     return job.unit.isPrepared && !command.hasMoreUnits ? 'over' : 'pushed';
   }
 
@@ -298,10 +326,11 @@ export class Scheduler {
     }
   }
 
-  #handOut({ slot, offset }: { readonly slot: number; readonly offset: number }, queue: JobQueue): void {
+  #handOut(job: JobOut & { readonly slot: number }, queue: JobQueue): void {
     this.#parkedCount--;
-    if (queue.room > 0) queue.push(offset);
-    else this.#ready.push(slot);
+    const turns = this.#turnsOf(job.command);
+    if (turns.outCount < queue.capacity) this.#push(job, queue);
+    else turns.ready.push(job.slot);
   }
 
   /** The pages of a job have come. */
@@ -353,28 +382,29 @@ export class Scheduler {
   }
 
   #takeScratch(command: Command, unit: Unit): number | undefined {
-    if (this.#scratchWaiter !== undefined && this.#scratchWaiter !== command) return undefined;
-    this.#scratchWaiter = command;
+    const turns = this.#turnsOf(command);
+    if (turns.scratchWaiter !== undefined && turns.scratchWaiter !== command) return undefined;
+    turns.scratchWaiter = command;
     const size = unit.scratchSizeBytes;
-    if (this.#scratchBytes > 0 && this.#scratchBytes + size > this.#options.scratchBytesMax) return undefined;
+    if (turns.scratchBytes > 0 && turns.scratchBytes + size > turns.scratchBytesMax) return undefined;
     try {
       const base = this.#modules.arena.allocate(size);
-      this.#scratchWaiter = undefined;
+      turns.scratchWaiter = undefined;
       return base;
     } catch (error) {
-      if (error instanceof DriveError && this.#scratchBytes > 0) return undefined;
+      if (error instanceof DriveError && this.scratchBytes > 0) return undefined;
       throw error;
     }
   }
 
   #keepUnit(command: Command, unit: Unit): void {
     command.units.add(unit);
-    this.#scratchBytes += unit.scratchSizeBytes;
+    this.#turnsOf(command).scratchBytes += unit.scratchSizeBytes;
   }
 
   #freeUnit(command: Command, unit: Unit): void {
     command.units.delete(unit);
-    this.#scratchBytes -= unit.scratchSizeBytes;
+    this.#turnsOf(command).scratchBytes -= unit.scratchSizeBytes;
     this.#modules.arena.free(unit.base);
   }
 
@@ -392,6 +422,7 @@ export class Scheduler {
     const { unit, command } = job;
     unit.settle(job);
     command.jobsOut--;
+    this.#turnsOf(command).outCount--;
     if (hasFailed(words, offset)) this.#fail(command, command.failure ?? this.#failureOf(unit, offset));
     else if (command.failure) this.#endIfDone(command);
     else {
@@ -423,10 +454,9 @@ export class Scheduler {
       const { words } = this.#modules;
       for (const unit of command.units) Atomics.store(words, (unit.base >>> 2) + unitWords.failed, 1);
       Atomics.store(words, (command.record >>> 2) + commandWords.wakeAlways, 1);
-      if (this.#scratchWaiter === command) this.#scratchWaiter = undefined;
+      if (this.#frameWaiter === command) this.#frameWaiter = undefined;
       if (this.#roomWaiter === command) this.#roomWaiter = undefined;
-      const at = this.#runnable.indexOf(command);
-      if (at >= 0) this.#runnable.splice(at, 1);
+      this.#turnsOf(command).leave(command);
     }
     this.#endIfDone(command);
   }
@@ -435,31 +465,4 @@ export class Scheduler {
     if (command.jobsOut > 0) return;
     if (command.failure !== undefined || command.unitsDone === command.unitCount) this.#end(command);
   }
-}
-
-/** Whether a page of the job could not be read, or was not what was programmed. */
-function hasFailed(words: Uint32Array, offset: number): boolean {
-  const state = words[(offset >>> 2) + jobWords.state];
-  return state === jobStates.readFailed || state === jobStates.checkFailed;
-}
-
-/** What is brought at a time, about: enough for the disk to be busy with, little enough for several to be on their way. */
-const STAGE_BYTES = 8 * 2 ** 20;
-
-/** How many of the units have their next jobs brought together, and the pages of these. */
-function stageOf(batch: readonly Unit[], cache: PageCache): { pages: readonly number[]; unitCount: number } {
-  const pages: number[] = [];
-  const pageCountMax = STAGE_BYTES / cache.pageSizeBytes;
-  const lineCountMax = cache.passingLineCount / 2;
-  let lineCount = 0;
-  for (const [unitCount, unit] of batch.entries()) {
-    const before = pages.length;
-    unit.peekPages(pages);
-    lineCount += cache.countLines(pages, before);
-    if (unitCount > 0 && (pages.length > pageCountMax || lineCount > lineCountMax)) {
-      pages.length = before;
-      return { pages, unitCount };
-    }
-  }
-  return { pages, unitCount: batch.length };
 }

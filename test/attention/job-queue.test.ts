@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createJobQueueMemory, JobQueue, JobQueueWorker, STOPPED } from '../../daemon/attention/job-queue.ts';
+import { createJobQueueMemory, JobQueue, JobQueueWorker, lanes, STOPPED } from '../../daemon/attention/job-queue.ts';
 
 function open(workerCount: number, capacity: number) {
   const shape = { workerCount, capacity };
@@ -19,8 +19,9 @@ test('every job comes back once, in the order its worker finished it, over many 
   const back: number[] = [];
   let next = 1;
   for (let turn = 0; turn < 1000; turn++) {
-    const pushed = 1 + (turn % queue.room);
-    for (let i = 0; i < pushed; i++) queue.push(next++ * 64 + 0x8000_0000);
+    // Up to what both lanes take.
+    const pushed = 1 + (turn % 8);
+    for (let i = 0; i < pushed; i++) queue.push(next++ * 64 + 0x8000_0000, i % 2 === 0 ? lanes.express : lanes.bulk);
     for (let i = 0; i < pushed; i++) {
       const worker = workers[(turn + i) % 2]!;
       worker.complete(worker.take());
@@ -43,24 +44,35 @@ test('every job comes back once, in the order its worker finished it, over many 
   assert.equal(queue.busyCount(), 0);
 });
 
-test('a full queue refuses, and has room again only when its jobs were drained', () => {
-  const { queue, workers } = open(1, 2);
-  queue.push(64);
-  queue.push(128);
-  assert.equal(queue.room, 0);
-  assert.throws(() => queue.push(192), /room for a job/);
+test('a full queue refuses until its jobs were drained', () => {
+  const { queue, workers } = open(1, 1);
+  queue.push(64, lanes.express);
+  queue.push(128, lanes.bulk);
+  assert.throws(() => queue.push(192, lanes.bulk), /room for a job/);
   workers[0]!.complete(workers[0]!.take());
-  assert.equal(queue.room, 0);
+  assert.throws(() => queue.push(192, lanes.express), /room for a job/);
   queue.drain(() => undefined);
-  assert.equal(queue.room, 1);
+  queue.push(192, lanes.express);
+});
+
+test('express jobs come first, but bulk jobs are not left for ever', () => {
+  const { queue, workers } = open(1, 16);
+  for (let i = 0; i < 4; i++) queue.push(64 * (i + 1), lanes.bulk);
+  for (let i = 0; i < 14; i++) queue.push(6400 + 64 * i, lanes.express);
+  const taken = Array.from({ length: 18 }, () => {
+    const job = workers[0]!.take();
+    workers[0]!.complete(job);
+    return job < 6400 ? 'b' : 'e';
+  });
+  assert.equal(taken.join(''), 'eeeebeeeebeeeebeeb');
 });
 
 test('the event loop is signalled once until it drains, and for few jobs left only while it starves', () => {
   const { queue, workers } = open(1, 4);
   const worker = workers[0]!;
-  for (let i = 1; i <= 4; i++) queue.push(i * 64);
+  for (let i = 1; i <= 4; i++) queue.push(i * 64, lanes.bulk);
   assert.equal(worker.isWanted(worker.complete(worker.take())), false, 'not starving');
-  queue.setStarving(true);
+  queue.setStarving(lanes.bulk, true);
   assert.equal(worker.isWanted(3), false, 'above half');
   assert.equal(worker.isWanted(worker.complete(worker.take())), true, 'two of four left');
   assert.equal(worker.claimSignal(), true);
@@ -71,7 +83,7 @@ test('the event loop is signalled once until it drains, and for few jobs left on
 
 test('stopped workers finish what is there first', () => {
   const { queue, workers } = open(1, 4);
-  queue.push(64);
+  queue.push(64, lanes.bulk);
   queue.stop();
   assert.equal(workers[0]!.take(), 64);
   assert.equal(workers[0]!.take(), STOPPED);

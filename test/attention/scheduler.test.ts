@@ -152,7 +152,8 @@ function run(random: Random, prepared: readonly Prepared[]): void {
       const chosen = Array.from({ length: 1 + random.below(2) }, () => random.pick(targets));
       // A last target that sees nothing is done by the event loop itself.
       if (random.below(2) === 0) chosen.push(blind);
-      scheduler.start(new Command(plainOptions, planTargets(plainOptions, chosen, { kv, pages }), unitModules));
+      const plans = planTargets(plainOptions, chosen, { kv, pages });
+      scheduler.start(new Command(plainOptions, plans, unitModules, random.pick([0, Number.POSITIVE_INFINITY])));
       startedCount++;
     } else if (isSignalled && random.below(4) === 0) {
       isSignalled = false;

@@ -146,9 +146,9 @@ test('the benchmarks run, quickly, and print a JSON object a line', () => {
     [
       ...native,
       'kernel-wasm',
-      ...(native.length > 0 ? ['quant'] : []),
-      'attend',
+      ...(native.length > 0 ? ['quant', 'attend'] : []),
       'attend-small',
+      ...(native.length > 0 ? ['scale', 'fairness'] : []),
       'readback',
       'append',
       'block',

@@ -112,7 +112,13 @@ test('layers on flash: every order has all bytes, each page once, where the mapp
           { length: bytes.readUInt32LE(job + 20) },
           (_, i) => bytes.readUInt32LE(job + 24) + i * 32,
         );
-        return frames.flatMap((frame) => [bytes.readBigUInt64LE(frame), bytes.readBigUInt64LE(frame + 8)]);
+        // Pages that lie side by side are one frame.
+        return frames.flatMap((frame) =>
+          Array.from({ length: bytes.readUInt32LE(frame + 20) / 16 }, (_, page) => [
+            bytes.readBigUInt64LE(frame) + BigInt(4096 * page),
+            bytes.readBigUInt64LE(frame + 8) + BigInt(4096 * page),
+          ]).flat(),
+        );
       });
       assert.equal(new Set(offsets).size, offsets.length);
       assert.equal(offsets.length * 4096, jobs.length * layers.jobBytes(order));

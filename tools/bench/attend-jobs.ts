@@ -1,5 +1,7 @@
 /** Attention jobs over frames, for kernels measured by themselves. */
 import type { Arena } from '../../daemon/base/arena.ts';
+import { elementTypeOf } from '../../spec/element-type.ts';
+import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import { attendJob, boundsStruct, frameStruct, partialSizeBytes } from '../../daemon/kernels/contract.ts';
 
 export interface Frame {
@@ -20,6 +22,24 @@ export interface JobShape {
 
 const F32_BYTES = 4;
 
+/** Frames whose rows follow one another, as one: what the drive gives its kernels where pages lie side by side. */
+function joined(frames: readonly Frame[], { elementType, headDim }: JobShape): Frame[] {
+  const type = elementTypeOf(elementType);
+  if (type === undefined) throw new RangeError(`element type ${elementType}`);
+  const rowBytes = rowSizeBytes(type, headDim);
+  const result: Frame[] = [];
+  for (const frame of frames) {
+    const last = result.at(-1);
+    const lastBytes = (last?.tokenCount ?? 0) * rowBytes;
+    if (last && frame.kOffset === last.kOffset + lastBytes && frame.vOffset === last.vOffset + lastBytes) {
+      result[result.length - 1] = { ...last, tokenCount: last.tokenCount + frame.tokenCount };
+    } else {
+      result.push(frame);
+    }
+  }
+  return result;
+}
+
 /** Jobs over one KV head's frames: every query row sees every token. Returns their offsets. */
 export function writeJobs(arena: Arena, frames: readonly Frame[], shape: JobShape): number[] {
   const { queryCount, headDim, elementType, groupsPerJob } = shape;
@@ -34,7 +54,7 @@ export function writeJobs(arena: Arena, frames: readonly Frame[], shape: JobShap
   const jobs: number[] = [];
   let firstToken = 0;
   for (let first = 0; first < frames.length; first += groupsPerJob) {
-    const taken = frames.slice(first, first + groupsPerJob);
+    const taken = joined(frames.slice(first, first + groupsPerJob), shape);
     const list = arena.allocate(taken.length * frameStruct.sizeBytes);
     taken.forEach(({ kOffset, vOffset, arena: arenaCode, tokenCount: tokens }, i) => {
       const frame = { kOffset, vOffset, firstToken, tokenCount: tokens, kArena: arenaCode, vArena: arenaCode };

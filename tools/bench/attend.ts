@@ -6,16 +6,17 @@
  * that nothing of how the threads start or end is in it. A plain read of as many bytes is printed beside it.
  */
 import { availableParallelism } from 'node:os';
-import { DriveClient, type PreparedAttend, type Sequence } from '../../client/index.ts';
+import type { PreparedAttend } from '../../client/index.ts';
 import { nativeUnavailable } from '../../daemon/kernels/native/native-kernels.ts';
 import { Progress } from '../cli/output.ts';
 import { percentText } from '../cli/quantity.ts';
-import { startDriveOver } from '../cli/temporary-drive.ts';
 import type { Bench, BenchOptions } from './bench.ts';
 import { type Contestant, type Round, medianRate, readContestant, sampleRate } from './contest.ts';
 import { type BenchOutput, compare } from './report.ts';
 import { type BenchShape, layerBytes, shapeOf } from './shapes.ts';
+import { prepareBatch, type Served, serveDrive } from './stored-drive.ts';
 import { StoredLayers } from './stored-layers.ts';
+import type { TargetName } from './targets.ts';
 import { floatSets, type SetName } from './team-work.ts';
 import { ThreadTeam } from './thread-team.ts';
 
@@ -24,14 +25,18 @@ const MIB = 1024 * KIB;
 /** Through the layers once, so that nothing comes from a cache. */
 const CYCLE_BYTES = 1024 * MIB;
 const QUICK_CYCLE_BYTES = 16 * MIB;
-/** What one timed run walks, at least. */
-const SAMPLE_BYTES = 64 * MIB;
+/** What the commands of one timed run walk, about: enough that the first, after a pause, doesn't count. */
+const SAMPLE_BYTES = 512 * MIB;
+const QUICK_SAMPLE_BYTES = 16 * MIB;
 /** Of --rounds. */
 const SAMPLES_PER_ROUND = 3;
-/** The kernels' threads look out for work so long before they sleep; a client measured meanwhile would share the CPUs. */
-const SETTLE_MS = 2;
+/** Threads of both sides look out for more work so long before they sleep: whoever is measured meanwhile shares the CPUs. */
+const SETTLE_MS = 10;
 /** Commands that follow one another in a timed run, for each that is under way at a time. */
 const POSTS_PER_DEPTH = 4;
+
+const WARM_UP_POSTS = 3000;
+const WARM_UP_TOKENS = 512;
 
 /** How a client asks. */
 interface Load {
@@ -40,11 +45,14 @@ interface Load {
   readonly depth: number;
   /** Entries of a command: each is one layer. */
   readonly batch: number;
+  readonly target: TargetName | undefined;
 }
 
-const load = (depth: number, batch: number): Load => ({ name: `depth ${depth}, batch ${batch}`, depth, batch });
-const shortLoads = [load(1, 1), load(8, 1), load(1, 8), load(1, 64)];
-const longLoads = [load(1, 1), load(1, 8)];
+const load = (depth: number, batch: number, target?: TargetName): Load => {
+  return { name: `depth ${depth}, batch ${batch}`, depth, batch, target };
+};
+const shortLoads = [load(1, 1, 'attendShort'), load(8, 1, 'attendDeep'), load(1, 8), load(1, 64)];
+const longLoads = [load(1, 1, 'attendLong'), load(1, 8)];
 
 export const attendBench: Bench = {
   name: 'attend',
@@ -81,20 +89,10 @@ async function measureShape(
     const threadCount = Math.max(1, options.workers ?? availableParallelism());
     // It maps what it reads while the drive's files are open here.
     team = await ThreadTeam.open(layers.resources, { sets, threadCountMax: threadCount });
-    const drive = await startDriveOver(await layers.handOver(), ['--kernels', 'native', ...workers]);
-    try {
-      const client = await DriveClient.connect(drive.address);
-      try {
-        const [id] = await client.kv.list();
-        const sequence = await client.kv.open(id!);
-        const ground = { client, sequence, shape, team, layers, threadCount, set: sets[0]! };
-        await compareLoads(ground, loads, options.rounds * SAMPLES_PER_ROUND, output, progress);
-      } finally {
-        await client.close();
-      }
-    } finally {
-      await drive.stop();
-    }
+    const ground = { shape, team, layers, threadCount, set: sets[0]! };
+    await serveDrive(await layers.handOver(), workers, (served) =>
+      compareLoads({ ...ground, ...served }, loads, options, output, progress),
+    );
   } finally {
     progress.clear();
     await team?.close();
@@ -102,9 +100,7 @@ async function measureShape(
   }
 }
 
-interface Ground {
-  readonly client: DriveClient;
-  readonly sequence: Sequence;
+interface Ground extends Served {
   readonly shape: BenchShape;
   readonly layers: StoredLayers;
   readonly team: ThreadTeam;
@@ -115,11 +111,12 @@ interface Ground {
 async function compareLoads(
   ground: Ground,
   loads: readonly Load[],
-  roundCount: number,
+  options: BenchOptions,
   output: BenchOutput,
   progress: Progress,
 ): Promise<void> {
   const { shape, layers, team, threadCount, set } = ground;
+  const roundCount = options.rounds * SAMPLES_PER_ROUND;
   const read = readContestant(set, threadCount, layers.range);
   const kernel: Contestant = {
     name: 'kernel',
@@ -128,29 +125,40 @@ async function compareLoads(
     items: layers.jobs('prefill'),
     itemBytes: layers.jobBytes('prefill'),
   };
+  const sampleBytes = options.quick ? QUICK_SAMPLE_BYTES : SAMPLE_BYTES;
   const clients: LoadedClient[] = [];
-  for (const each of loads) clients.push(await LoadedClient.open(ground, each));
-  // Pages are checked, and mapped, at their first use.
+  for (const each of loads) clients.push(await LoadedClient.open(ground, shape, each, sampleBytes));
+  // Pages are mapped, and the drive checks them, at their first use.
+  team.run({ ...kernel.task, items: kernel.items }, threadCount);
   await clients[0]!.walkAll();
+  if (!options.quick) await warmUp(ground);
   const rounds: Round[] = [];
   for (let round = 0; round <= roundCount; round++) {
     progress.update(`${shape.name}: ${percentText(round / roundCount)}`);
-    const rates = new Map([read, kernel].map((contestant) => [contestant.name, sampleRate(team, contestant, round)]));
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
-    for (const client of clients) rates.set(client.load.name, await client.sampleRate());
+    await settle();
+    const rates = new Map([[read.name, sampleRate(team, read, round)]]);
+    for (const [turn, client] of clients.entries()) {
+      // Each load has kernel samples of its own, beside its own ones: the machine's state changes within a round.
+      await settle();
+      rates.set(kernelOf(client.load), sampleRate(team, kernel, round * clients.length + turn));
+      await settle();
+      rates.set(client.load.name, await client.sampleRate());
+    }
     // The first round warms up.
     if (round > 0) rounds.push(rates);
   }
   progress.clear();
   const common = { bench: 'attend', unit: 'GB/s', metric: 'bandwidth', samples: rounds.length } as const;
   const where = `${shape.name}, ${threadCount} threads`;
-  const kernelRate = { name: 'kernel', value: medianRate(rounds, kernel.name) };
   const readRate = { name: 'memory read', value: medianRate(rounds, read.name) };
-  output.line(compare({ ...common, case: `${where}, kernel`, value: kernelRate.value }, readRate));
+  const [first] = clients;
+  const kernelRate = medianRate(rounds, kernelOf(first!.load));
+  output.line(compare({ ...common, case: `${where}, kernel`, value: kernelRate }, readRate));
   for (const { load: each, commandBytes, release } of clients) {
     const value = medianRate(rounds, each.name);
     const named = { ...common, case: `${where}, ${each.name}` };
-    output.line(compare({ ...named, value }, kernelRate));
+    const beside = { name: 'kernel', value: medianRate(rounds, kernelOf(each)) };
+    output.line(compare({ ...named, value }, beside, each.target));
     if (each.depth === 1) {
       const milliseconds = commandBytes / value / 1e6;
       output.line(compare({ ...named, metric: 'time per ATTN', unit: 'ms', value: milliseconds }));
@@ -158,6 +166,20 @@ async function compareLoads(
     release();
   }
 }
+
+const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+
+const kernelOf = ({ name }: Load): string => `kernel beside ${name}`;
+
+/** As many short commands as it takes until the code on both sides is compiled: a decoder sends more within a second. */
+async function warmUp({ shape, ...served }: Ground): Promise<void> {
+  const request = await prepareBatch(served, perKvHead(shape), 1);
+  request.entries[0]!.tokenEnd = WARM_UP_TOKENS;
+  for (let i = 0; i < WARM_UP_POSTS; i++) await request.post();
+  request.release();
+}
+
+const perKvHead = (shape: BenchShape): number => shape.queryHeadCount / shape.kvHeadCount;
 
 /** Requests of one load, posted over and over. */
 class LoadedClient {
@@ -169,27 +191,19 @@ class LoadedClient {
   readonly #layerCount: number;
   #nextLayer = 0;
 
-  private constructor(load: Load, shape: BenchShape, requests: readonly PreparedAttend[]) {
+  private constructor(load: Load, shape: BenchShape, requests: readonly PreparedAttend[], sampleBytes: number) {
     this.load = load;
     this.commandBytes = load.batch * layerBytes(shape);
     this.#requests = requests;
     this.#layerCount = shape.layerCount;
     const deep = load.depth === 1 ? 1 : POSTS_PER_DEPTH * load.depth;
-    this.#postCount = Math.max(deep, Math.round(SAMPLE_BYTES / this.commandBytes));
+    this.#postCount = Math.max(deep, Math.round(sampleBytes / this.commandBytes));
   }
 
-  static async open({ client, sequence, shape }: Ground, load: Load): Promise<LoadedClient> {
-    const queryHeadsPerKvHead = shape.queryHeadCount / shape.kvHeadCount;
+  static async open(served: Served, shape: BenchShape, load: Load, sampleBytes: number): Promise<LoadedClient> {
     const requests: PreparedAttend[] = [];
-    for (let i = 0; i < load.depth; i++) {
-      const entries = Array.from({ length: load.batch }, () => ({ sequence, layer: 0, queryHeadsPerKvHead }));
-      const request = await client.prepareAttend(entries, {});
-      for (const { queries } of request.entries) {
-        for (let j = 0; j < queries.length; j++) queries[j] = Math.sin(j * 12.9898);
-      }
-      requests.push(request);
-    }
-    return new LoadedClient(load, shape, requests);
+    for (let i = 0; i < load.depth; i++) requests.push(await prepareBatch(served, perKvHead(shape), load.batch));
+    return new LoadedClient(load, shape, requests, sampleBytes);
   }
 
   /** GB/s of one timed run. */

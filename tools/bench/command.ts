@@ -10,12 +10,14 @@ import { blockBench } from './block.ts';
 import { coldBench } from './cold.ts';
 import { commandsBench } from './commands.ts';
 import { deviceBench } from './device.ts';
+import { fairnessBench } from './fairness.ts';
 import { kernelBench } from './kernel.ts';
 import { kernelWasmBench } from './kernel-wasm.ts';
 import { quantBench } from './quant.ts';
 import { readbackBench } from './readback.ts';
 import { recoveryBench } from './recovery.ts';
 import { jsonOutput, tableOutput } from './report.ts';
+import { scaleBench } from './scale.ts';
 import { timingBench } from './timing.ts';
 import { verifyBench } from './verify.ts';
 import { wafBench } from './waf.ts';
@@ -26,6 +28,8 @@ const benches: readonly Bench[] = [
   quantBench,
   attendBench,
   attendSmallBench,
+  scaleBench,
+  fairnessBench,
   readbackBench,
   appendBench,
   coldBench,

@@ -173,7 +173,7 @@ test('the benchmarks run, quickly, and print a JSON object a line', () => {
       'samples',
       'target',
     ]);
-    // Nothing need be late.
-    assert.ok((line.value > 0 || line.unit === '%') && (line.ratio === null || line.ratio > 0));
+    // Nothing need be late, nor stand still.
+    assert.ok((line.value > 0 || line.unit === '%' || line.unit === 'ms') && (line.ratio === null || line.ratio > 0));
   }
 });

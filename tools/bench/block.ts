@@ -20,6 +20,8 @@ const roundCounts = new Map([
   [1, 500],
   [32, 6400],
 ]);
+/** Rounds that the drive's event loop is watched for. */
+const LOAD_ROUNDS = 10;
 type Operation = 'read' | 'write';
 
 export const blockBench: Bench = {
@@ -101,6 +103,7 @@ async function measure(race: Race, options: BenchOptions, output: BenchOutput, p
     const { rounds: samples } = options;
     output.line(compare({ ...common, metric: 'drive', value: rate('drive'), samples }, echo, 'block'));
     output.line(compare({ ...common, metric: 'drive by the SDK', value: rate('SDK'), samples }, echo));
+    if (depth > 1) await drive.loop.report(common, () => onDrive.run(LOAD_ROUNDS * count), output);
   } finally {
     onDrive.close();
     onPeer.close();

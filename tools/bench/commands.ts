@@ -14,6 +14,8 @@ import { withSocketDrive } from './socket-drive.ts';
 const DEPTH = 32;
 const ROUND_COUNT = 25_600;
 const QUICK_ROUND_COUNT = 640;
+/** Rounds that the drive's event loop is watched for. */
+const LOAD_ROUNDS = 10;
 const MESSAGE_BYTES = 64;
 const BLOCK_CAPACITY_BYTES = 16 * 2 ** 20;
 
@@ -53,6 +55,7 @@ export const commandsBench: Bench = {
         const { rounds: samples } = options;
         output.line(compare({ ...common, metric: 'commands', value: rate('commands'), samples }, baseline, 'commands'));
         output.line(compare({ ...common, metric: 'commands by the SDK', value: rate('SDK'), samples }, baseline));
+        await drive.loop.report(common, () => commands.run(LOAD_ROUNDS * count), output);
       } finally {
         messages.close();
         commands.close();

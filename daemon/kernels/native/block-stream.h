@@ -13,16 +13,10 @@ constexpr int kBlockTokensMax = 64;
 constexpr int kBlockSlack = 16;
 static_assert(kBlockSlack >= W && kBlockSlack >= 8, "room behind a block's rows");
 
-// How far a processor with a large first-level cache reads before it runs ahead of rows by itself, about (measured on Zen 5:
-// with 8 KiB, pages of 16 KiB in no order come a fifth slower).
-constexpr uint64_t kNewBytes = 16384;
-
 // Row pointers, so that short frames (a tail, small pages) cost no more than long ones.
 struct Block {
   int count = 0;
   bool isContiguous = false;  // positions are first, first + 1, ...
-  // Whether a row lies where the processor may not read ahead by itself yet: soon after rows begin to lie elsewhere.
-  bool isNewK = false, isNewV = false;
   uint32_t position[kBlockTokensMax + kBlockSlack];
   const uint8_t* k[kBlockTokensMax + kBlockSlack];  // to a multiple of W the last row is repeated
   const uint8_t* v[kBlockTokensMax + kBlockSlack];
@@ -43,7 +37,6 @@ class BlockStream {
   // Fills `block`; its count is 0 at the end. False if a frame lies outside its arena.
   bool next(Block& block) {
     int n = 0;
-    block.isNewK = block.isNewV = false;
     while (n < blockTokens_) {
       if (token_ >= frame_.tokenCount) {
         if (index_ >= job_.frameCount) break;
@@ -72,17 +65,10 @@ class BlockStream {
 
  private:
   bool enterFrame() {
-    const uint64_t endK = reinterpret_cast<uintptr_t>(k_) + kBytes_ * frame_.tokenCount;
-    const uint64_t endV = reinterpret_cast<uintptr_t>(v_) + vBytes_ * frame_.tokenCount;
-    newK_ -= frame_.tokenCount;
-    newV_ -= frame_.tokenCount;
     memcpy(&frame_, memory_.arena + job_.frames + uint64_t{index_++} * sizeof(Frame), sizeof(Frame));
     token_ = 0;
     k_ = locate(frame_.kArena, frame_.kOffset, kBytes_);
     v_ = locate(frame_.vArena, frame_.vOffset, vBytes_);
-    // What a page has no room for is no gap.
-    if (reinterpret_cast<uintptr_t>(k_) - endK > kBytes_) newK_ = kNewBytes / kBytes_;
-    if (reinterpret_cast<uintptr_t>(v_) - endV > vBytes_) newV_ = kNewBytes / vBytes_;
     return k_ != nullptr && v_ != nullptr && frame_.tokenCount <= UINT32_MAX - frame_.firstToken;
   }
 
@@ -98,8 +84,6 @@ class BlockStream {
     if (run > maxEnd_ - position) run = maxEnd_ - position;
     if (position < minStart_ && run > job_.sinkCount - position) run = job_.sinkCount - position;
     if (run > static_cast<uint32_t>(blockTokens_ - n)) run = blockTokens_ - n;
-    block.isNewK |= token_ < newK_;
-    block.isNewV |= token_ < newV_;
     typedef uint64_t Pointers __attribute__((vector_size(64)));
     typedef uint32_t Positions __attribute__((vector_size(32)));
     const Pointers steps = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -128,8 +112,6 @@ class BlockStream {
   const uint8_t* k_ = nullptr;
   const uint8_t* v_ = nullptr;
   uint32_t index_ = 0, token_ = 0;
-  // Tokens up to which the frame's rows are new.
-  int64_t newK_ = 0, newV_ = 0;
 };
 
 inline bool hasLargeFirstLevelCache() {

@@ -9,7 +9,7 @@ namespace {
 // The K phase of `block` and the V phase of the block `before` it, row by row in turns: two streams of rows, each ascending
 // without a pause. `before` may be shorter than `block`, or empty. The query and its weighted sums, C vectors each, stay in
 // registers. `next` comes after `block`; while these two are worked on, its K rows and the V rows of `block` are read into
-// the cache, unless the processor does that by itself: two ascending streams it reads ahead better than it can be told to.
+// the cache.
 template <class E, int C>
 void attendRows(const float* query, const Block& before, const Block& block, const Block& next,
                           const float* weights, float factor, float* weighted, float* dots) {
@@ -22,13 +22,9 @@ void attendRows(const float* query, const Block& before, const Block& block, con
   vf dotsOf[kBlockTokensMax];
   const uint8_t* const* aheadK = next.count >= block.count ? next.k : block.k;
   const uint8_t* const* aheadV = block.count >= before.count ? block.v : before.v;
-  const bool readsAhead = hasLargeFirstLevelCache();
-  const bool prefetchesK = next.isNewK || !readsAhead, prefetchesV = block.isNewV || !readsAhead;
   const auto dotRow = [&](int t) __attribute__((always_inline)) {
     const uint8_t* row = block.k[t];
-    if (prefetchesK) {
-      UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(aheadK[t] + i);
-    }
+    UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(aheadK[t] + i);
     vf even = queries[0] * E::load(row), odd = queries[1] * E::load(row + W * E::kBytes);
     UNROLL for (int c = 2; c < C; c += 2) {
       even += queries[c] * E::load(row + c * W * E::kBytes);
@@ -38,9 +34,7 @@ void attendRows(const float* query, const Block& before, const Block& block, con
   };
   const auto addRow = [&](int t) __attribute__((always_inline)) {
     const uint8_t* row = before.v[t];
-    if (prefetchesV) {
-      UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(aheadV[t] + i);
-    }
+    UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(aheadV[t] + i);
     const vf weight = splat(weights[t]);
     UNROLL for (int c = 0; c < C; c++) sums[c] += weight * E::load(row + c * W * E::kBytes);
   };

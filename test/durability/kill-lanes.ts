@@ -26,6 +26,14 @@ export const laneShape = {
   groupTokens: GROUP_TOKENS,
 } as const;
 
+export interface LaneOptions {
+  readonly index: number;
+  /** Its client has turned the write cache off. */
+  readonly isWriteThrough: boolean;
+  /** Of the daemon that runs: pages that it programmed are there although it is killed. */
+  readonly arePagesKept: () => boolean;
+}
+
 export interface Lane {
   /** Sends one command, chosen at random; resolves when it is answered. */
   step(client: DriveClient): Promise<void>;
@@ -51,8 +59,7 @@ export class BlockLane implements Lane {
   readonly #isWriteThrough: boolean;
   readonly #blocks: BlockState[];
 
-  /** `isWriteThrough`: its client has turned the write cache off. */
-  constructor(options: { index: number; isWriteThrough: boolean }, random: Random) {
+  constructor(options: LaneOptions, random: Random) {
     this.#firstLba = options.index * LANE_BLOCKS;
     this.#isWriteThrough = options.isWriteThrough;
     this.#random = random;
@@ -137,13 +144,15 @@ export class SequenceLane implements Lane {
   readonly #index: number;
   readonly #random: Random;
   readonly #isWriteThrough: boolean;
+  readonly #arePagesKept: () => boolean;
   #sequences: SequenceState[] = [];
   #nextId: bigint;
   #nextToken: number;
 
-  constructor(options: { index: number; isWriteThrough: boolean }, random: Random) {
+  constructor(options: LaneOptions, random: Random) {
     this.#index = options.index;
     this.#isWriteThrough = options.isWriteThrough;
+    this.#arePagesKept = options.arePagesKept;
     this.#random = random;
     this.#nextId = BigInt(options.index + 1) << 32n;
     this.#nextToken = (options.index + 1) * 2 ** 22;
@@ -211,9 +220,9 @@ export class SequenceLane implements Lane {
     } else await sequence.append(layer, position, keys, values, { fua });
     const { length } = layerState.tokens;
     layerState.answered = length;
-    // Whole groups are in pages, which a killed process has written.
-    layerState.floor =
-      fua || this.#isWriteThrough ? length : Math.max(layerState.floor, length - (length % GROUP_TOKENS));
+    // Whole groups are in pages, which a killed process has written, or with direct I/O may have had in its own memory.
+    if (fua || this.#isWriteThrough) layerState.floor = length;
+    else if (this.#arePagesKept()) layerState.floor = Math.max(layerState.floor, length - (length % GROUP_TOKENS));
   }
 
   async #truncate(handle: Sequence, state: SequenceState): Promise<void> {

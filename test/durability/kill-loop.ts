@@ -51,6 +51,8 @@ export class KillLoop {
   readonly #random: Random;
   readonly #daemon = new DaemonProcess('16MiB');
   #startCount = 0;
+  /** The daemon that runs, or ran last, gives pages to the page cache, and keeps none to itself. */
+  #isMapped = true;
   /** [client] -> its lanes. The last client has turned its write cache off. */
   readonly #lanes: readonly (readonly Lane[])[];
 
@@ -58,7 +60,7 @@ export class KillLoop {
     this.#options = options;
     this.#random = createSeededRandom(options.seed);
     this.#lanes = Array.from({ length: CLIENTS }, (_, index) => {
-      const lane = { index, isWriteThrough: index === CLIENTS - 1 };
+      const lane = { index, isWriteThrough: index === CLIENTS - 1, arePagesKept: () => this.#isMapped };
       const random = (part: number): Random => createSeededRandom(options.seed * 1000 + index * 10 + part);
       return [new BlockLane(lane, random(0)), new SequenceLane(lane, random(1))];
     });
@@ -70,7 +72,8 @@ export class KillLoop {
 
   /** Of the next daemon: by turns, so that each finds what another has left. */
   #io(): string[] {
-    return ['--io', this.#startCount++ % 2 === 0 && skipDirect === false ? 'direct' : 'mapped'];
+    this.#isMapped = this.#startCount++ % 2 === 1 || skipDirect !== false;
+    return ['--io', this.#isMapped ? 'mapped' : 'direct'];
   }
 
   /** Throws as soon as a promise is broken. */

@@ -151,6 +151,7 @@ test('the benchmarks run, quickly, and print a JSON object a line', () => {
       ...(native.length > 0 ? ['scale', 'fairness'] : []),
       'readback',
       'append',
+      ...(native.length > 0 ? ['cold'] : []),
       'block',
       'commands',
       'verify',

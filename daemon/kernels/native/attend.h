@@ -4,7 +4,7 @@
 // then the weighted sum of V (weighted-sums.h). A tile shares what it loads of K and V; further tiles find it in the cache.
 // One row alone goes its own way (one-row.h).
 #pragma once
-#include "brain-keys.h"
+#include "bfloat-keys.h"
 #include "dot-products.h"
 #include "integer-rows.h"
 #include "one-row.h"
@@ -87,9 +87,9 @@ class AttendPass {
   AttendPass(const Memory& memory, const AttendJob& job, bool isFast, uint32_t firstRow, int rowCount)
       : memory_(memory),
         job_(job),
-        isBrain_(isFast && kHasBrainProducts && job.elementTypeK == kBf16 && rowCount > 1 &&
-                 fitsBrain(queriesOf(memory, job, firstRow), rowCount * job.headDimK)),
-        keys_(isBrain_ ? brainKeys : elementKernels(job.elementTypeK).keys),
+        isBfloat_(isFast && kHasBfloatProducts && job.elementTypeK == kBf16 && rowCount > 1 &&
+                 fitsBfloat(queriesOf(memory, job, firstRow), rowCount * job.headDimK)),
+        keys_(isBfloat_ ? bfloatKeys : elementKernels(job.elementTypeK).keys),
         values_(elementKernels(job.elementTypeV).values),
         bounds_(reinterpret_cast<const QueryBounds*>(memory.arena + job.bounds) + firstRow),
         integerKeys_(isQuantised(job.elementTypeK) ? integerKeys(job.elementTypeK, isFast, job.headDimK) : nullptr),
@@ -107,7 +107,7 @@ class AttendPass {
       if (integerKeys_ != nullptr && !quantiseQuery(job.elementTypeK, isFast, query, job.headDimK, integerQueries_[row])) {
         integerKeys_ = nullptr;
       }
-      if (isBrain_) roundToBrain(query, job.headDimK, strideK_);
+      if (isBfloat_) roundToBfloat(query, job.headDimK, strideK_);
       memset(weighted_ + row * strideV_, 0, strideV_ * sizeof(float));
       maximum_[row] = splat(-kInfinity);
       sum_[row] = splat(0);
@@ -386,7 +386,7 @@ class AttendPass {
   const Memory& memory_;
   const AttendJob& job_;
   // Queries are bf16.
-  const bool isBrain_;
+  const bool isBfloat_;
   const KeyPhase& keys_;
   const ValuePhase& values_;
   const QueryBounds* bounds_;

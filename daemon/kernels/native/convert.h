@@ -28,7 +28,7 @@ inline uint16_t halfFromBits(uint32_t bits) {
   return sign | (units + (rest > half || (rest == half && (units & 1))));
 }
 
-inline uint16_t brainFromBits(uint32_t bits) {
+inline uint16_t bfloatFromBits(uint32_t bits) {
   if ((bits & 0x7fffffff) > 0x7f800000) return (bits >> 16) | 0x40;
   return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }

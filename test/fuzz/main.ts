@@ -1,5 +1,6 @@
 // npm run fuzz -- --seed N --cases N: plays sessions of bad inputs and says what went wrong, if anything did.
 import { parseArgs } from 'node:util';
+import { countOption } from '../sim/count-option.ts';
 import { parseSeed } from '../sim/prng.ts';
 import { type CampaignOptions, runCampaign } from './campaign.ts';
 import { targetNamed, targets } from './registry.ts';
@@ -18,13 +19,6 @@ const USAGE = `npm run fuzz -- [options]
   --json          one JSON object a line
 
 Exit status: 0 nothing went wrong, 1 something did, 2 the options are wrong.`;
-
-function positive(text: string | undefined, name: string, otherwise: number): number {
-  if (text === undefined) return otherwise;
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} ${text}: a whole number from 1`);
-  return value;
-}
 
 interface Settings extends CampaignOptions {
   readonly isJson: boolean;
@@ -57,9 +51,9 @@ function settingsOf(args: readonly string[]): Settings | undefined {
   return {
     targets: withBug,
     seed: values.seed === undefined ? drawn : parseSeed(values.seed),
-    cases: positive(values.cases, 'cases', 100_000),
-    seconds: positive(values.seconds, 'seconds', Number.POSITIVE_INFINITY),
-    jobs: positive(values.jobs, 'jobs', 1),
+    cases: countOption(values.cases, 'cases', 100_000),
+    seconds: countOption(values.seconds, 'seconds', Number.POSITIVE_INFINITY),
+    jobs: countOption(values.jobs, 'jobs', 1),
     bug,
     keepsGoing: values['keep-going'] === true,
     measuresCoverage: values.coverage === true,

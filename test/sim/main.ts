@@ -1,5 +1,6 @@
 // npm run sim -- --seed N --cuts N: plays histories from consecutive seeds and says what went wrong, if anything did.
 import { parseArgs } from 'node:util';
+import { countOption } from './count-option.ts';
 import { mutations } from './mutations.ts';
 import { type Outcome, playMany, type PlayOptions, replayLine } from './player.ts';
 import { formatSeed, parseSeed } from './prng.ts';
@@ -18,13 +19,6 @@ const USAGE = `npm run sim -- [options]
   --json         one JSON object a line
 
 Exit status: 0 nothing was lost, 1 something was, 2 the options are wrong.`;
-
-function positive(text: string | undefined, name: string, otherwise: number): number {
-  if (text === undefined) return otherwise;
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} ${text}: a whole number from 1`);
-  return value;
-}
 
 interface Settings extends PlayOptions {
   readonly isJson: boolean;
@@ -56,12 +50,12 @@ function settingsOf(args: readonly string[]): Settings | undefined {
     throw new Error(`--bug ${bug}: one of ${Object.keys(mutations).join(', ')}`);
   }
   const drawn = BigInt(crypto.getRandomValues(new Uint32Array(1))[0]!);
-  const jobs = positive(values.jobs, 'jobs', 1);
+  const jobs = countOption(values.jobs, 'jobs', 1);
   if (values.trace === true && jobs > 1) throw new Error('--trace: with --jobs 1 only');
   return {
     seed: values.seed === undefined ? drawn : parseSeed(values.seed),
-    cuts: positive(values.cuts, 'cuts', 1000),
-    seconds: positive(values.seconds, 'seconds', Number.POSITIVE_INFINITY),
+    cuts: countOption(values.cuts, 'cuts', 1000),
+    seconds: countOption(values.seconds, 'seconds', Number.POSITIVE_INFINITY),
     jobs,
     bug,
     keepsGoing: values['keep-going'] === true,

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { createProgram } from '../../tools/cli/main.ts';
 import { attndrive, launcher } from './command-line.ts';
 import { checkpointBytes, tinyHeader, tokenizerBytes } from './tiny-model.ts';
 
@@ -24,6 +25,15 @@ test('wrong usage is one line and exit status 2', () => {
   refused(['kv', 'show', '0'], 2, /A sequence id is a number from 1/);
   refused(['kv', 'show'], 2, /missing required argument 'ID'/);
   refused(['id-ns', '-n', '0'], 2, /Whole numbers from 1/);
+});
+
+test('the manual page has every option of format and start', () => {
+  const page = readFileSync(new URL('../../../tools/cli/attndrive.1', import.meta.url), 'utf8').replaceAll('\\-', '-');
+  for (const name of ['format', 'start']) {
+    const command = createProgram().commands.find((one) => one.name() === name)!;
+    const missing = command.options.flatMap(({ long }) => (page.includes(long!) ? [] : [long]));
+    assert.deepEqual(missing, [], name);
+  }
 });
 
 test('without a running drive the error says what to start', () => {

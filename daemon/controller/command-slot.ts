@@ -286,8 +286,8 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
   // --- CommandData ---
 
   read(target: Uint8Array, offset = 0): Promise<void> | void {
-    assert((this.opcode & 1) === 1, `opcode ${this.opcode} takes no data from the host`);
-    assert(offset + target.length <= this.lengthBytes, `read ${offset}+${target.length} of ${this.lengthBytes}`);
+    assert((this.opcode & 1) === 1, () => `opcode ${this.opcode} takes no data from the host`);
+    assert(offset + target.length <= this.lengthBytes, () => `read ${offset}+${target.length} of ${this.lengthBytes}`);
     if (target.length === 0) return;
     switch (this.#kind) {
       case 'inCapsule': {
@@ -331,7 +331,7 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
 
   write(source: Uint8Array, onTaken?: () => void): Promise<void> | void {
     const direction = directionOf(this.opcode);
-    assert(direction >= DIRECTION_IN, `opcode ${this.opcode} gives the host no data`);
+    assert(direction >= DIRECTION_IN, () => `opcode ${this.opcode} gives the host no data`);
     assert(!this.#written, 'a command gives its data once');
     this.#written = true;
     if (source.length === 0) return onTaken?.();

@@ -199,7 +199,7 @@ export class Queue implements QueuePort, SlotOwner {
     slot.isIo = this.#identity !== undefined && this.#identity.queueId !== 0;
     this.#modules.subsystem.commandStarted(slot.isIo);
     slot.account = this.#share.account;
-    slot.account?.add('commands', 1);
+    slot.account?.addCommand();
     try {
       this.#start(slot, isIntact);
     } catch (error) {
@@ -276,7 +276,7 @@ export class Queue implements QueuePort, SlotOwner {
     else if (set === undefined) this.#fail(slot, 'invalidNamespace');
     else {
       // This one is counted already.
-      identity.controller.account.check('commands', 0);
+      identity.controller.account.checkCommands();
       this.#prepare(slot, identity, set.definitions[slot.opcode]);
     }
   }
@@ -434,7 +434,7 @@ export class Queue implements QueuePort, SlotOwner {
     this.#inFlight.delete(slot.commandId);
     slot.leaveNamespaces();
     this.#modules.subsystem.commandSettled(slot.isIo);
-    slot.account?.give('commands', 1);
+    slot.account?.giveCommand();
     slot.account = undefined;
     slot.unload();
     if (!slot.hasBudget) return;

@@ -41,19 +41,19 @@ export class TransferBudget {
     const { account } = share;
     if (!isIdle && share.dataBytes + lengthBytes > connectionDataBytesMax) return false;
     const isSmall = isIdle && lengthBytes <= SMALL_COMMAND_BYTES;
-    const fitsHost = account === undefined || account.used('dataBytes') === 0 || account.fits('dataBytes', lengthBytes);
+    const fitsHost = account === undefined || account.fitsData(lengthBytes);
     if (!fitsHost && !isSmall) return false;
     const fitsTotal = this.#totalBytes + lengthBytes <= dataBytesTotalMax || this.#totalBytes === 0;
     if (!fitsTotal && !isSmall) return false;
     share.dataBytes += lengthBytes;
-    account?.add('dataBytes', lengthBytes);
+    account?.addData(lengthBytes);
     this.#totalBytes += lengthBytes;
     return true;
   }
 
   release(share: BudgetShare, lengthBytes: number): void {
     share.dataBytes -= lengthBytes;
-    share.account?.give('dataBytes', lengthBytes);
+    share.account?.giveData(lengthBytes);
     this.#totalBytes -= lengthBytes;
     if (this.#waiters.size === 0) return;
     const waiters = [...this.#waiters];

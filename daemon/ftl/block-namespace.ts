@@ -43,7 +43,8 @@ interface Writer {
 
 /** What pages are programmed from. */
 interface Room {
-  readonly reservation: SpaceReservation;
+  /** Undefined: nothing will be programmed. */
+  readonly reservation: SpaceReservation | undefined;
   readonly job: DeviceJob;
 }
 
@@ -104,26 +105,44 @@ export class BlockDevice implements BlockNamespace, Relocatable {
     this.#putAll(lba, source, reservation, job);
   }
 
-  #putAll(lba: number, source: Uint8Array, reservation: SpaceReservation, job: DeviceJob): void {
+  #putAll(lba: number, source: Uint8Array, reservation: SpaceReservation | undefined, job: DeviceJob): void {
+    const { operations } = this.#modules;
+    const room = { reservation, job };
     try {
       const lbaCount = source.length / SLOT_BYTES;
       for (let i = 0; i < lbaCount; i++) {
-        const data = source.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
-        this.#put(lba + i, { data, operation: this.#modules.operations.next() }, false, { reservation, job });
+        const data = lbaCount === 1 ? source : source.subarray(i * SLOT_BYTES, (i + 1) * SLOT_BYTES);
+        this.#put(lba + i, { data, operation: operations.next() }, false, room);
       }
     } finally {
-      reservation.release();
+      reservation?.release();
     }
   }
 
   canWriteNow(lbaCount: number): boolean {
-    return lbaCount <= this.#batchLbas && this.#modules.space.hasRoomNow(this.#pagesFor(lbaCount));
+    const { space } = this.#modules;
+    if (this.#fitsCaches(lbaCount)) {
+      space.assertWritable();
+      return true;
+    }
+    return lbaCount <= this.#batchLbas && space.hasRoomNow(this.#pagesFor(lbaCount));
+  }
+
+  /**
+   * Whether so many LBAs fill no page, whichever caches they go to: then they need no room. Whoever fills it has reserved
+   * what the caches held.
+   */
+  #fitsCaches(lbaCount: number): boolean {
+    for (const { cache } of this.#writers) if (lbaCount >= cache.freeSlotCount) return false;
+    return true;
   }
 
   writeNow(lba: number, lbaCount: number, source: Uint8Array, job: DeviceJob = untimed): void {
     this.#check(lba, lbaCount);
     assert(source.length === lbaCount * SLOT_BYTES, 'the data is as long as the LBAs');
-    this.#putAll(lba, source, this.#modules.space.reserveNow(this.#pagesFor(lbaCount)), job);
+    const isCached = this.#fitsCaches(lbaCount);
+    const reservation = isCached ? undefined : this.#modules.space.reserveNow(this.#pagesFor(lbaCount));
+    this.#putAll(lba, source, reservation, job);
     this.lbasWritten += lbaCount;
   }
 
@@ -289,6 +308,7 @@ export class BlockDevice implements BlockNamespace, Relocatable {
 
   #program({ cache, placement }: Writer, { reservation, job }: Room): void {
     const { writer, flash } = this.#modules;
+    assert(reservation !== undefined, 'room was reserved for what fills a page');
     reservation.take();
     const target = { pool: 'block', role: 'host', placement, channel: undefined, job } as const;
     const ppn = writer.write(target, cache.cells, cache.entries());

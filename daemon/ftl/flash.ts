@@ -120,21 +120,22 @@ export class Flash {
   readBlockSlotsNow(firstSlot: number, lba: number, target: Uint8Array): boolean {
     const end = firstSlot + target.length / SLOT_BYTES;
     for (let slot = firstSlot; slot < end; slot++) if (!this.isTrusted(slot)) return false;
-    return this.#readCellsNow(firstSlot * SLOT_BYTES, target, 'block', `LBA ${lba}`);
+    return this.#readCellsNow(firstSlot * SLOT_BYTES, target, 'block', lba);
   }
 
   /** Part of a KV page without waiting; false as above. DriveError unrecoveredRead. */
   readKvBytesNow(ppn: number, byteOffset: number, lpn: number, target: Uint8Array): boolean {
     const { slotsPerPage, pageSizeBytes } = this.geometry;
     if (!this.isTrusted(ppn * slotsPerPage)) return false;
-    return this.#readCellsNow(ppn * pageSizeBytes + byteOffset, target, 'kv', `KV page ${lpn}`);
+    return this.#readCellsNow(ppn * pageSizeBytes + byteOffset, target, 'kv', lpn);
   }
 
-  #readCellsNow(byteOffset: number, target: Uint8Array, cause: NandCause, what: string): boolean {
+  /** `logical`: LBA or number of a KV page; only a failure costs a text. */
+  #readCellsNow(byteOffset: number, target: Uint8Array, cause: 'block' | 'kv', logical: number): boolean {
     try {
       return this.array.readNow(byteOffset, target, cause);
     } catch (error) {
-      throw this.#readFailure(byteOffset, what, error);
+      throw this.#readFailure(byteOffset, cause === 'block' ? `LBA ${logical}` : `KV page ${logical}`, error);
     }
   }
 

@@ -2,7 +2,7 @@ import { oobKinds, SLOT_BYTES } from '../../spec/media-format/oob.ts';
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import type { Geometry } from '../nand/geometry.ts';
-import type { OobEntry, PageEntries } from './flash.ts';
+import type { PageEntries } from './flash.ts';
 
 /** One LBA that waits for its page to be filled. */
 export interface CachedBlock {
@@ -19,6 +19,8 @@ export class WriteCache {
   readonly cells: Uint8Array;
   readonly #slotBytes: readonly Uint8Array[];
   readonly #blocks: readonly CachedBlock[];
+  /** Of the page, for who programs it: made once, since a page is programmed every few commands. */
+  readonly #entries: readonly { kind: number; operation: number; logical: number }[];
   /** [LBA] -> slot. */
   readonly #slots = new Map<number, number>();
 
@@ -29,10 +31,15 @@ export class WriteCache {
     const slots = Array.from({ length: slotsPerPage }, (_, slot) => slot);
     this.#slotBytes = slots.map((slot) => arena.view(frame + slot * SLOT_BYTES, SLOT_BYTES));
     this.#blocks = slots.map(() => ({ lba: NO_LBA, operation: 0, isStaged: false }));
+    this.#entries = slots.map(() => ({ kind: oobKinds.block, operation: 0, logical: 0 }));
   }
 
   get isFull(): boolean {
     return this.#slots.size === this.#blocks.length;
+  }
+
+  get freeSlotCount(): number {
+    return this.#blocks.length - this.#slots.size;
   }
 
   has(lba: number): boolean {
@@ -70,11 +77,15 @@ export class WriteCache {
     this.#slots.delete(lba);
   }
 
-  /** Of a full page. */
+  /** Of a full page; valid until something is put. */
   entries(): PageEntries {
-    return this.#blocks.map(
-      ({ lba, operation }): Partial<OobEntry> => ({ kind: oobKinds.block, operation, logical: lba }),
-    );
+    for (let slot = 0; slot < this.#blocks.length; slot++) {
+      const { lba, operation } = this.#blocks[slot]!;
+      const entry = this.#entries[slot]!;
+      entry.operation = operation;
+      entry.logical = lba;
+    }
+    return this.#entries;
   }
 
   /** Once the page is programmed, or what is in it is given up. */

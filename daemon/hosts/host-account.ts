@@ -50,6 +50,37 @@ export class HostAccount {
     this.#used[quota] -= amount;
     assert(this.#used[quota] >= 0, () => `${quota} of a host are given back once`);
   }
+
+  // --- The same of what every command counts: by a fixed name, since one that varies is searched for each time ---
+
+  addCommand(): void {
+    this.#used.commands++;
+  }
+
+  giveCommand(): void {
+    this.#used.commands--;
+    assert(this.#used.commands >= 0, 'a command is given back once');
+  }
+
+  /** Of those that were added. DriveError hostQuota. */
+  checkCommands(): void {
+    if (this.#used.commands > this.#quotas().commands) this.check('commands', 0);
+  }
+
+  /** A host that has none may always have some. */
+  fitsData(bytes: number): boolean {
+    const used = this.#used.dataBytes;
+    return used === 0 || used + bytes <= this.#quotas().dataBytes;
+  }
+
+  addData(bytes: number): void {
+    this.#used.dataBytes += bytes;
+  }
+
+  giveData(bytes: number): void {
+    this.#used.dataBytes -= bytes;
+    assert(this.#used.dataBytes >= 0, 'data is given back once');
+  }
 }
 
 interface Entry {

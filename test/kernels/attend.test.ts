@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { elementTypeNames } from '../../spec/element-type.ts';
+import { elementTypeNames, floatTypeNames } from '../../spec/element-type.ts';
 import { randomCase, type AttentionCase, type CaseOptions } from './cases.ts';
 import { kernelsUnderTest, runCase, type KernelUnderTest } from './harness.ts';
 import { arithmeticOf, oracle } from './oracle.ts';
@@ -110,6 +110,18 @@ for (const set of sets) {
           checkCase(set, randomCase(tokenCount, { ...options, tokenCount, rowCount: 1 }));
         }
         checkCase(set, randomCase(7, { ...options, tokenCount: 150, rowCount: 16, queryTokenCount: 9 }));
+      }
+    }
+  });
+
+  test(`${set.label}: one query row over frames of hundreds of tokens, blocks of every length, windows`, () => {
+    for (const type of floatTypeNames) {
+      for (const dim of [64, 128]) {
+        const options = { headDimK: dim, headDimV: dim, typeK: type, typeV: type, rowCount: 1, queryTokenCount: 1 };
+        for (const tokenCount of [128, 129, 143, 144, 145, 160, 191, 193]) {
+          checkCase(set, randomCase(tokenCount, { ...options, tokenCount, frameTokens: 256 }));
+        }
+        checkCase(set, randomCase(8, { ...options, tokenCount: 500, frameTokens: 300, window: 200, sinkCount: 20 }));
       }
     }
   });

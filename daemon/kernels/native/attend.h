@@ -25,6 +25,11 @@ constexpr int kBlockBytes = 4096;
 constexpr int kBlockBytesOfMany = 8192;
 constexpr uint32_t kManyRows = 9;
 
+// A row alone over pages that lie apart takes them page by page (of 16 KiB): in that order the processor's own reading ahead
+// runs longest. Where more tokens than these lie together on average, turns of K and V are better.
+constexpr int kBlockBytesOfApart = 16384;
+constexpr uint64_t kTokensTogether = 128;
+
 // Blocks that are being worked on and read ahead, at most.
 constexpr int kRing = 4;
 
@@ -36,8 +41,7 @@ constexpr int kUnpackedTokens = kUnpackedBytes / (kHeadDimMax * sizeof(float));
 // Integer dot products take more tokens at a time: each block has its weights made integers and its sums made floats.
 constexpr int kIntegerBlockTokens = 64;
 
-inline int blockTokensOf(const AttendJob& job) {
-  const int bytes = job.queryCount >= kManyRows ? kBlockBytesOfMany : kBlockBytes;
+inline int blockTokensOf(const AttendJob& job, int bytes) {
   const int bytesOfRow = rowBytes(job.elementTypeK, job.headDimK);
   const int tokens = (bytes / bytesOfRow + 8) / 16 * 16;
   return tokens < 16 ? 16 : tokens > kBlockTokensMax ? kBlockTokensMax : tokens;
@@ -68,7 +72,7 @@ ALWAYS_INLINE vi tokenOfLane(std::integer_sequence<int, I...>) {
 struct ElementKernels {
   KeyPhase keys;
   ValuePhase values;
-  OneRow (*oneRow)(uint32_t headDim);
+  const OneRow* (*oneRow)(uint32_t headDim);
 };
 
 template <class E>
@@ -136,10 +140,18 @@ class AttendPass {
     if (unpacksK() || unpacksV()) return walkUnpacked();
     const bool isFloats = !isQuantised(job_.elementTypeK) && !isQuantised(job_.elementTypeV);
     if (isFloats && rowCount_ == 1 && job_.headDimK == job_.headDimV && job_.elementTypeK == job_.elementTypeV) {
-      const OneRow attendRows = elementKernels(job_.elementTypeK).oneRow(job_.headDimK);
-      if (attendRows != nullptr) return walkOneRow(attendRows);
+      const OneRow* oneRow = elementKernels(job_.elementTypeK).oneRow(job_.headDimK);
+      if (oneRow != nullptr) return liesApart() ? walkOneRowByPhases(*oneRow) : walkOneRow(*oneRow);
     }
     return walkTiles();
+  }
+
+  // Frames outside their arena are refused later.
+  bool liesApart() const {
+    const Frame* frames = reinterpret_cast<const Frame*>(memory_.arena + job_.frames);
+    uint64_t tokenCount = 0;
+    for (uint32_t i = 0; i < job_.frameCount; i++) tokenCount += frames[i].tokenCount;
+    return tokenCount < job_.frameCount * kTokensTogether;
   }
 
   bool unpacksK() const { return isQuantised(job_.elementTypeK) && integerKeys_ == nullptr; }
@@ -147,7 +159,8 @@ class AttendPass {
 
   int blockTokens() const {
     if (unpacksK() || unpacksV()) return job_.headDimK > 128 || job_.headDimV > 128 ? kUnpackedTokens : 2 * kUnpackedTokens;
-    return integerKeys_ != nullptr || integerValues_ != nullptr ? kIntegerBlockTokens : blockTokensOf(job_);
+    if (integerKeys_ != nullptr || integerValues_ != nullptr) return kIntegerBlockTokens;
+    return blockTokensOf(job_, job_.queryCount >= kManyRows ? kBlockBytesOfMany : kBlockBytes);
   }
 
   bool walkTiles() {
@@ -266,8 +279,8 @@ class AttendPass {
   }
 
   // One block's V phase is done together with the next one's K phase.
-  bool walkOneRow(OneRow attendRows) {
-    BlockStream stream(memory_, job_, minStart_, maxEnd_, blockTokensOf(job_));
+  bool walkOneRow(const OneRow& oneRow) {
+    BlockStream stream(memory_, job_, minStart_, maxEnd_, blockTokensOf(job_, kBlockBytes));
     Block blocks[kRing];
     Block nothing;
     alignas(64) float weights[2][kBlockTokensMax + W];
@@ -280,7 +293,7 @@ class AttendPass {
       next.count = 0;
       if (block.count > 0 && !stream.next(next)) return false;
       float* logits = weights[i % 2];
-      attendRows(queries_, *before, block, next, weights[(i + 1) % 2], factor[0], weighted_, logits);
+      oneRow.attendRows(queries_, *before, block, next, weights[(i + 1) % 2], factor[0], weighted_, logits);
       if (block.count == 0) return true;
       before = &block;
       if (weigh<1>(0, block, logits, &factor)) continue;
@@ -288,6 +301,28 @@ class AttendPass {
       before = &nothing;
       factor = splat(1);
     }
+  }
+
+  // A block's K phase, then its V phase.
+  bool walkOneRowByPhases(const OneRow& oneRow) {
+    BlockStream stream(memory_, job_, minStart_, maxEnd_, blockTokensOf(job_, kBlockBytesOfApart));
+    Block blocks[2];
+    alignas(64) float weights[kBlockTokensMax + W];
+    if (!stream.next(blocks[0])) return false;
+    for (int i = 0; blocks[i % 2].count > 0; i++) {
+      const Block& block = blocks[i % 2];
+      Block& next = blocks[(i + 1) % 2];
+      if (!stream.next(next)) return false;
+      oneRow.dotRows(queries_, block.k, block.count, block.v, weights);
+      vf factor;
+      if (weigh<1>(0, block, weights, &factor)) {
+        const Block& then = next.count > 0 ? next : block;
+        oneRow.addRows(block.v, block.count, then.k, weights, factor[0], weighted_);
+      } else {
+        addRowAlone<1>(0, 0, block, weights);
+      }
+    }
+    return true;
   }
 
   // Turns dot products into weights [t][q] relative to the rows' new maxima, and updates maxima and sums. The factors are

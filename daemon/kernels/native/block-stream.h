@@ -18,7 +18,8 @@ struct Block {
   int count = 0;
   bool isContiguous = false;  // positions are first, first + 1, ...
   uint32_t position[kBlockTokensMax + kBlockSlack];
-  const uint8_t* k[kBlockTokensMax + kBlockSlack];  // to a multiple of W the last row is repeated
+  // To a multiple of W the last row is repeated.
+  const uint8_t* k[kBlockTokensMax + kBlockSlack];
   const uint8_t* v[kBlockTokensMax + kBlockSlack];
 };
 
@@ -59,7 +60,10 @@ class BlockStream {
     block.count = n;
     if (n == 0) return true;
     block.isContiguous = block.position[n - 1] - block.position[0] == static_cast<uint32_t>(n - 1);
-    for (int i = n; i % W != 0; i++) block.k[i] = block.k[n - 1];
+    for (int i = n; i % W != 0; i++) {
+      block.k[i] = block.k[n - 1];
+      block.v[i] = block.v[n - 1];
+    }
     return true;
   }
 

@@ -88,7 +88,7 @@ async function measureShape(
     const workers = options.workers === undefined ? [] : ['--workers', String(options.workers)];
     const threadCount = Math.max(1, options.workers ?? availableParallelism());
     // It maps what it reads while the drive's files are open here.
-    team = await ThreadTeam.open(layers.resources, { sets, threadCountMax: threadCount });
+    team = await ThreadTeam.open(layers.resources, { sets, threadCountMax: threadCount, touched: layers.range });
     const ground = { shape, team, layers, threadCount, set: sets[0]! };
     await serveDrive(await layers.handOver(), workers, (served) =>
       compareLoads({ ...ground, ...served }, loads, options, output, progress),

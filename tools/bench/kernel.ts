@@ -68,7 +68,8 @@ async function measureShape(
   const layers = await StoredLayers.open(shape, { pageSizeBytes, storages: orders });
   const threadCounts = [...new Set([1, options.workers || availableParallelism()])];
   const sets = floatSets();
-  const team = await ThreadTeam.open(layers.resources, { sets, threadCountMax: Math.max(...threadCounts) });
+  const threadCountMax = Math.max(...threadCounts);
+  const team = await ThreadTeam.open(layers.resources, { sets, threadCountMax, touched: layers.range });
   try {
     for (const threadCount of threadCounts) {
       progress.update(`${name}: ${threadCount} threads …`);

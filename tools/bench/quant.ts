@@ -53,6 +53,7 @@ async function measureShape(shape: BenchShape, options: BenchOptions, output: Be
   const team = await ThreadTeam.open(layers.resources, {
     sets: [...new Set([set, exact, fast])],
     threadCountMax: Math.max(...threadCounts),
+    touched: layers.range,
   });
   try {
     for (const threadCount of threadCounts) {
@@ -111,8 +112,8 @@ function report(
   );
 }
 
-/** Targets are for the set that the drive takes by itself. */
+/** Targets are for quantised types, by the set that the drive takes by itself. */
 function targetOf({ name, task }: Contestant, f16: Contestant): TargetName | undefined {
   if (task.kind !== 'attend' || f16.task.kind !== 'attend' || task.set !== f16.task.set) return undefined;
-  return name.startsWith('int8') ? 'int8' : 'int4';
+  return (['int8', 'int4'] as const).find((type) => name.startsWith(`${type},`));
 }

@@ -97,6 +97,8 @@ export class StoredLayers {
       const rooms = { folder, arena, store, ftl: await Ftl.open(stores, { ...modules, kvRecovery: store }) };
       const frames = new Map<Storage, LayerFrames>();
       for (const storage of written) frames.set(storage, await fill(rooms, shape, storage));
+      // Or the system writes the pages to the disk while they are measured.
+      await rooms.ftl.durability.flush();
       if (options.storages.includes('shuffled')) frames.set('shuffled', shuffledFrames(frames.get('decode')!));
       return new StoredLayers(rooms, resources, shape, frames);
     } catch (error) {

@@ -13,8 +13,15 @@ export const floatSets = (): NativeIsa[] =>
     .filter((isa) => isa !== 'avx512dp')
     .reverse();
 
+/** Part of the media mapping. */
+export interface MediaRange {
+  readonly offset: number;
+  readonly sizeBytes: number;
+}
+
 export interface TeamSetup extends KernelResources {
   readonly sets: readonly SetName[];
+  readonly touched?: MediaRange;
   readonly words: SharedArrayBuffer;
   readonly items: SharedArrayBuffer;
 }
@@ -57,6 +64,8 @@ export function openKernelSets(setup: TeamSetup): OpenSet[] {
       return { kernels: loadKernels('wasm', resources), read: (offset, sizeBytes) => sum(offset, sizeBytes) };
     }
     const kernels = loadKernels('native', { ...resources, isa: name }) as NativeKernels;
+    // Each set of each thread has a mapping of its own, whose first use costs a page fault for every few pages.
+    if (setup.touched) kernels.readSum(setup.touched.offset, setup.touched.sizeBytes, true);
     return { kernels, read: (offset, sizeBytes, media) => kernels.readSum(offset, sizeBytes, media) };
   });
 }

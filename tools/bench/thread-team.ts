@@ -6,7 +6,15 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { KernelResources } from '../../daemon/kernels/contract.ts';
-import { openKernelSets, runItems, type SetName, type TeamSetup, taskWord, teamWords } from './team-work.ts';
+import {
+  type MediaRange,
+  openKernelSets,
+  runItems,
+  type SetName,
+  type TeamSetup,
+  taskWord,
+  teamWords,
+} from './team-work.ts';
 
 /** Attends jobs (offsets in the arena), or reads pieces (offsets in the arena, or in the media mapping). */
 export interface TeamTask {
@@ -36,15 +44,19 @@ export class ThreadTeam {
     this.#sets = openKernelSets(setup);
   }
 
-  /** `threadCountMax` threads, the caller included. */
+  /**
+   * `threadCountMax` threads, the caller included. All of them have gone through the `touched` part of the media before:
+   * no measurement pays for page faults.
+   */
   static async open(
     resources: KernelResources,
-    options: { readonly sets: readonly SetName[]; readonly threadCountMax: number },
+    options: { readonly sets: readonly SetName[]; readonly threadCountMax: number; readonly touched?: MediaRange },
   ): Promise<ThreadTeam> {
     const setup: TeamSetup = {
       memory: resources.memory,
       ...(resources.media && { media: resources.media }),
       sets: options.sets,
+      ...(options.touched && { touched: options.touched }),
       words: new SharedArrayBuffer(4 * teamWords.count),
       items: new SharedArrayBuffer(8 * ITEM_COUNT_MAX),
     };

@@ -249,6 +249,8 @@ export class Space {
 
   async #eraseNow(): Promise<void> {
     this.counters.eraseWaits++;
+    // What that frees may do; if not, whoever waits comes here again.
+    if (this.#erasing !== undefined) return this.#erasing;
     await this.#modules.checkpoint();
     this.#freeEmpty();
   }
@@ -257,9 +259,12 @@ export class Space {
   #eraseInAdvance(): void {
     const { superblocks, allocator } = this.#modules;
     if (this.#closed || this.#erasing || this.#isErasingStopped || this.isReadOnly) return;
-    if (superblocks.freeableCount(this.#pool) === 0) return;
-    const isLow = this.#available() < this.thresholds.startPages / 2;
-    const isShort = allocator.gcPagesAvailable(this.#pool) < superblocks.geometry.pagesPerSuperblock;
+    const { pagesPerSuperblock } = superblocks.geometry;
+    const freeablePages = superblocks.freeableCount(this.#pool) * pagesPerSuperblock;
+    if (freeablePages === 0) return;
+    // At the latest when it gives back as much as is left: hosts go on with that meanwhile.
+    const isLow = this.#available() < Math.max(this.thresholds.startPages / 2, freeablePages);
+    const isShort = allocator.gcPagesAvailable(this.#pool) < pagesPerSuperblock;
     if (!isLow && !isShort) return;
     this.#erasing = this.#inBackground(() => this.#modules.checkpoint()).finally(() => (this.#erasing = undefined));
   }

@@ -66,6 +66,10 @@ export class QueueGroup {
     this.#queues = queues;
   }
 
+  get queueCount(): number {
+    return this.#queues.length;
+  }
+
   get inFlightCount(): number {
     return this.#queues.reduce((sum, queue) => sum + queue.inFlightCount, 0);
   }

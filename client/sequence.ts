@@ -18,6 +18,7 @@ import {
 import type { CommandOptions } from './command.ts';
 import { bytesOf, resolveElementType, type RowArray, rowArray } from './convert.ts';
 import { DriveProtocolError } from './errors.ts';
+import { OrderedWindow } from './ordered-window.ts';
 import type { Request, Transfers } from './transfers.ts';
 
 /** What a sequence holds: fixed when it is created. */
@@ -96,6 +97,8 @@ export interface ReadBackResult {
 }
 
 const PIECES_IN_FLIGHT = 4;
+/** One that the drive programs, one that waits for it, and one that is copied. */
+const APPENDS_IN_FLIGHT = 3;
 const partCodes = { keys: 1, values: 2 } as const;
 
 /**
@@ -128,30 +131,27 @@ export class Sequence {
     options: AppendOptions = {},
   ): Promise<number> {
     const plan = this.#planAppend(keys, values, options);
-    let length = position;
+    const target = {
+      opcode: kvOpcodes.append,
+      ...this.#target(),
+      cdw12: packBits(kvTransferBits, {
+        layer,
+        elementType: plan.typeCode,
+        headMajor: options.headMajor === true ? 1 : 0,
+        fua: options.fua === true ? 1 : 0,
+      }),
+    };
+    const window = new OrderedWindow(this.#transfers.keepsOrder ? APPENDS_IN_FLIGHT : 1);
     for (let from = 0; from < plan.tokenCount; ) {
       const to = Math.min(plan.tokenCount, this.#pieceEnd(position + from, plan.bytesPerToken) - position);
-      const { dw0 } = await this.#transfers.send(
-        {
-          opcode: kvOpcodes.append,
-          subject: () => `${this.#subject(layer)}, position ${position + from}, ${to - from} tokens`,
-          ...this.#target(),
-          cdw12: packBits(kvTransferBits, {
-            layer,
-            elementType: plan.typeCode,
-            headMajor: options.headMajor === true ? 1 : 0,
-            fua: options.fua === true ? 1 : 0,
-          }),
-          cdw13: position + from,
-          cdw14: to - from,
-        },
-        plan.parts(from, to),
-        options,
-      );
-      length = dw0;
+      const [first, tokenCount] = [position + from, to - from];
+      const subject = (): string => `${this.#subject(layer)}, position ${first}, ${tokenCount} tokens`;
+      const request = { ...target, subject, cdw13: first, cdw14: tokenCount };
+      const parts = plan.parts(from, to);
+      await window.add(() => this.#transfers.submit(request, parts, options));
       from = to;
     }
-    return length;
+    return (await window.end())?.dw0 ?? position;
   }
 
   /** Copies stored rows out of the drive. */

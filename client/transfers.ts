@@ -10,8 +10,13 @@ export interface Request extends CommandFields {
   readonly subject: () => string;
 }
 
+/** A command under way. */
+export interface Submitted {
+  readonly completion: Promise<Completion>;
+}
+
 /** Largest piece that goes through a region at once. */
-const REGION_PIECE_BYTES = 4 * 1024 * 1024;
+const REGION_PIECE_BYTES = limits.regionReadNowBytesMax;
 /** Reads no larger than this come over the socket: a copy less than through a region. */
 const SOCKET_READ_BYTES = 16_384;
 
@@ -31,6 +36,11 @@ export class Transfers {
   /** Memory shared with the drive, if there is any. */
   get regions(): RegionSpace | undefined {
     return this.#regions;
+  }
+
+  /** Whether the drive takes the data of commands in the order in which they are submitted. */
+  get keepsOrder(): boolean {
+    return this.regions !== undefined && this.#association.io.queueCount === 1;
   }
 
   /** It turned out that this process can't open them. */
@@ -62,15 +72,20 @@ export class Transfers {
 
   /** A command with data for the drive: at most `pieceBytesMax` (what fits the capsule goes anyway). */
   async send(request: Request, data: readonly Uint8Array[], options?: CommandOptions): Promise<Completion> {
+    return (await this.submit(request, data, options)).completion;
+  }
+
+  /** `send` that resolves once the command is submitted, and its data copied if the drive shares memory. */
+  async submit(request: Request, data: readonly Uint8Array[], options?: CommandOptions): Promise<Submitted> {
     const length = byteLengthOf(data);
     if (length <= this.inCapsuleBytesMax) {
       const entry = encodeEntry(request.opcode, request, { kind: 'inCapsule', offset: 0, length });
-      return this.#io({ entry, ...named(request), capsuleData: data }, options);
+      return { completion: this.#io({ entry, ...named(request), capsuleData: data }, options) };
     }
     this.#checkLength(request, length);
     if (this.regions === undefined) {
       const entry = encodeEntry(request.opcode, request, { kind: 'transport', length });
-      return this.#io({ entry, ...named(request), sendData: data }, options);
+      return { completion: this.#io({ entry, ...named(request), sendData: data }, options) };
     }
     const { regions } = this;
     const slice = await regions.allocateTemporary(length);
@@ -91,7 +106,7 @@ export class Transfers {
       offset: slice.offset,
       length,
     });
-    return this.#io({ entry, ...named(request) }, options, () => regions.releaseTemporary(slice));
+    return { completion: this.#io({ entry, ...named(request) }, options, () => regions.releaseTemporary(slice)) };
   }
 
   /** A command whose data fills `target`: at most `pieceBytesMax`. */

@@ -87,6 +87,8 @@ export const limits = {
   regionCountMax: 64,
   regionBytesMax: 2 ** 32,
   regionBytesTotalMax: 2 ** 34,
+  /** A command's data in a region is taken at once up to this size, and so in the order in which a queue's commands came. */
+  regionReadNowBytesMax: 4 * 1024 * 1024,
   resultSlotCountMax: 64,
   resultSlotBytesTotalMax: 64 * 1024 * 1024,
 

@@ -22,6 +22,34 @@ export interface KvPageTag {
   readonly group: number;
 }
 
+/** Pages that are programmed by one call, at most. */
+export const PROGRAM_PAGES_MAX = 64;
+
+/**
+ * Pages of one layer in the order in which they are programmed, all groups of one stream before the next: page i of them is
+ * group firstGroup + i mod groupCount of stream floor(i / groupCount), and stream s is part s mod 2 of KV head floor(s / 2).
+ * A run is `pageCount` of them, from number `firstIndex` on; the rest as in KvPageTag.
+ */
+export interface KvPageRun {
+  readonly sequenceId: bigint;
+  readonly generation: number;
+  readonly layer: number;
+  readonly firstGroup: number;
+  readonly groupCount: number;
+  readonly firstIndex: number;
+  /** At most PROGRAM_PAGES_MAX. */
+  readonly pageCount: number;
+}
+
+/** Where a run's pages are to go. */
+export interface KvRunTarget {
+  /** Of the first page; each further one goes to the next. */
+  readonly channel: number;
+  /** The same for pages that will die together (one sequence): they go into the same erase blocks. */
+  readonly placement: number;
+  readonly job?: DeviceJob;
+}
+
 /** Room for programs, set aside so that the programs themselves cannot fail for want of space. */
 export interface PageReservation {
   readonly remaining: number;
@@ -47,18 +75,17 @@ export interface KvPages {
    */
   reserve(pageCount: number): Promise<PageReservation>;
   /**
-   * Programs one page, synchronously: `pageOffset` is a whole page in the arena, padded with zeros. `channel` is where
-   * it should go; `placement` groups pages that will die together (one sequence) into the same erase blocks.
-   * The new logical page has one reference.
+   * Programs a run's pages, synchronously: they lie one behind the other from `pageOffset` of the arena on, each whole and
+   * padded with zeros. The new logical pages, which have one reference each, are put into `lpns`. DriveError writeFault:
+   * none of them is there.
    */
   program(
     reservation: PageReservation,
-    tag: KvPageTag,
+    run: KvPageRun,
     pageOffset: number,
-    channel: number,
-    placement: number,
-    job?: DeviceJob,
-  ): Lpn;
+    target: KvRunTarget,
+    lpns: Uint32Array,
+  ): void;
   /** Another sequence holds the page too. */
   retain(lpn: Lpn): void;
   /** One holder fewer; at none the page is invalid and the number is used again once that is durable. */

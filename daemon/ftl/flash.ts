@@ -7,11 +7,20 @@ import type { Logger } from '../base/logger.ts';
 import type { Checksum } from '../kernels/checksum.ts';
 import type { NandArray, NandCause } from '../nand/array.ts';
 import { describePage, type Geometry, oobBytesPerPage } from '../nand/geometry.ts';
+import { type KvPageRun, PROGRAM_PAGES_MAX } from './contract.ts';
 import { kvOwnerText } from './page-owner.ts';
 import type { Superblocks } from './superblocks.ts';
 import type { VerifyPolicy } from './verify-policy.ts';
 
 export type OobEntry = StructValue<(typeof oobEntry)['fields']>;
+
+/** What stands in the entries of a run's pages. */
+export interface KvPageEntries {
+  readonly run: KvPageRun;
+  /** [index in the run] */
+  readonly lpns: Uint32Array;
+  readonly operations: Float64Array;
+}
 
 /** One for each slot of a page, without sums; undefined: padding. */
 export type PageEntries = readonly (Partial<OobEntry> | undefined)[];
@@ -38,6 +47,7 @@ export class Flash {
   readonly #logger: Logger;
   /** [ppn] -> what was told of it, and in which epoch. */
   readonly #told = new Map<number, { readonly epoch: number; readonly detail: string }>();
+  /** Of as many pages as are stored together. */
   readonly #oob: Uint8Array<ArrayBuffer>;
   readonly #oobView: DataView;
   unrecoveredReadCount = 0;
@@ -54,34 +64,52 @@ export class Flash {
     this.geometry = modules.array.geometry;
     this.superblocks = modules.superblocks;
     this.#checksum = modules.checksum;
-    this.#oob = new Uint8Array(oobBytesPerPage(this.geometry));
+    this.#oob = new Uint8Array(PROGRAM_PAGES_MAX * oobBytesPerPage(this.geometry));
     this.#oobView = new DataView(this.#oob.buffer);
   }
 
-  /**
-   * Programs a page; entries left out at the end are padding. False if the
-   * cells failed: the page holds nothing. DriveError writeFault if the disk refuses.
-   */
-  program(ppn: number, data: Uint8Array, entries: PageEntries, cause: NandCause): boolean {
-    const superblock = Math.floor(ppn / this.geometry.pagesPerSuperblock);
-    const epoch = this.superblocks.epoch[superblock]!;
-    const openTag = this.superblocks.openTag[superblock]!;
-    const oob = this.#oob.fill(0);
-    const view = this.#oobView;
-    for (let slot = 0; slot < this.geometry.slotsPerPage; slot++) {
-      this.superblocks.clearVerified(ppn * this.geometry.slotsPerPage + slot);
+  /** Stores a page that was charged; entries left out at the end are padding. DriveError writeFault if the disk refuses. */
+  store(ppn: number, data: Uint8Array, entries: PageEntries, cause: NandCause): void {
+    const { slotsPerPage } = this.geometry;
+    const oob = this.#oob.subarray(0, slotsPerPage * oobEntry.sizeBytes).fill(0);
+    for (let slot = 0; slot < slotsPerPage; slot++) {
+      this.superblocks.clearVerified(ppn * slotsPerPage + slot);
       const entry = entries[slot];
       if (entry === undefined) continue;
       const at = slot * oobEntry.sizeBytes;
       const summed = entry.kind === oobKinds.kv ? data : data.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES);
-      const dataCrc32c = entry.dataCrc32c ?? this.#checksum.of(summed);
-      putEntry(view, at, entry);
-      view.setUint32(at + place.epoch, epoch, true);
-      view.setUint32(at + place.openTag, openTag, true);
-      view.setUint32(at + place.dataCrc32c, dataCrc32c, true);
-      view.setUint32(at + CHECKED_BYTES, crc32c(oob.subarray(at, at + CHECKED_BYTES)), true);
+      putEntry(this.#oobView, at, entry);
+      this.#seal(ppn, at, entry.dataCrc32c ?? this.#checksum.of(summed));
     }
-    return this.array.program(ppn, data, oob, cause);
+    this.array.store(ppn, data, oob, cause);
+  }
+
+  /**
+   * Stores KV pages that lie side by side and were charged: the pages [from, from + `data` in pages) of the run, whose
+   * numbers and operations are `lpns` and `operations` from `from` on. DriveError writeFault if the disk refuses.
+   */
+  storeKv(ppn: number, data: Uint8Array, from: number, { run, lpns, operations }: KvPageEntries): void {
+    const { pageSizeBytes, slotsPerPage } = this.geometry;
+    const pageCount = data.length / pageSizeBytes;
+    const oobBytes = slotsPerPage * oobEntry.sizeBytes;
+    const oob = this.#oob.subarray(0, pageCount * oobBytes).fill(0);
+    for (let i = 0; i < pageCount; i++) {
+      const at = i * oobBytes;
+      this.superblocks.clearVerified((ppn + i) * slotsPerPage);
+      putKvEntry(this.#oobView, at, run, from + i, operations[from + i]!, lpns[from + i]!);
+      this.#seal(ppn + i, at, this.#checksum.of(data.subarray(i * pageSizeBytes, (i + 1) * pageSizeBytes)));
+    }
+    this.array.store(ppn, data, oob, 'kv');
+  }
+
+  /** Completes the entry at `at` of the buffer. */
+  #seal(ppn: number, at: number, dataCrc32c: number): void {
+    const superblock = Math.floor(ppn / this.geometry.pagesPerSuperblock);
+    const view = this.#oobView;
+    view.setUint32(at + place.epoch, this.superblocks.epoch[superblock]!, true);
+    view.setUint32(at + place.openTag, this.superblocks.openTag[superblock]!, true);
+    view.setUint32(at + place.dataCrc32c, dataCrc32c, true);
+    view.setUint32(at + CHECKED_BYTES, crc32c(this.#oob.subarray(at, at + CHECKED_BYTES)), true);
   }
 
   /** The entry of a slot if it is whole and of the superblock's present life; undefined if not. */
@@ -268,6 +296,30 @@ function putEntry(view: DataView, at: number, entry: Partial<OobEntry>): void {
   view.setUint32(at + place.logical, logical, true);
   view.setUint32(at + place.group, group, true);
   if (entry.sequenceId !== undefined) view.setBigUint64(at + place.sequenceId, entry.sequenceId, true);
+  view.setUint32(at + place.generation, generation, true);
+  view.setUint16(at + place.layer, layer, true);
+  view.setUint16(at + place.head, head, true);
+}
+
+/** The same of page `index` of a run. */
+function putKvEntry(
+  view: DataView,
+  at: number,
+  { sequenceId, generation, layer, firstGroup, groupCount, firstIndex }: KvPageRun,
+  index: number,
+  operation: number,
+  lpn: number,
+): void {
+  const stream = Math.floor((firstIndex + index) / groupCount);
+  const head = stream >> 1;
+  assert(Number.isSafeInteger(operation) && layer <= 0xffff && head <= 0xffff, 'an out-of-band entry fits its fields');
+  view.setUint8(at + place.kind, oobKinds.kv);
+  view.setUint8(at + place.part, stream & 1);
+  view.setUint32(at + place.operation, operation % 2 ** 32, true);
+  view.setUint32(at + place.operation + 4, Math.floor(operation / 2 ** 32), true);
+  view.setUint32(at + place.logical, lpn, true);
+  view.setUint32(at + place.group, firstGroup + ((firstIndex + index) % groupCount), true);
+  view.setBigUint64(at + place.sequenceId, sequenceId, true);
   view.setUint32(at + place.generation, generation, true);
   view.setUint16(at + place.layer, layer, true);
   view.setUint16(at + place.head, head, true);

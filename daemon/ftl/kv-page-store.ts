@@ -1,21 +1,23 @@
-import { type DeviceJob, untimed } from '../timing/device-job.ts';
+import { untimed } from '../timing/device-job.ts';
 import { oobKinds } from '../../spec/media-format/oob.ts';
 import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import { metaNamespaces } from '../meta/namespaces.ts';
 import type { Geometry } from '../nand/geometry.ts';
-import type {
-  CheckpointSink,
-  KvPages,
-  KvPageTag,
-  Lpn,
-  OperationCounter,
-  PagePins,
-  PageReservation,
-  Ppn,
+import {
+  type CheckpointSink,
+  type KvPageRun,
+  type KvPages,
+  type KvRunTarget,
+  type Lpn,
+  type OperationCounter,
+  type PagePins,
+  type PageReservation,
+  type Ppn,
+  PROGRAM_PAGES_MAX,
 } from './contract.ts';
-import type { Flash, OobEntry } from './flash.ts';
+import type { Flash, KvPageEntries, OobEntry } from './flash.ts';
 import type { Relocatable } from './mover.ts';
 import type { PageWriter } from './page-writer.ts';
 import { SegmentedMap, UNMAPPED } from './segmented-map.ts';
@@ -62,6 +64,9 @@ export class KvPageStore implements KvPages, Relocatable {
   readonly #pinStamps: Float64Array;
   #pinStamp = 0;
   #reservedCount = 0;
+  /** Of the run that is being programmed. */
+  readonly #ppns = new Uint32Array(PROGRAM_PAGES_MAX);
+  readonly #runOperations = new Float64Array(PROGRAM_PAGES_MAX);
 
   constructor(modules: KvPageModules) {
     this.#modules = modules;
@@ -120,33 +125,63 @@ export class KvPageStore implements KvPages, Relocatable {
 
   program(
     reservation: PageReservation,
-    tag: KvPageTag,
+    run: KvPageRun,
     pageOffset: number,
-    channel: number,
-    placement: number,
-    job: DeviceJob = untimed,
-  ): Lpn {
+    target: KvRunTarget,
+    lpns: Uint32Array,
+  ): void {
     assert(reservation instanceof KvReservation, 'the reservation is of this namespace');
-    const { writer, arena, flash, operations } = this.#modules;
-    reservation.take();
-    assert(this.#freeCount > 0, 'a page number was reserved');
-    const lpn = this.#free[--this.#freeCount]!;
-    const entry = { kind: oobKinds.kv, operation: operations.next(), logical: lpn, ...tag };
-    const target = { pool: 'kv', role: 'host', placement, channel, job } as const;
-    let ppn: number;
+    const { pageCount } = run;
+    assert(pageCount > 0 && pageCount <= PROGRAM_PAGES_MAX, () => `a run of ${pageCount} pages`);
+    assert(this.#freeCount >= pageCount, 'page numbers were reserved');
+    for (let i = 0; i < pageCount; i++) {
+      reservation.take();
+      lpns[i] = this.#free[--this.#freeCount]!;
+    }
     try {
-      ppn = writer.write(target, arena.view(pageOffset, this.pageSizeBytes), [entry]);
+      this.#writeRun(run, pageOffset, target, lpns);
     } catch (error) {
-      // What reached the cells may look whole after a restart: the number waits for a checkpoint too.
-      this.#freedLater.push({ lpn, operation: operations.next() });
+      const { operations } = this.#modules;
+      // What reached the cells may look whole after a restart: the numbers wait for a checkpoint too.
+      for (let i = 0; i < pageCount; i++) this.#freedLater.push({ lpn: lpns[i]!, operation: operations.next() });
       throw error;
     }
-    this.map.set(lpn, ppn);
-    this.#references[lpn] = 1;
-    this.#liveCount++;
-    const { slotsPerPage } = flash.geometry;
-    flash.superblocks.markValid(ppn * slotsPerPage, slotsPerPage);
-    return lpn as Lpn;
+    const { superblocks, geometry } = this.#modules.flash;
+    const { slotsPerPage } = geometry;
+    for (let i = 0; i < pageCount; i++) {
+      const lpn = lpns[i]!;
+      this.map.set(lpn, this.#ppns[i]!);
+      this.#references[lpn] = 1;
+      superblocks.markValid(this.#ppns[i]! * slotsPerPage, slotsPerPage);
+    }
+    this.#liveCount += pageCount;
+  }
+
+  /** Pages that come to lie side by side are stored together. Their numbers are left in `#ppns`. */
+  #writeRun(run: KvPageRun, pageOffset: number, target: KvRunTarget, lpns: Uint32Array): void {
+    const { writer, operations } = this.#modules;
+    const { channel, placement, job = untimed } = target;
+    const ppns = this.#ppns;
+    const entries = { run, lpns, operations: this.#runOperations };
+    let first = 0;
+    for (let i = 0; i < run.pageCount; i++) {
+      entries.operations[i] = operations.next();
+      const pageChannel = (channel + i) % this.channelCount;
+      const ppn = writer.charge({ pool: 'kv', role: 'host', placement, channel: pageChannel, job });
+      ppns[i] = ppn;
+      const isNext = i > first && ppn === ppns[i - 1]! + 1;
+      if (isNext || i === first) continue;
+      this.#store(pageOffset, first, i, entries);
+      first = i;
+    }
+    this.#store(pageOffset, first, run.pageCount, entries);
+  }
+
+  /** Pages [from, to) of a run, which lie side by side. */
+  #store(pageOffset: number, from: number, to: number, entries: KvPageEntries): void {
+    const { arena, flash } = this.#modules;
+    const data = arena.view(pageOffset + from * this.pageSizeBytes, (to - from) * this.pageSizeBytes);
+    flash.storeKv(this.#ppns[from]!, data, from, entries);
   }
 
   // --- References ---

@@ -15,29 +15,33 @@ export class PageWriter {
     this.#programmed = modules.programmed ?? ((): void => undefined);
   }
 
-  /**
-   * Programs a page and returns its number. A program that fails costs its block the rest of its pages; each try has
-   * fewer left, so this ends. DriveError writeFault if so many failed that no room is left, or if the disk refuses;
-   * namespaceWriteProtected if the drive has become read-only.
-   */
+  /** Programs a page and returns its number. DriveError as `charge`; writeFault if the disk refuses, too. */
   write(
     target: PageTarget,
     data: Uint8Array,
     entries: PageEntries,
     cause: NandCause = target.role === 'host' ? target.pool : target.role,
   ): number {
+    const ppn = this.charge(target);
+    this.#flash.store(ppn, data, entries, cause);
+    return ppn;
+  }
+
+  /**
+   * Charges the next page for the target and returns its number; what it is to hold must be stored before anything is
+   * waited for. A program that fails costs its block the rest of its pages; each try has fewer left, so this ends.
+   * DriveError writeFault if so many failed that no room is left; namespaceWriteProtected if the drive has become read-only.
+   */
+  charge(target: PageTarget): number {
     for (;;) {
       const page = this.#allocator.take(target);
-      try {
-        const isProgrammed = this.#flash.program(page.ppn, data, entries, cause);
-        // A program that fails takes its time too.
-        if (target.role === 'host' && isProgrammed) target.job.programPosted(page.ppn);
-        else target.job.program(page.ppn);
-        if (isProgrammed) return page.ppn;
-      } finally {
-        this.#allocator.settle(page);
-        this.#programmed();
-      }
+      const isProgrammed = this.#flash.array.charge(page.ppn);
+      // A program that fails takes its time too.
+      if (target.role === 'host' && isProgrammed) target.job.programPosted(page.ppn);
+      else target.job.program(page.ppn);
+      this.#allocator.settle(page);
+      this.#programmed();
+      if (isProgrammed) return page.ppn;
     }
   }
 }

@@ -2,13 +2,12 @@ import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
-import { stagingOwners, type KvPages, type StagingLog } from '../ftl/contract.ts';
+import { type KvPages, PROGRAM_PAGES_MAX, stagingOwners, type StagingLog } from '../ftl/contract.ts';
 import type { Kernels } from '../kernels/contract.ts';
 import { newCounters } from './counters.ts';
 import { Holdings } from './holdings.ts';
 import { generationOf, type Layer, type Sequence } from './sequence.ts';
 import { encodeTruncate } from './staged-records.ts';
-import type { Part } from './shape.ts';
 import { TailBuffer, type TailSlab } from './tail-slab.ts';
 
 /** What the files of this room work on together. Pages and log are there once the drive is open (`attach`). */
@@ -23,7 +22,7 @@ export class KvRoom {
   readonly dirty = new Set<Sequence>();
   /** The arena again, for native comparisons. */
   readonly buffer: Buffer;
-  readonly #frames: [PageFrame | undefined, PageFrame | undefined] = [undefined, undefined];
+  #frames: PageFrames | undefined;
   #pages: KvPages | undefined;
   #log: StagingLog | undefined;
 
@@ -39,6 +38,7 @@ export class KvRoom {
     assert(this.#pages === undefined, 'attached once');
     this.#pages = pages;
     this.#log = log;
+    this.#frames = new PageFrames(this.arena, pages.pageSizeBytes);
   }
 
   get pages(): KvPages {
@@ -64,13 +64,14 @@ export class KvRoom {
     return this.buffer.compare(this.buffer, b, b + sizeBytes, a, a + sizeBytes) === 0;
   }
 
-  /**
-   * A page-sized frame to assemble a page of one part in, kept for reuse: everything from `usedBytes` on is zero. Only
-   * for synchronous use.
-   */
-  pageFrame(part: Part, usedBytes: number): number {
-    const frame = (this.#frames[part] ??= new PageFrame(this.arena, this.pages.pageSizeBytes));
-    return frame.use(usedBytes);
+  clear(offset: number, sizeBytes: number): void {
+    this.arena.bytes.fill(0, offset, offset + sizeBytes);
+  }
+
+  /** Memory to assemble pages in, used again and again. Only for synchronous use. */
+  pageFrames(): PageFrames {
+    assert(this.#frames !== undefined, 'the drive is open');
+    return this.#frames;
   }
 
   /** A sequence holds so many pages more, or fewer. */
@@ -112,24 +113,20 @@ export class KvRoom {
   }
 }
 
-/** One page of arena memory that is zero behind what was last put into it. */
-class PageFrame {
-  readonly #arena: Arena;
-  readonly #offset: number;
-  #usedBytes: number;
+/** What a processor keeps near itself between assembling, summing and writing. */
+const FRAMES_BYTES = 512 * 1024;
+
+/** Arena memory for the pages that are programmed together. */
+export class PageFrames {
+  readonly offset: number;
+  readonly pageCount: number;
+  /** Numbers of the pages that were just programmed. */
+  readonly lpns: Uint32Array;
 
   constructor(arena: Arena, pageSizeBytes: number) {
-    this.#arena = arena;
-    this.#offset = arena.allocate(pageSizeBytes);
-    this.#usedBytes = pageSizeBytes;
-  }
-
-  use(usedBytes: number): number {
-    if (usedBytes < this.#usedBytes) {
-      this.#arena.bytes.fill(0, this.#offset + usedBytes, this.#offset + this.#usedBytes);
-    }
-    this.#usedBytes = usedBytes;
-    return this.#offset;
+    this.pageCount = Math.min(PROGRAM_PAGES_MAX, FRAMES_BYTES / pageSizeBytes);
+    this.offset = arena.allocate(this.pageCount * pageSizeBytes);
+    this.lpns = new Uint32Array(this.pageCount);
   }
 }
 

@@ -119,13 +119,23 @@ export class NandArray {
 
   /** False if it failed: the page holds nothing, and its block takes no more pages until the superblock is erased. */
   program(ppn: number, data: Uint8Array, oob: Uint8Array, cause: NandCause): boolean {
+    assert(data.length === this.geometry.pageSizeBytes, 'a program is a whole page');
+    if (!this.charge(ppn)) return false;
+    this.store(ppn, data, oob, cause);
+    return true;
+  }
+
+  /**
+   * The first half of a program: the page is used from here on, whatever happens. `store` of what it is to hold follows
+   * before anything is waited for. False as `program`.
+   */
+  charge(ppn: number): boolean {
     const { geometry, blocks } = this;
     const superblock = superblockOf(geometry, ppn);
     const unit = unitOf(geometry, ppn);
     const page = pageInBlockOf(geometry, ppn);
     const next = this.nextPage(superblock, unit);
     assert(page === next, () => `program of ${describePage(geometry, ppn)} out of order: page ${next} is next`);
-    assert(data.length === geometry.pageSizeBytes, 'a program is a whole page');
     const cycle = blocks.eraseCountAt(superblock, unit);
     if (this.#failures.programFails(ppn, blocks.blockAt(superblock, unit), cycle)) {
       this.#setNextPage(superblock, unit, geometry.pagesPerBlock);
@@ -134,9 +144,16 @@ export class NandArray {
     }
     // The page counts as used even if the disk refuses: real cells would be half charged.
     this.#setNextPage(superblock, unit, page + 1);
-    this.media.program(ppn, this.errors.programmed(ppn, data), oob);
-    this.counters.programs[cause]++;
     return true;
+  }
+
+  /** What pages hold that lie side by side, from `ppn` on, and were charged. DriveError writeFault if the disk refuses. */
+  store(ppn: number, data: Uint8Array, oob: Uint8Array, cause: NandCause): void {
+    const { pageSizeBytes } = this.geometry;
+    const pageCount = data.length / pageSizeBytes;
+    assert(Number.isInteger(pageCount), 'whole pages are stored');
+    this.media.program(ppn, this.errors.programmed(ppn, data), oob);
+    this.counters.programs[cause] += pageCount;
   }
 
   /** Reads part of the cells; every page touched must be programmed. DriveError unrecoveredRead if it can't. */

@@ -84,9 +84,26 @@ export class CellErrors {
     }
   }
 
-  /** What the cells will give out of `data` that is programmed into a page: the same, or with bits that are lost. */
+  /**
+   * What the cells will give out of `data` that is programmed into pages side by side, from `ppn` on: the same, or with bits
+   * that are lost.
+   */
   programmed(ppn: number, data: Uint8Array): Uint8Array {
     if (!this.#hasNatural && this.#armed.size === 0) return data;
+    const { pageSizeBytes } = this.#geometry;
+    let stored = data;
+    for (let at = 0; at < data.length; at += pageSizeBytes) {
+      const flipped = this.#flippedBits(ppn + at / pageSizeBytes);
+      if (flipped.length === 0) continue;
+      // The caller's bytes stay as they are.
+      if (stored === data) stored = data.slice();
+      flipBits(stored.subarray(at, at + pageSizeBytes), flipped);
+    }
+    return stored;
+  }
+
+  /** Positions of the bits that a page programmed now has wrong. */
+  #flippedBits(ppn: number): number[] {
     const [armed] = this.#armed;
     if (armed) this.inject(ppn, armed.bits);
     const { worstBits, isCorrectable } = this.errorsOf(ppn);
@@ -95,10 +112,7 @@ export class CellErrors {
       if (--armed.remaining === 0) this.#armed.delete(armed);
       armed.struck(ppn, flipped);
     }
-    if (isCorrectable) return data;
-    const stored = data.slice();
-    flipBits(stored, flipped);
-    return stored;
+    return flipped;
   }
 
   armProgrammed(armed: ArmedBits): void {

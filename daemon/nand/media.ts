@@ -5,7 +5,10 @@ import type { DriveError } from '../base/errors.ts';
  * operating system, not the disk; `sync` makes everything before it durable.
  */
 export interface Media {
-  /** `data` is a whole page, `oob` its whole out-of-band area. DriveError writeFault if the disk refuses. */
+  /**
+   * Pages that lie side by side, from `ppn` on: `data` is whole pages, `oob` the whole out-of-band area of each. DriveError
+   * writeFault if the disk refuses; then any of them may be written.
+   */
   program(ppn: number, data: Uint8Array, oob: Uint8Array): void;
   /** Changes cells of a programmed page from a byte offset within the array of cells on: what disturbs real ones. */
   writeCells(byteOffset: number, bytes: Uint8Array): void;

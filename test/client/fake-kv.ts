@@ -173,8 +173,10 @@ export class FakeKv {
     const { cdw13: position, cdw14: count } = command.entry;
     const rows = sequence.keys[layer];
     if (rows === undefined) return command.fail('layerRange');
+    // First: appends take effect in the order in which their data is there.
+    const data = await command.take();
     if (position > rows.length) return command.fail('appendGap', rows.length);
-    this.#store(sequence, layer, position, count, await command.take(), elementType, headMajor === 1);
+    this.#store(sequence, layer, position, count, data, elementType, headMajor === 1);
     command.complete(rows.length);
   }
 

@@ -10,6 +10,7 @@ import { idealChip } from '../../daemon/nand/chip.ts';
 import { type NandFailures, noFailures } from '../../daemon/nand/failures.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
 import { lbaContent, lbaVersion, openDrive, type OpenDrive } from './open-drive.ts';
+import { programPage } from './program-page.ts';
 
 const MIB = 2 ** 20;
 const request = { blockCapacityBytes: 4 * MIB, kvCapacityBytes: 4 * MIB, channelCount: 2, overProvisioning: 0.05 };
@@ -180,8 +181,9 @@ test('what failed blocks take from a reservation comes out of the reserve of gar
     const frame = arena.allocate(pageSizeBytes);
     const reservation = await ftl.kv.reserve(pageCount);
     const tag = { sequenceId: 1n, generation: 1, layer: 0, head: 0, part: 0, group: 0 } as const;
+    const target = { channel: 0, placement: 0 };
     try {
-      for (let i = 0; i < pageCount; i++) ftl.kv.program(reservation, tag, frame, 0, 0);
+      for (let i = 0; i < pageCount; i++) programPage(ftl.kv, reservation, tag, frame, target);
     } finally {
       reservation.release();
       await ftl.abandon();

@@ -7,6 +7,7 @@ import type { KvPageTag, Lpn } from '../../daemon/ftl/contract.ts';
 import { channelOf, unitOf } from '../../daemon/nand/geometry.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
 import { openDrive } from './open-drive.ts';
+import { programPage } from './program-page.ts';
 
 const PAGE_BYTES = 4096;
 const STREAMS = 4;
@@ -33,7 +34,8 @@ test('a sequence that was written token by token among others is in runs again o
         arena.view(frame, PAGE_BYTES).fill(content(sequence, stream, group));
         const place = { layer: 0, head: stream >> 1, part: (stream & 1) as 0 | 1, group };
         const tag: KvPageTag = { sequenceId: BigInt(sequence + 1), generation: 1, ...place };
-        pages[sequence]![stream]!.push(ftl.kv.program(reservation, tag, frame, (group + stream) % 4, 0));
+        const target = { channel: (group + stream) % 4, placement: 0 };
+        pages[sequence]![stream]!.push(programPage(ftl.kv, reservation, tag, frame, target));
       }
     }
   }

@@ -10,6 +10,7 @@ import { loadKernels } from '../../daemon/kernels/loader.ts';
 import { channelOf, superblockOf, unitOf } from '../../daemon/nand/geometry.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
 import { openDrive } from './open-drive.ts';
+import { programPage } from './program-page.ts';
 
 const PAGE_BYTES = 4096;
 const arena = createArena(2 ** 22);
@@ -33,7 +34,7 @@ const tag = (group: number): KvPageTag => ({ sequenceId: 7n, generation: 1, laye
 
 function program(ftl: Ftl, reservation: PageReservation, group: number, channel: number, placement = 0): Lpn {
   arena.view(frame, PAGE_BYTES).fill(group);
-  return ftl.kv.program(reservation, tag(group), frame, channel, placement);
+  return programPage(ftl.kv, reservation, tag(group), frame, { channel, placement });
 }
 
 async function programAll(ftl: Ftl, count: number, placement = 0): Promise<Lpn[]> {

@@ -13,6 +13,7 @@ import type {
 import { stagingOwners } from '../../daemon/ftl/contract.ts';
 import type { MetaReader } from '../../daemon/meta/contract.ts';
 import { metaNamespaces } from '../../daemon/meta/namespaces.ts';
+import { programPage } from './program-page.ts';
 
 interface Holding {
   readonly version: number;
@@ -94,7 +95,7 @@ export class PageKeeper implements KvRecovery, CheckpointParticipant {
     try {
       fillPage(this.#arena.view(frame, pages.pageSizeBytes), key, version);
       const tag: KvPageTag = { sequenceId: 1n, generation: version, layer: 0, head: 0, part: 0, group: key };
-      const lpn = pages.program(reservation, tag, frame, key % pages.channelCount, placement);
+      const lpn = programPage(pages, reservation, tag, frame, { channel: key % pages.channelCount, placement });
       this.#release(key);
       this.holdings.set(key, { version, lpn });
       this.#changed.add(key);

@@ -7,12 +7,15 @@ import assert from 'node:assert/strict';
 import type { Arena } from '../../daemon/base/arena.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
 import {
+  PROGRAM_PAGES_MAX,
   stagingOwners,
   type CheckpointParticipant,
   type CheckpointSink,
+  type KvPageRun,
   type KvPages,
   type KvPageTag,
   type KvRecovery,
+  type KvRunTarget,
   type Lpn,
   type PagePins,
   type PageReservation,
@@ -209,7 +212,39 @@ export class MemoryDrive implements KvPages, StagingLog {
     return reservation;
   }
 
-  program(reservation: PageReservation, tag: KvPageTag, pageOffset: number, channel: number, placement: number): Lpn {
+  program(
+    reservation: PageReservation,
+    run: KvPageRun,
+    pageOffset: number,
+    { channel, placement }: KvRunTarget,
+    lpns: Uint32Array,
+  ): void {
+    assert.ok(run.pageCount >= 1 && run.pageCount <= PROGRAM_PAGES_MAX);
+    const { sequenceId, generation, layer, firstGroup, groupCount, firstIndex } = run;
+    let programmed = 0;
+    try {
+      for (; programmed < run.pageCount; programmed++) {
+        const index = firstIndex + programmed;
+        const stream = Math.floor(index / groupCount);
+        const group = firstGroup + (index % groupCount);
+        const tag = { sequenceId, generation, layer, head: stream >> 1, part: (stream & 1) as 0 | 1, group };
+        const offset = pageOffset + programmed * this.pageSizeBytes;
+        const target = { channel: (channel + programmed) % this.channelCount, placement };
+        lpns[programmed] = this.#programPage(reservation, tag, offset, target);
+      }
+    } catch (error) {
+      // None of them is there, though what was written may be found after a crash.
+      for (let i = 0; i < programmed; i++) this.release(lpns[i] as Lpn);
+      throw error;
+    }
+  }
+
+  #programPage(
+    reservation: PageReservation,
+    tag: KvPageTag,
+    pageOffset: number,
+    { channel, placement }: { channel: number; placement: number },
+  ): Lpn {
     assert.ok(reservation.remaining > 0, 'programs stay within their reservation');
     assert.ok(channel >= 0 && channel < this.channelCount);
     assert.ok(tag.generation >= 0 && tag.generation < 2 ** 32);

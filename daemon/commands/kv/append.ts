@@ -45,7 +45,9 @@ async function append(
   checkLength(data, lengthBytes);
   return withArena(arena, async (scope) => {
     const offset = scope.allocate(lengthBytes);
-    await data.read(scope.view(offset, lengthBytes));
+    // Data that is at hand is not waited for: so appends of one queue get to the sequence in the order in which they came.
+    const reading = data.read(scope.view(offset, lengthBytes));
+    if (reading !== undefined) await reading;
     const source = { offset, elementType: type, headMajor: isHeadMajor };
     job.firmware('write', lengthBytes);
     job.hostToDevice(lengthBytes);

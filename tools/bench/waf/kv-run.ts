@@ -8,7 +8,7 @@
  * are held, so it is the same trace whatever the drive does with its pages.
  */
 import { createSeededRandom, type Random } from '../../../daemon/base/random.ts';
-import type { KvPages, KvPageTag, Lpn } from '../../../daemon/ftl/contract.ts';
+import type { KvPages, Lpn } from '../../../daemon/ftl/contract.ts';
 import type { GcOptions } from '../../../daemon/ftl/gc-options.ts';
 import { openMapDrive } from './map-drive.ts';
 
@@ -83,6 +83,7 @@ export async function runKv(run: KvRun, onProgress: (share: number) => void = ()
 class KvTrace {
   readonly #run: KvRun;
   readonly #kv: KvPages;
+  readonly #lpns = new Uint32Array(1);
   readonly #frame: number;
   readonly #random: Random;
   readonly #growing: Sequence[] = [];
@@ -158,10 +159,12 @@ class KvTrace {
     }
     const reservation = await this.#kv.reserve(pageCount);
     for (let i = 0; i < pageCount; i++) {
-      const group = sequence.pages.length;
-      const place = { generation: 1, layer: 0, head: 0, part: 0, group } as const;
-      const tag: KvPageTag = { sequenceId: BigInt(sequence.id), ...place };
-      sequence.pages.push(this.#kv.program(reservation, tag, this.#frame, group % CHANNELS, sequence.id));
+      const firstGroup = sequence.pages.length;
+      const place = { generation: 1, layer: 0, firstGroup, groupCount: 1, firstIndex: 0, pageCount: 1 };
+      const run = { sequenceId: BigInt(sequence.id), ...place };
+      const target = { channel: firstGroup % CHANNELS, placement: sequence.id };
+      this.#kv.program(reservation, run, this.#frame, target, this.#lpns);
+      sequence.pages.push(this.#lpns[0] as Lpn);
     }
     reservation.release();
     this.writtenPages += pageCount;

@@ -1,0 +1,48 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Completion } from './command.ts';
+import type { Submitted } from './transfers.ts';
+
+/**
+ * Commands that must take effect in the order in which they are submitted, a few of them in flight: while the drive works on
+ * one, the data of the next is copied. The first that fails ends the work, once all that were submitted behind it have ended.
+ */
+export class OrderedWindow {
+  readonly #inFlightMax: number;
+  readonly #inFlight: Promise<Completion>[] = [];
+  #last: Completion | undefined;
+
+  constructor(inFlightMax: number) {
+    this.#inFlightMax = inFlightMax;
+  }
+
+  /** Resolves when the command is submitted. Rejects as it does, or as one before it. */
+  async add(submit: () => Promise<Submitted>): Promise<void> {
+    while (this.#inFlight.length >= this.#inFlightMax) await this.#settleOldest();
+    // What was submitted leaves with this turn of the event loop, before more is copied.
+    if (this.#inFlight.length > 0) await nextTurn();
+    let submitted: Submitted;
+    try {
+      submitted = await submit();
+    } catch (error) {
+      await Promise.allSettled(this.#inFlight);
+      throw error;
+    }
+    submitted.completion.catch(() => undefined);
+    this.#inFlight.push(submitted.completion);
+  }
+
+  /** Completion of the last command, once all have succeeded; undefined: there was none. */
+  async end(): Promise<Completion | undefined> {
+    while (this.#inFlight.length > 0) await this.#settleOldest();
+    return this.#last;
+  }
+
+  async #settleOldest(): Promise<void> {
+    try {
+      this.#last = await this.#inFlight.shift();
+    } catch (error) {
+      await Promise.allSettled(this.#inFlight.splice(0));
+      throw error;
+    }
+  }
+}

@@ -15,6 +15,7 @@ import { createMappedFrames, type FrameSource, type FrameSourceSnapshot } from '
 import { PageCache } from './page-cache.ts';
 import type { DirectMedia } from '../nand/media.ts';
 import { JobRunner } from './job-runner.ts';
+import { LoopWorker } from './loop-worker.ts';
 import { type CellAccess, CellReader } from '../nand/cell-reader.ts';
 import { JOB_PAGES_MAX, planTargets, releasePlan } from './plan.ts';
 import { Pool } from './pool.ts';
@@ -44,6 +45,11 @@ export interface AttentionSettings {
   readonly reader?: CellReader;
   /** Tests: job-gate.ts. */
   readonly gate?: SharedArrayBuffer;
+  /**
+   * Whether the event loop takes jobs, too, in the place of one of several workers. Default: where CPUs are no more than workers,
+   * event loop and a client, and nobody holds a gate.
+   */
+  readonly loopComputes?: boolean;
 }
 
 export interface AttentionModules {
@@ -63,7 +69,7 @@ export interface AttentionSnapshot {
   readonly isa: string;
   readonly workerCount: number;
   readonly workersBusy: number;
-  /** Jobs run by each worker. */
+  /** Jobs run by each worker, and last by the event loop. */
   readonly workerJobs: readonly number[];
   /** Commands begun and not ended. */
   readonly commandsActive: number;
@@ -96,6 +102,7 @@ export class Attention implements AttentionEngine {
   readonly #reader: CellReader;
   readonly #frames: FrameSource & { close?(): void };
   readonly #cache: PageCache | undefined;
+  readonly #runner: JobRunner;
   readonly #scheduler: Scheduler;
   readonly #unitModules: UnitModules;
   readonly #waiters = new Map<Command, { resolve(counts: AttendCounts): void; reject(error: Error): void }>();
@@ -129,6 +136,7 @@ export class Attention implements AttentionEngine {
     const sums = checksAlways || this.#cache ? new PageSums(media.geometry.pageCount) : undefined;
     this.#unitModules = { words, floats, kernels, frames: this.#frames, pages, sums, checksAlways };
     const readAhead = this.#cache && new ReadAhead({ kv: modules.kv, pages, cache: this.#cache });
+    this.#runner = new JobRunner({ memory: arena.memory, kernels, reader: this.#reader });
     this.#scheduler = new Scheduler(
       { scratchBytesMax: settings.scratchBytesMax ?? 32 * MIB },
       {
@@ -137,7 +145,7 @@ export class Attention implements AttentionEngine {
         kernels,
         cache: this.#cache,
         readAhead,
-        runner: new JobRunner({ memory: arena.memory, kernels, reader: this.#reader }),
+        runner: this.#runner,
         unrecovered: (page, owner, isUnreadable) => pages.unrecovered(page, owner, isUnreadable),
         ended: (command) => this.#ended(command),
       },
@@ -154,14 +162,22 @@ export class Attention implements AttentionEngine {
   }
 
   async start(): Promise<void> {
-    const { workerCount, media, gate } = this.#settings;
+    const { workerCount, media, gate, loopComputes: loopWanted } = this.#settings;
     if (workerCount === 0) return;
     const { name, isa } = this.#modules.kernels;
-    this.#pool = await Pool.start({ workerCount, kernels: name, isa, media, gate }, this.#modules, {
-      signalled: () => this.#scheduler.advance(),
+    const { clock } = this.#modules;
+    // Where jobs may wait for a disk, the event loop must not.
+    const loopMayCompute = this.#frames.isInPlace && this.#cache === undefined && clock.poll !== undefined;
+    const loopComputes = loopMayCompute ? loopWanted : false;
+    const options = { workerCount, kernels: name, isa, media, gate, loopComputes };
+    const advance = (): void => this.#scheduler.advance();
+    this.#pool = await Pool.start(options, this.#modules, {
+      signalled: advance,
       died: (cause) => this.#workerDied(cause),
     });
-    this.#scheduler.useQueue(this.#pool.queue);
+    const { queue, loopEnd: worker } = this.#pool;
+    const loopWorker = worker && new LoopWorker({ queue, worker, runner: this.#runner, clock, advance });
+    this.#scheduler.useQueue(queue, loopWorker);
   }
 
   attend(options: AttendOptions, targets: readonly AttendTarget[], job: DeviceJob = untimed): Promise<AttendCounts> {
@@ -198,7 +214,7 @@ export class Attention implements AttentionEngine {
       isa: kernels.isa,
       workerCount: this.#settings.workerCount,
       workersBusy: queue?.busyCount() ?? 0,
-      workerJobs: queue?.jobCounts() ?? [],
+      workerJobs: queue ? [...queue.jobCounts(), queue.loopJobCount()] : [],
       commandsActive: this.#scheduler.activeCount,
       commandsCompleted: this.#completedCount,
       commandsFailed: this.#failedCount,

@@ -1,7 +1,8 @@
 /**
  * The shared memory between the event loop and the compute workers: jobs go out through two rings that all workers take
- * from, one for each lane, and come back through one ring per worker. Everything is a 32-bit word, and every access that
- * another thread can see is an Atomics operation (sequentially consistent), so what was written to the arena before a `push`
+ * from, one for each lane, and come back through one ring per worker; the event loop may be one of those that take.
+ * Everything is a 32-bit word, and every access that another thread can see is an Atomics operation (sequentially
+ * consistent), so what was written to the arena before a `push`
  * or a `complete` is visible to whoever takes it.
  *
  *   lane's ring    head (workers, compare-and-swap) ... tail (event loop)
@@ -10,6 +11,7 @@
  * No ring can overflow: at most `capacity` jobs of each lane are out at once. Positions are 32-bit and wrap.
  */
 import { assert } from '../base/assert.ts';
+import type { ThreadPlacement } from '../kernels/native/thread-placement.ts';
 
 /** One cache line, so that words written by different threads don't share one. */
 const LINE = 16;
@@ -20,13 +22,12 @@ export type Lane = (typeof lanes)[keyof typeof lanes];
 const LANE_COUNT = 2;
 
 const words = {
-  /** Changes when sleeping workers should look again. */
-  wake: 0,
-  sleeperCount: LINE,
-  stop: 2 * LINE,
+  stop: 0,
   /** 1: the event loop was signalled and has not looked yet. */
-  signalled: 3 * LINE,
-  lanes: 4 * LINE,
+  signalled: LINE,
+  /** 1: the event loop looks by itself, whether it was signalled. */
+  polling: 2 * LINE,
+  lanes: 3 * LINE,
 } as const;
 
 /** Words of a lane's block before its ring. */
@@ -41,9 +42,24 @@ const laneWords = {
 } as const;
 
 /** Words of a worker's block before its ring. */
-const workerWords = { tail: 0, jobCount: 1, busy: 2, ring: LINE } as const;
+const workerWords = {
+  tail: 0,
+  jobCount: 1,
+  /** 0: it has no job; otherwise 2 + the CPU that it runs on. */
+  busy: 2,
+  /** Its id as the system knows it; 0: unknown. */
+  thread: 3,
+  /** 1: it sleeps, or is about to. */
+  asleep: LINE,
+  /** Changes when it should look again. */
+  wake: LINE + 1,
+  ring: 2 * LINE,
+} as const;
+const BUSY_SHIFT = 2;
+const CPU_UNKNOWN = -1;
 
 export interface JobQueueShape {
+  /** Threads beside the event loop; it has a ring of its own behind theirs. */
   readonly workerCount: number;
   /** Most jobs of a lane out at once; a power of two. */
   readonly capacity: number;
@@ -54,7 +70,7 @@ const EXPRESS_RUN_MAX = 4;
 
 export function createJobQueueMemory({ workerCount, capacity }: JobQueueShape): SharedArrayBuffer {
   assert(Number.isInteger(Math.log2(capacity)), `capacity ${capacity} is a power of two`);
-  return new SharedArrayBuffer(4 * blockStart({ workerCount, capacity }, workerCount));
+  return new SharedArrayBuffer(4 * blockStart({ workerCount, capacity }, workerCount + 1));
 }
 
 const laneStart = ({ capacity }: JobQueueShape, lane: number): number =>
@@ -64,6 +80,12 @@ const laneStart = ({ capacity }: JobQueueShape, lane: number): number =>
 const blockStart = (shape: JobQueueShape, worker: number): number =>
   laneStart(shape, LANE_COUNT) + worker * (workerWords.ring + Math.max(LINE, LANE_COUNT * shape.capacity));
 
+export interface JobQueueOptions {
+  /** Workers that are woken at most, so that CPUs are left for others; `wakeAll` goes beyond it. Default: all. */
+  readonly awakeMax?: number;
+  readonly placement?: ThreadPlacement | undefined;
+}
+
 /** The event loop's end. */
 export class JobQueue {
   readonly capacity: number;
@@ -71,16 +93,22 @@ export class JobQueue {
   readonly #memory: Int32Array;
   readonly #heads: Int32Array;
   readonly #workerMask: number;
+  readonly #awakeMax: number;
+  readonly #placement: ThreadPlacement | undefined;
+  readonly #takenCpus: Int32Array;
   /** Jobs pushed and not drained, of all lanes: at least what is outstanding. */
   #out = 0;
   #pushed = 0;
 
-  constructor(shape: JobQueueShape, memory: SharedArrayBuffer) {
+  constructor(shape: JobQueueShape, memory: SharedArrayBuffer, options: JobQueueOptions = {}) {
     this.#shape = shape;
     this.capacity = shape.capacity;
     this.#memory = new Int32Array(memory);
-    this.#heads = new Int32Array(shape.workerCount);
+    this.#heads = new Int32Array(shape.workerCount + 1);
     this.#workerMask = LANE_COUNT * shape.capacity - 1;
+    this.#awakeMax = options.awakeMax ?? shape.workerCount;
+    this.#placement = options.placement;
+    this.#takenCpus = new Int32Array(shape.workerCount + 1);
   }
 
   get workerCount(): number {
@@ -107,13 +135,45 @@ export class JobQueue {
     this.#pushed++;
   }
 
-  /** Wakes as many sleeping workers as jobs were pushed since the last call. */
+  /** Wakes as many sleeping workers as jobs were pushed since the last call, within `awakeMax`. */
   wakeWorkers(): void {
-    if (this.#pushed > 0 && Atomics.load(this.#memory, words.sleeperCount) > 0) {
-      Atomics.add(this.#memory, words.wake, 1);
-      Atomics.notify(this.#memory, words.wake, this.#pushed);
-    }
+    if (this.#pushed > 0) this.#wake(this.#pushed, this.#awakeMax);
     this.#pushed = 0;
+  }
+
+  /** Wakes whoever sleeps. */
+  wakeAll(): void {
+    this.#wake(this.workerCount, this.workerCount);
+  }
+
+  #wake(count: number, awakeMax: number): void {
+    let left = Math.min(count, awakeMax - this.workerCount + this.sleeperCount);
+    for (let worker = 0; worker < this.workerCount && left > 0; worker++) {
+      const start = blockStart(this.#shape, worker);
+      if (Atomics.exchange(this.#memory, start + workerWords.asleep, 0) === 0) continue;
+      this.#place(start);
+      Atomics.add(this.#memory, start + workerWords.wake, 1);
+      Atomics.notify(this.#memory, start + workerWords.wake);
+      left--;
+    }
+  }
+
+  /**
+   * Who wakes gets a CPU where nobody else computes, if there is one. The system does not always find it: on a busy machine it
+   * wakes a thread where that ran before, and on two CPUs that is half of the time where another of ours runs.
+   */
+  #place(start: number): void {
+    const placement = this.#placement;
+    const thread = Atomics.load(this.#memory, start + workerWords.thread);
+    if (placement === undefined || thread === 0) return;
+    const cpus = this.#takenCpus;
+    let count = 0;
+    for (let worker = 0; worker < this.workerCount; worker++) {
+      const busy = Atomics.load(this.#memory, blockStart(this.#shape, worker) + workerWords.busy);
+      if (busy >= BUSY_SHIFT) cpus[count++] = busy - BUSY_SHIFT;
+    }
+    cpus[count++] = placement.currentCpu();
+    placement.keepOff(thread, cpus, count);
   }
 
   /** Whether the event loop wants to hear when at most half of a lane's capacity is outstanding. */
@@ -125,7 +185,7 @@ export class JobQueue {
   drain(completed: (job: number) => void): number {
     Atomics.store(this.#memory, words.signalled, 0);
     let count = 0;
-    for (let worker = 0; worker < this.#shape.workerCount; worker++) {
+    for (let worker = 0; worker <= this.#shape.workerCount; worker++) {
       const start = blockStart(this.#shape, worker);
       const tail = Atomics.load(this.#memory, start + workerWords.tail);
       while (this.#heads[worker] !== tail) {
@@ -140,16 +200,51 @@ export class JobQueue {
     return count;
   }
 
+  /** From now on the event loop looks at `isSignalled` by itself; workers need not wake it. */
+  startPolling(): void {
+    Atomics.store(this.#memory, words.polling, 1);
+  }
+
+  /** Whoever finds something to say after this wakes the event loop again. What was said before, `isSignalled` tells. */
+  stopPolling(): void {
+    Atomics.store(this.#memory, words.polling, 0);
+  }
+
+  /** Workers that sleep, or are about to. */
+  get sleeperCount(): number {
+    return this.#each(workerWords.asleep).filter((asleep) => asleep !== 0).length;
+  }
+
+  get isSignalled(): boolean {
+    return Atomics.load(this.#memory, words.signalled) !== 0;
+  }
+
+  /** Whether there are jobs that nobody has taken. */
+  get hasUntaken(): boolean {
+    const memory = this.#memory;
+    return (
+      isFilled(memory, laneStart(this.#shape, lanes.express)) || isFilled(memory, laneStart(this.#shape, lanes.bulk))
+    );
+  }
+
   /** Tells the workers to return once they have nothing to take. */
   stop(): void {
     Atomics.store(this.#memory, words.stop, 1);
-    Atomics.add(this.#memory, words.wake, 1);
-    Atomics.notify(this.#memory, words.wake);
+    for (let worker = 0; worker < this.workerCount; worker++) {
+      const wake = blockStart(this.#shape, worker) + workerWords.wake;
+      Atomics.add(this.#memory, wake, 1);
+      Atomics.notify(this.#memory, wake);
+    }
   }
 
   /** Jobs that each worker has run. */
   jobCounts(): number[] {
     return this.#each(workerWords.jobCount);
+  }
+
+  /** Jobs that the event loop has run. */
+  loopJobCount(): number {
+    return Atomics.load(this.#memory, blockStart(this.#shape, this.workerCount) + workerWords.jobCount) >>> 0;
   }
 
   busyCount(): number {
@@ -164,8 +259,15 @@ export class JobQueue {
   }
 }
 
+const isFilled = (memory: Int32Array, lane: number): boolean =>
+  Atomics.load(memory, lane + laneWords.head) !== Atomics.load(memory, lane + laneWords.tail);
+
 /** What `take` gives when the workers should stop. */
 export const STOPPED = -1;
+
+/** Says whether a worker takes a job, by its offset. The job waits, or another has just taken it. */
+export type Choice = (job: number) => boolean;
+const anyJob: Choice = () => true;
 
 /** How often a worker looks at the ring before it sleeps. */
 export interface Patience {
@@ -173,6 +275,12 @@ export interface Patience {
   readonly spinCount: number;
   /** While none is. */
   readonly idleSpinCount: number;
+}
+
+export interface JobQueueWorkerOptions extends Patience {
+  /** Its ring; `workerCount`: the event loop's. */
+  readonly index: number;
+  readonly placement?: ThreadPlacement | undefined;
 }
 
 /** A worker's end. */
@@ -185,12 +293,13 @@ export class JobQueueWorker {
   readonly #block: number;
   readonly #lowWater: number;
   readonly #patience: Patience;
+  readonly #placement: ThreadPlacement | undefined;
   /** Start of the lane that the latest job was taken from. */
   #lane = 0;
   /** Express jobs taken since the latest bulk job. */
   #expressRun = 0;
 
-  constructor(shape: JobQueueShape, memory: SharedArrayBuffer, options: Patience & { readonly index: number }) {
+  constructor(shape: JobQueueShape, memory: SharedArrayBuffer, options: JobQueueWorkerOptions) {
     this.#memory = new Int32Array(memory);
     this.#mask = shape.capacity - 1;
     this.#workerMask = LANE_COUNT * shape.capacity - 1;
@@ -199,6 +308,8 @@ export class JobQueueWorker {
     this.#block = blockStart(shape, options.index);
     this.#lowWater = shape.capacity >>> 1;
     this.#patience = options;
+    this.#placement = options.placement;
+    Atomics.store(this.#memory, this.#block + workerWords.thread, this.#placement?.threadId() ?? 0);
   }
 
   /** Next job, or STOPPED. Blocks. */
@@ -209,17 +320,15 @@ export class JobQueueWorker {
       for (let i = 0; i < spinCount; i++) {
         if (i >= idleSpinCount && !this.#isOutstanding()) break;
         const job = this.tryTake();
-        if (job !== undefined) {
-          Atomics.store(memory, this.#block + workerWords.busy, 1);
-          return job;
-        }
+        if (job !== undefined) return job;
       }
-      if (Atomics.load(memory, words.stop) !== 0) return STOPPED;
-      // Counted before it looks for the last time: a push after that look sees a sleeper and changes `wake`.
-      Atomics.add(memory, words.sleeperCount, 1);
-      const wake = Atomics.load(memory, words.wake);
-      if (!this.#hasWork()) Atomics.wait(memory, words.wake, wake);
-      Atomics.sub(memory, words.sleeperCount, 1);
+      if (this.isStopped) return STOPPED;
+      // Read before it counts as asleep, which it does before it looks for the last time: who pushes after that look finds
+      // it asleep, and changes `wake`.
+      const wake = Atomics.load(memory, this.#block + workerWords.wake);
+      Atomics.store(memory, this.#block + workerWords.asleep, 1);
+      if (!this.#hasWork()) Atomics.wait(memory, this.#block + workerWords.wake, wake);
+      Atomics.store(memory, this.#block + workerWords.asleep, 0);
     }
   }
 
@@ -242,17 +351,18 @@ export class JobQueueWorker {
     return outstanding <= this.#lowWater && Atomics.load(this.#memory, this.#lane + laneWords.starving) !== 0;
   }
 
-  /** Whether the caller must signal the event loop; false if it was signalled and has not drained since. */
+  /** Whether the caller must wake the event loop: not if it was signalled and has not drained since, nor if it is polling. */
   claimSignal(): boolean {
-    return Atomics.exchange(this.#memory, words.signalled, 1) === 0;
+    const isFirst = Atomics.exchange(this.#memory, words.signalled, 1) === 0;
+    return isFirst && Atomics.load(this.#memory, words.polling) === 0;
+  }
+
+  get isStopped(): boolean {
+    return Atomics.load(this.#memory, words.stop) !== 0;
   }
 
   #hasWork(): boolean {
-    return this.#isFilled(this.#express) || this.#isFilled(this.#bulk) || Atomics.load(this.#memory, words.stop) !== 0;
-  }
-
-  #isFilled(lane: number): boolean {
-    return Atomics.load(this.#memory, lane + laneWords.head) !== Atomics.load(this.#memory, lane + laneWords.tail);
+    return isFilled(this.#memory, this.#express) || isFilled(this.#memory, this.#bulk) || this.isStopped;
   }
 
   #isOutstanding(): boolean {
@@ -262,26 +372,32 @@ export class JobQueueWorker {
     );
   }
 
-  /** Next job, or undefined if there is none, or another worker took it: an express one, but now and then a bulk one. */
-  tryTake(): number | undefined {
-    if (this.#expressRun < EXPRESS_RUN_MAX) {
-      const job = this.#takeFrom(this.#express);
-      if (job !== undefined) {
-        this.#expressRun++;
-        return job;
-      }
+  /**
+   * Next job, or undefined if there is none, another worker took it, or `accepts` refuses it: an express one, but now and then a
+   * bulk one.
+   */
+  tryTake(accepts = anyJob): number | undefined {
+    const memory = this.#memory;
+    let job = this.#expressRun < EXPRESS_RUN_MAX ? this.#takeFrom(this.#express, accepts) : undefined;
+    if (job !== undefined) this.#expressRun++;
+    else {
+      job = this.#takeFrom(this.#bulk, accepts);
+      if (job !== undefined) this.#expressRun = 0;
+      else job = this.#takeFrom(this.#express, accepts);
     }
-    const job = this.#takeFrom(this.#bulk);
-    if (job !== undefined) this.#expressRun = 0;
-    return job ?? this.#takeFrom(this.#express);
+    if (job === undefined) return undefined;
+    const cpu = this.#placement?.currentCpu() ?? CPU_UNKNOWN;
+    Atomics.store(memory, this.#block + workerWords.busy, BUSY_SHIFT + cpu);
+    return job;
   }
 
-  #takeFrom(lane: number): number | undefined {
+  #takeFrom(lane: number, accepts: Choice): number | undefined {
     const memory = this.#memory;
     const head = Atomics.load(memory, lane + laneWords.head);
     if (head === Atomics.load(memory, lane + laneWords.tail)) return undefined;
     // Read before the claim: the slot is not written again before the head has passed it.
     const job = Atomics.load(memory, lane + laneWords.ring + (head & this.#mask)) >>> 0;
+    if (!accepts(job)) return undefined;
     if (Atomics.compareExchange(memory, lane + laneWords.head, head, (head + 1) | 0) !== head) return undefined;
     this.#lane = lane;
     return job;

@@ -11,6 +11,7 @@ import {
   wordsOf,
 } from './job-layout.ts';
 import type { CellReader } from '../nand/cell-reader.ts';
+import type { JobQueueWorker } from './job-queue.ts';
 
 const commandWords = wordsOf(commandRecord.offsetOf);
 const unitWords = wordsOf(unitRecord.offsetOf);
@@ -65,6 +66,16 @@ export class JobRunner {
     return Atomics.sub(words, command + commandWords.unitsRemaining, 1) === 1;
   }
 
+  /** Whether all pages of a job are known to be right, and so were in memory when they were looked at. */
+  isWarm(job: number): boolean {
+    return this.#words[(job >>> 2) + jobWords.pageCount] === 0;
+  }
+
+  /** Whether a flag that `wakeFlagOf` gave is set. */
+  isSet(flag: number): boolean {
+    return Atomics.load(this.#words, flag) !== 0;
+  }
+
   /** Index, in words, of the command's flag that asks to hear of each of its jobs. */
   wakeFlagOf(job: number): number {
     const unit = this.#words[(job >>> 2) + jobWords.unit]! >>> 2;
@@ -107,6 +118,15 @@ export class JobRunner {
     }
     return jobStates.done;
   }
+}
+
+/** Runs a job that was taken, and hands it back. Returns whether the caller must wake the event loop. */
+export function runJob(runner: JobRunner, queue: JobQueueWorker, job: number): boolean {
+  const wakeFlag = runner.wakeFlagOf(job);
+  runner.run(job);
+  const isNews = runner.finish(job);
+  const outstanding = queue.complete(job);
+  return (isNews || queue.isWanted(outstanding) || runner.isSet(wakeFlag)) && queue.claimSignal();
 }
 
 const mediaOffset = (words: Uint32Array, record: number): number =>

@@ -4,7 +4,8 @@ import type { Arena } from '../base/arena.ts';
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import type { KernelName } from '../kernels/contract.ts';
-import { createJobQueueMemory, JobQueue, type JobQueueShape } from './job-queue.ts';
+import { threadPlacement } from '../kernels/native/thread-placement.ts';
+import { createJobQueueMemory, JobQueue, type JobQueueShape, JobQueueWorker } from './job-queue.ts';
 import type { CellAccess } from '../nand/cell-reader.ts';
 import type { WorkerStart } from './worker.ts';
 
@@ -27,6 +28,8 @@ export interface PoolOptions {
   readonly isa: string;
   readonly media: CellAccess;
   readonly gate?: SharedArrayBuffer | undefined;
+  /** Whether the event loop takes jobs, too, in the place of one of several workers. Default: where CPUs are scarce. */
+  readonly loopComputes: boolean | undefined;
 }
 
 export interface PoolModules {
@@ -44,6 +47,8 @@ export interface PoolListener {
 /** Compute workers and the queue that feeds them. */
 export class Pool {
   readonly queue: JobQueue;
+  /** The event loop's end as one more worker; undefined where it has other things to do. */
+  readonly loopEnd: JobQueueWorker | undefined;
   readonly #workers: Worker[] = [];
   readonly #exits: Promise<void>[] = [];
   readonly #clock: Clock;
@@ -52,8 +57,14 @@ export class Pool {
   #isReferenced = true;
   #failure: Error | undefined;
 
-  private constructor(queue: JobQueue, modules: PoolModules, listener: PoolListener) {
+  private constructor(
+    queue: JobQueue,
+    loopEnd: JobQueueWorker | undefined,
+    modules: PoolModules,
+    listener: PoolListener,
+  ) {
     this.queue = queue;
+    this.loopEnd = loopEnd;
     this.#clock = modules.clock;
     this.#listener = listener;
   }
@@ -66,10 +77,17 @@ export class Pool {
       capacity: 2 ** Math.ceil(Math.log2(options.workerCount * JOBS_PER_WORKER)),
     };
     const memory = createJobQueueMemory(shape);
-    const pool = new Pool(new JobQueue(shape, memory), modules, listener);
-    const ready: Promise<void>[] = [];
+    const isScarce = availableParallelism() < options.workerCount + OTHER_THREADS;
     // Where CPUs are scarce, a worker that looks out for the next command keeps event loop and client from sending it.
-    const idleSpinCount = availableParallelism() >= options.workerCount + OTHER_THREADS ? SPIN_COUNT : 0;
+    const idleSpinCount = isScarce ? 0 : SPIN_COUNT;
+    // There the event loop computes in the place of one of several workers; a gate holds workers, and would be passed by.
+    const loopComputes = options.workerCount > 1 && (options.loopComputes ?? (isScarce && options.gate === undefined));
+    const placement = threadPlacement();
+    const awakeMax = loopComputes ? options.workerCount - 1 : options.workerCount;
+    const loopOptions = { index: options.workerCount, spinCount: 0, idleSpinCount: 0, placement };
+    const loopEnd = loopComputes ? new JobQueueWorker(shape, memory, loopOptions) : undefined;
+    const pool = new Pool(new JobQueue(shape, memory, { awakeMax, placement }), loopEnd, modules, listener);
+    const ready: Promise<void>[] = [];
     for (let index = 0; index < options.workerCount; index++) {
       ready.push(
         pool.#startWorker({

@@ -7,6 +7,7 @@ import type { Command } from './command.ts';
 import { commandRecord, hasFailed, jobRecord, jobStates, unitRecord, wordsOf } from './job-layout.ts';
 import { type JobQueue, lanes } from './job-queue.ts';
 import type { JobRunner } from './job-runner.ts';
+import type { LoopWorker } from './loop-worker.ts';
 import type { PageCache } from './page-cache.ts';
 import type { ReadAhead } from './read-ahead.ts';
 import { ownerOf } from './plan.ts';
@@ -47,8 +48,21 @@ const EXPRESS_SCRATCH_SHARE = 8;
 /** Looks for completed jobs in a row before other events get their turn. */
 const ROUNDS_MAX = 8;
 
-interface JobOut extends PreparedJob {
+/** A class: there is one for each job, and what is spread into a literal costs more than all the rest of preparing it. */
+class JobOut implements PreparedJob {
+  readonly unit: Unit;
+  readonly offset: number;
+  readonly handles: readonly number[];
   readonly command: Command;
+  readonly slot: number;
+
+  constructor({ unit, offset, handles }: PreparedJob, command: Command, slot: number) {
+    this.unit = unit;
+    this.offset = offset;
+    this.handles = handles;
+    this.command = command;
+    this.slot = slot;
+  }
 }
 
 /**
@@ -72,6 +86,7 @@ export class Scheduler {
   #parkedCount = 0;
   #advancesSoon = false;
   #queue: JobQueue | undefined;
+  #loopWorker: LoopWorker | undefined;
 
   constructor(options: SchedulerOptions, modules: SchedulerModules) {
     this.#modules = modules;
@@ -82,9 +97,10 @@ export class Scheduler {
     ];
   }
 
-  /** Where jobs go. Without a queue only `runInline` works. */
-  useQueue(queue: JobQueue): void {
+  /** Where jobs go, and who takes some of them on the event loop. Without a queue only `runInline` works. */
+  useQueue(queue: JobQueue, loopWorker?: LoopWorker): void {
     this.#queue = queue;
+    this.#loopWorker = loopWorker;
     for (let slot = this.#turns.length * queue.capacity - 1; slot >= 0; slot--) this.#freeSlots.push(slot);
   }
 
@@ -134,6 +150,7 @@ export class Scheduler {
 
   /** When no worker runs any more: takes back what came back, and fails the commands whose jobs never will. */
   abandon(failure: Error): void {
+    this.#loopWorker?.end();
     this.#settleAll();
     for (const command of [...this.#active]) this.#fail(command, failure);
     for (const { ready } of this.#turns) ready.length = 0;
@@ -204,6 +221,7 @@ export class Scheduler {
   #pushJobs(queue: JobQueue): void {
     for (const turns of this.#turns) this.#pushLane(queue, turns);
     queue.wakeWorkers();
+    if (queue.outCount > 0) this.#loopWorker?.begin();
     if (this.#roomWaiter === undefined) this.#modules.readAhead?.goOn();
     const isWorkOut = queue.outCount > 0 || this.#parkedCount > 0 || this.#modules.cache?.isLoading === true;
     assert(!this.#isWaiting() || isWorkOut, 'a command that waits has jobs to wait for');
@@ -264,14 +282,14 @@ export class Scheduler {
     return job.unit.isPrepared && !command.hasMoreUnits ? 'over' : 'pushed';
   }
 
-  #prepareJob(command: Command, unit: Unit): (JobOut & { readonly slot: number }) | undefined {
+  #prepareJob(command: Command, unit: Unit): JobOut | undefined {
     const slot = this.#freeSlots.pop() ?? this.#out.length;
     const job = unit.prepareJob(slot);
     if (!job) {
       this.#freeSlots.push(slot);
       return undefined;
     }
-    const jobOut = { ...job, command, slot };
+    const jobOut = new JobOut(job, command, slot);
     this.#out[slot] = jobOut;
     command.jobsOut++;
     return jobOut;
@@ -326,7 +344,7 @@ export class Scheduler {
     }
   }
 
-  #handOut(job: JobOut & { readonly slot: number }, queue: JobQueue): void {
+  #handOut(job: JobOut, queue: JobQueue): void {
     this.#parkedCount--;
     const turns = this.#turnsOf(job.command);
     if (turns.outCount < queue.capacity) this.#push(job, queue);
@@ -334,7 +352,7 @@ export class Scheduler {
   }
 
   /** The pages of a job have come. */
-  #arrived(job: JobOut & { readonly slot: number }, cache: PageCache): void {
+  #arrived(job: JobOut, cache: PageCache): void {
     const queue = this.#queue;
     // After the workers have ended nobody wants it any more.
     if (queue === undefined || this.#out[job.slot] !== job) return;

@@ -7,9 +7,10 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { assert } from '../base/assert.ts';
 import type { KernelName } from '../kernels/contract.ts';
 import { loadKernels } from '../kernels/loader.ts';
+import { threadPlacement } from '../kernels/native/thread-placement.ts';
 import { passGate } from './job-gate.ts';
 import { type JobQueueShape, JobQueueWorker, type Patience, STOPPED } from './job-queue.ts';
-import { JobRunner } from './job-runner.ts';
+import { JobRunner, runJob } from './job-runner.ts';
 import { type CellAccess, CellReader, kernelMedia } from '../nand/cell-reader.ts';
 
 /** What a worker is started with. */
@@ -34,16 +35,11 @@ function run(start: WorkerStart, signal: () => void): void {
   const { memory, media, isa } = start;
   const kernels = loadKernels(start.kernels, { memory, isa, ...kernelMedia(media) });
   const runner = new JobRunner({ memory, kernels, reader: new CellReader(media) });
-  const queue = new JobQueueWorker(start.shape, start.queue, start);
-  const words = new Uint32Array(memory.buffer);
+  const queue = new JobQueueWorker(start.shape, start.queue, { ...start, placement: threadPlacement() });
   const gate = start.gate && new Int32Array(start.gate);
   signal();
   for (let job = queue.take(); job !== STOPPED; job = queue.take()) {
     if (gate) passGate(gate);
-    const wakeFlag = runner.wakeFlagOf(job);
-    runner.run(job);
-    const isNews = runner.finish(job);
-    const outstanding = queue.complete(job);
-    if ((isNews || queue.isWanted(outstanding) || Atomics.load(words, wakeFlag) !== 0) && queue.claimSignal()) signal();
+    if (runJob(runner, queue, job)) signal();
   }
 }

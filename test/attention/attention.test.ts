@@ -106,6 +106,7 @@ for (const set of kernelSets) {
       for (const workerCount of set.workerCounts) {
         engines.push(await openAttention(drive, { workerCount, inlineBytesMax: 0, gate: gate.memory }));
       }
+      engines.push(await openAttention(drive, { workerCount: 2, inlineBytesMax: 0, loopComputes: true }));
     });
 
     after(async () => {
@@ -114,7 +115,7 @@ for (const set of kernelSets) {
       drive.close();
     });
 
-    test('random commands match the definition, and bit for bit with no, one and two workers', async () => {
+    test('random commands match the definition, bit for bit with no, one and two workers and the event loop as one', async () => {
       const random = createRandom(11);
       for (let round = 0; round < 30; round++) {
         const cases = sequences.map((sequence) => ({ sequence, ...randomCase(random, sequence) }));
@@ -141,7 +142,7 @@ for (const set of kernelSets) {
 
     test('sixty-four commands at once', async () => {
       const random = createRandom(12);
-      const engine = engines.at(-1)!;
+      const engine = engines[set.workerCounts.length - 1]!;
       gate.close();
       const running = Array.from({ length: 64 }, (_, i) => {
         const sequence = sequences[i % sequences.length]!;

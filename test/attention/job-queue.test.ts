@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import { createJobQueueMemory, JobQueue, JobQueueWorker, lanes, STOPPED } from '../../daemon/attention/job-queue.ts';
 
 function open(workerCount: number, capacity: number) {
@@ -10,7 +13,8 @@ function open(workerCount: number, capacity: number) {
     { length: workerCount },
     (_, index) => new JobQueueWorker(shape, memory, { index, spinCount: 4, idleSpinCount: index }),
   );
-  return { queue, workers };
+  const loopEnd = new JobQueueWorker(shape, memory, { index: workerCount, spinCount: 0, idleSpinCount: 0 });
+  return { queue, workers, loopEnd };
 }
 
 /** Both ends on one thread: nobody sleeps while there is something to take. */
@@ -79,6 +83,78 @@ test('the event loop is signalled once until it drains, and for few jobs left on
   assert.equal(worker.claimSignal(), false, 'signalled already');
   queue.drain(() => undefined);
   assert.equal(worker.claimSignal(), true, 'a new one after the drain');
+});
+
+test('an event loop that polls is not woken, but sees that it was signalled', () => {
+  const { queue, workers } = open(1, 4);
+  const worker = workers[0]!;
+  queue.startPolling();
+  assert.equal(worker.claimSignal(), false);
+  assert.equal(queue.isSignalled, true);
+  queue.drain(() => undefined);
+  assert.equal(queue.isSignalled, false);
+  queue.stopPolling();
+  assert.equal(worker.claimSignal(), true);
+});
+
+test('the event loop takes jobs that it accepts, and hands them back on a ring of its own', () => {
+  const { queue, loopEnd } = open(2, 4);
+  queue.push(64, lanes.bulk);
+  queue.push(128, lanes.express);
+  assert.equal(
+    loopEnd.tryTake((job) => job === 64),
+    64,
+    'the other lane is looked at, too',
+  );
+  loopEnd.complete(64);
+  assert.equal(
+    loopEnd.tryTake((job) => job === 64),
+    undefined,
+  );
+  assert.equal(queue.hasUntaken, true);
+  assert.equal(loopEnd.tryTake(), 128);
+  assert.equal(queue.hasUntaken, false);
+  loopEnd.complete(128);
+  const back: number[] = [];
+  queue.drain((job) => back.push(job));
+  assert.deepEqual(back, [64, 128]);
+  assert.deepEqual([queue.jobCounts(), queue.loopJobCount()], [[0, 0], 2]);
+});
+
+test('as many workers are woken as there are jobs, within bounds, and each where nobody computes', async () => {
+  const shape = { workerCount: 3, capacity: 8 };
+  const memory = createJobQueueMemory(shape);
+  const kept: { thread: number; cpus: number[] }[] = [];
+  const placement = {
+    threadId: () => 0,
+    currentCpu: () => 7,
+    keepOff: (thread: number, cpus: Int32Array, count: number) =>
+      kept.push({ thread, cpus: [...cpus.subarray(0, count)] }),
+  };
+  const queue = new JobQueue(shape, memory, { awakeMax: 2, placement });
+  const threads = Array.from(
+    { length: 3 },
+    (_, index) => new Worker(new URL('./queue-sleeper.js', import.meta.url), { workerData: { shape, memory, index } }),
+  );
+  const exits = threads.map((thread) => once(thread, 'exit'));
+  const sleepers = async (count: number): Promise<void> => {
+    while (queue.sleeperCount !== count) await sleep(1);
+  };
+  await sleepers(3);
+  queue.push(64, lanes.bulk);
+  queue.wakeWorkers();
+  while (queue.busyCount() !== 1) await sleep(1);
+  assert.deepEqual(kept, [{ thread: 100, cpus: [7] }]);
+  for (let i = 2; i < 6; i++) queue.push(64 * i, lanes.bulk);
+  queue.wakeWorkers();
+  while (queue.busyCount() !== 2) await sleep(1);
+  assert.deepEqual(kept.slice(1), [{ thread: 101, cpus: [20, 7] }], 'one more: two are awake');
+  assert.equal(queue.sleeperCount, 1);
+  queue.wakeAll();
+  while (queue.busyCount() !== 3) await sleep(1);
+  assert.deepEqual(kept.slice(2), [{ thread: 102, cpus: [20, 21, 7] }]);
+  queue.stop();
+  await Promise.all(exits);
 });
 
 test('stopped workers finish what is there first', () => {

@@ -6,6 +6,7 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { KernelResources } from '../../daemon/kernels/contract.ts';
+import { threadPlacement } from '../../daemon/kernels/native/thread-placement.ts';
 import {
   type MediaRange,
   openKernelSets,
@@ -35,6 +36,9 @@ export class ThreadTeam {
   readonly #items: Float64Array;
   readonly #sets: ReturnType<typeof openKernelSets>;
   readonly #workers: Worker[] = [];
+  /** Of the workers, as the system knows them. */
+  readonly #threads: number[] = [];
+  readonly #placement = threadPlacement();
   #taskCount = 0;
 
   private constructor(setup: TeamSetup) {
@@ -64,7 +68,8 @@ export class ThreadTeam {
     for (let i = 1; i < options.threadCountMax; i++) {
       const worker = new Worker(new URL('./team-worker.js', import.meta.url), { workerData: { setup, index: i } });
       team.#workers.push(worker);
-      await once(worker, 'message');
+      const [thread] = (await once(worker, 'message')) as [number];
+      team.#threads.push(thread);
     }
     return team;
   }
@@ -72,6 +77,7 @@ export class ThreadTeam {
   /** Runs a task on the caller and `threadCount` - 1 others. Milliseconds from the first item's begin to the last's end. */
   run(task: TeamTask, threadCount: number): number {
     const words = this.#words;
+    this.#spread();
     this.#items.set(task.items);
     words[teamWords.itemCount] = task.items.length;
     words[teamWords.kind] = ['attend', 'readMemory', 'readMedia'].indexOf(task.kind);
@@ -90,6 +96,13 @@ export class ThreadTeam {
     runItems(this.#sets, words, this.#items);
     while (Atomics.load(words, teamWords.done) < threadCount - 1);
     return performance.now() - startMs;
+  }
+
+  /** The others run where the caller doesn't: the system wakes a thread where that ran before, even if that is where we are. */
+  #spread(): void {
+    if (this.#placement === undefined) return;
+    const cpus = Int32Array.of(this.#placement.currentCpu());
+    for (const thread of this.#threads) this.#placement.keepOff(thread, cpus, cpus.length);
   }
 
   async close(): Promise<void> {

@@ -11,6 +11,7 @@
 #include "direct-io.h"
 #include "kernel-set.h"
 #include "residency.h"
+#include "threads.h"
 
 namespace {
 
@@ -311,7 +312,10 @@ NAPI_MODULE_INIT() {
     napi_callback callback;
   } functions[] = {{"create", create},
                    {"createSlab", attndrive::createSlab},
-                   {"openDirectIo", attndrive::openDirectIo}};
+                   {"openDirectIo", attndrive::openDirectIo},
+                   {"threadId", attndrive::threadId},
+                   {"currentCpu", attndrive::currentCpu},
+                   {"keepThreadOff", attndrive::keepThreadOff}};
   for (const auto& [name, callback] : functions) {
     napi_value function;
     if (napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function) == napi_ok) {

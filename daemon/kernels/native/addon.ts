@@ -28,6 +28,9 @@ interface AddonModule {
   create(memory: Uint8Array, fileDescriptor: number, mediaBytes: number, isa: string, slab: number): KernelAddon;
   createSlab(sizeBytes: number): { readonly id: number; readonly buffer: ArrayBuffer };
   openDirectIo(fileDescriptor: number, slab: number, threadCount: number, notify: () => void): DirectIoAddon;
+  threadId(): number;
+  currentCpu(): number;
+  keepThreadOff(thread: number, cpus: Int32Array, count: number): void;
 }
 
 const addonPath = fileURLToPath(new URL('./attndrive.node', import.meta.url));

@@ -81,3 +81,26 @@ test('what can be read at once is what is read, and what can be written at once 
   assert.throws(() => blocks.readNow(blocks.lbaCount, 1, new Uint8Array(LBA_BYTES)), /lba|LBA/);
   await ftl.close();
 });
+
+test('blocks that fill no page are written at once, even where others have all the room', async () => {
+  const stores = new MemoryDriveStores();
+  const { ftl } = await openDrive(stores.stores(), createSeededRandom(5));
+  const { blocks } = ftl;
+  const { slotsPerPage } = ftl.flash.geometry;
+  const space = ftl.spaces.block;
+  const reservations = [];
+  while (space.hasRoomNow(1)) reservations.push(space.reserveNow(1));
+  assert.ok(slotsPerPage > 1 && reservations.length > 0);
+  assert.ok(!blocks.canWriteNow(slotsPerPage), 'it fills a page');
+  for (let lba = 0; lba < slotsPerPage - 1; lba++) {
+    assert.ok(blocks.canWriteNow(1), `LBA ${lba}`);
+    blocks.writeNow(lba, 1, lbaContent(lba, 1));
+  }
+  assert.ok(!blocks.canWriteNow(1), 'one more fills it');
+  assert.equal(ftl.snapshot().counters.hostBlockPagesProgrammed, 0);
+  for (const reservation of reservations) reservation.release();
+  blocks.writeNow(slotsPerPage - 1, 1, lbaContent(slotsPerPage - 1, 1));
+  assert.equal(ftl.snapshot().counters.hostBlockPagesProgrammed, 1);
+  for (let lba = 0; lba < slotsPerPage; lba++) assert.equal(await lbaVersion(ftl, lba), 1);
+  await ftl.close();
+});

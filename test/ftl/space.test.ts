@@ -12,18 +12,27 @@ import { MemoryDriveStores } from './memory-stores.ts';
 const { geometry } = new MemoryDriveStores();
 const EMPTIED_AT = 5;
 
-/** A pool of which two superblocks are empty and read by somebody. `whileStepping`: happens during a step that gains nothing. */
-function spaceOf(whileStepping: (superblocks: Superblocks) => void): Space {
+interface Pool {
+  /** Whether somebody reads the empty superblocks. */
+  readonly isRead: boolean;
+  readonly erasedPages: number;
+  checkpointCount: number;
+}
+const readAndFull: Pool = { isRead: true, erasedPages: 0, checkpointCount: 0 };
+
+/** A pool of which two superblocks are empty. `whileStepping`: happens during a step that gains nothing. */
+function spaceOf(whileStepping: (superblocks: Superblocks) => void, pool = readAndFull): Space {
   const superblocks = new Superblocks(geometry, new Uint32Array(geometry.superblockCount));
   for (const superblock of [0, 1]) {
     superblocks.setState(superblock, 'open');
     superblocks.assign(superblock, 'block');
     superblocks.setState(superblock, 'full');
     superblocks.emptySince[superblock] = EMPTIED_AT;
-    superblocks.pin(superblock);
+    if (pool.isRead) superblocks.pin(superblock);
   }
+  let reservedPages = 0;
   let freeCount = 0;
-  const pages = (): number => freeCount * geometry.pagesPerSuperblock;
+  const pages = (): number => pool.erasedPages + freeCount * geometry.pagesPerSuperblock - reservedPages;
   const allocator = {
     isReadOnly: false,
     hostPagesAvailable: pages,
@@ -33,14 +42,15 @@ function spaceOf(whileStepping: (superblocks: Superblocks) => void): Space {
     quota: () => geometry.blockSuperblockCount,
     writePointCount: () => 1,
     reservedPages: () => 0,
-    reserve: () => undefined,
+    reserve: (_pool: string, count: number) => void (reservedPages += count),
     free(superblock: number) {
       superblocks.setState(superblock, 'free');
       freeCount++;
     },
   } as unknown as Allocator;
   const checkpoint = async (): Promise<void> => {
-    await Promise.resolve();
+    pool.checkpointCount++;
+    await new Promise((resolve) => setImmediate(resolve));
     space.checkpointed(EMPTIED_AT);
   };
   // The first is what the reservation pays, the second is because there is no room.
@@ -93,4 +103,13 @@ test('what somebody else makes free during a step is no reason to say that there
     space.checkpointed(EMPTIED_AT);
   });
   await space.reserve(1);
+});
+
+test('a host that waits for an erase waits for the checkpoint that is on its way, and for no other', async () => {
+  const pool = { isRead: false, erasedPages: 1, checkpointCount: 0 };
+  const space = spaceOf(() => undefined, pool);
+  // The first takes the last page, which begins a checkpoint in advance.
+  await Promise.all([space.reserve(1), space.reserve(1)]);
+  assert.equal(pool.checkpointCount, 1);
+  assert.equal(space.counters.eraseWaits, 1);
 });

@@ -101,9 +101,11 @@ export function replyTo(
   let sessionKey: Uint8Array | undefined;
   if (group !== 'null') {
     const keys = createDiffieHellman(Buffer.from(dhPrime(group)), DH_GENERATOR);
-    value = keys.generateKeys();
-    const shared = keys.computeSecret(message.slice(at, at + dhValueBytes));
-    sessionKey = Buffer.concat([Buffer.alloc(dhValueBytes - shared.length), shared]);
+    // Of one number in 256 the first byte is zero, and left out.
+    const padded = (number: Uint8Array): Uint8Array =>
+      Buffer.concat([Buffer.alloc(dhValueBytes - number.length), number]);
+    value = padded(keys.generateKeys());
+    sessionKey = padded(keys.computeSecret(message.slice(at, at + dhValueBytes)));
   }
   const parties = { hostNqn: HOST_NQN, subsystemNqn };
   const exchange = { hash, challenge, sessionKey, sequence, transactionId, ...parties };

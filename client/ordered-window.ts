@@ -4,19 +4,29 @@ import type { Submitted } from './transfers.ts';
 
 /**
  * Commands that must take effect in the order in which they are submitted, a few of them in flight: while the drive works on
- * one, the data of the next is copied. The first that fails ends the work, once all that were submitted behind it have ended.
+ * one, the data of the next is copied. One is in flight until a completion says that those behind one that fails will fail,
+ * too. The first that fails ends the work, once all that were submitted behind it have ended.
  */
 export class OrderedWindow {
   readonly #inFlightMax: number;
   readonly #inFlight: Promise<Completion>[] = [];
+  #isOpen = false;
   #last: Completion | undefined;
 
   constructor(inFlightMax: number) {
     this.#inFlightMax = inFlightMax;
   }
 
-  /** Resolves when the command is submitted. Rejects as it does, or as one before it. */
-  async add(submit: () => Promise<Submitted>): Promise<void> {
+  /** Whether more than one may be in flight. */
+  get isOpen(): boolean {
+    return this.#isOpen;
+  }
+
+  /**
+   * Resolves when the command is submitted, and while the window is not open, when it has ended. Rejects as it does, or as
+   * one before it. `opens`: whether its completion opens the window.
+   */
+  async add(submit: () => Promise<Submitted>, opens: (completion: Completion) => boolean): Promise<void> {
     while (this.#inFlight.length >= this.#inFlightMax) await this.#settleOldest();
     // What was submitted leaves with this turn of the event loop, before more is copied.
     if (this.#inFlight.length > 0) await nextTurn();
@@ -29,6 +39,9 @@ export class OrderedWindow {
     }
     submitted.completion.catch(() => undefined);
     this.#inFlight.push(submitted.completion);
+    if (this.#isOpen) return;
+    await this.#settleOldest();
+    this.#isOpen = this.#last !== undefined && opens(this.#last);
   }
 
   /** Completion of the last command, once all have succeeded; undefined: there was none. */

@@ -97,8 +97,10 @@ export interface ReadBackResult {
 }
 
 const PIECES_IN_FLIGHT = 4;
-/** One that the drive programs, one that waits for it, and one that is copied. */
-const APPENDS_IN_FLIGHT = 3;
+/** One that the drive works on, and one that waits while the next is copied: what a connection may have in flight. */
+const APPENDS_IN_FLIGHT = 2;
+/** Of a piece that goes alone. */
+const LONE_PIECE_BYTES_MAX = 512 * 1024;
 const partCodes = { keys: 1, values: 2 } as const;
 
 /**
@@ -141,14 +143,22 @@ export class Sequence {
         fua: options.fua === true ? 1 : 0,
       }),
     };
-    const window = new OrderedWindow(this.#transfers.keepsOrder ? APPENDS_IN_FLIGHT : 1);
+    const { keepsOrder, pieceBytesMax } = this.#transfers;
+    const window = new OrderedWindow(keepsOrder ? APPENDS_IN_FLIGHT : 1);
     for (let from = 0; from < plan.tokenCount; ) {
-      const to = Math.min(plan.tokenCount, this.#pieceEnd(position + from, plan.bytesPerToken) - position);
+      // The first pieces go one by one, until one has ended at the layer's end. From there on all behind a piece that fails fail,
+      // too; before, they might repeat what is there, succeed, and add tokens behind a conflict.
+      const isLone = keepsOrder && !window.isOpen;
+      const pieceBytes = isLone ? Math.min(pieceBytesMax, LONE_PIECE_BYTES_MAX) : pieceBytesMax;
+      const to = Math.min(plan.tokenCount, this.#pieceEnd(position + from, plan.bytesPerToken, pieceBytes) - position);
       const [first, tokenCount] = [position + from, to - from];
       const subject = (): string => `${this.#subject(layer)}, position ${first}, ${tokenCount} tokens`;
       const request = { ...target, subject, cdw13: first, cdw14: tokenCount };
       const parts = plan.parts(from, to);
-      await window.add(() => this.#transfers.submit(request, parts, options));
+      await window.add(
+        () => this.#transfers.submit(request, parts, options),
+        ({ dw0 }) => dw0 === first + tokenCount,
+      );
       from = to;
     }
     return (await window.end())?.dw0 ?? position;
@@ -252,9 +262,9 @@ export class Sequence {
   }
 
   /** Position at which a command that starts at `position` should end: whole groups if it can hold any. */
-  #pieceEnd(position: number, bytesPerToken: number): number {
+  #pieceEnd(position: number, bytesPerToken: number, bytesMax: number): number {
     const { groupTokens } = this.shape;
-    const end = position + Math.max(1, Math.floor(this.#transfers.pieceBytesMax / bytesPerToken));
+    const end = position + Math.max(1, Math.floor(bytesMax / bytesPerToken));
     const aligned = end - (end % groupTokens);
     return aligned > position ? aligned : end;
   }

@@ -137,21 +137,21 @@ export class JobQueue {
 
   /** Wakes as many sleeping workers as jobs were pushed since the last call, within `awakeMax`. */
   wakeWorkers(): void {
-    if (this.#pushed > 0) this.#wake(this.#pushed, this.#awakeMax);
+    if (this.#pushed > 0) this.#wake(this.#pushed, this.#awakeMax, true);
     this.#pushed = 0;
   }
 
   /** Wakes whoever sleeps. */
   wakeAll(): void {
-    this.#wake(this.workerCount, this.workerCount);
+    this.#wake(this.workerCount, this.workerCount, false);
   }
 
-  #wake(count: number, awakeMax: number): void {
+  #wake(count: number, awakeMax: number, keepsOff: boolean): void {
     let left = Math.min(count, awakeMax - this.workerCount + this.sleeperCount);
     for (let worker = 0; worker < this.workerCount && left > 0; worker++) {
       const start = blockStart(this.#shape, worker);
       if (Atomics.exchange(this.#memory, start + workerWords.asleep, 0) === 0) continue;
-      this.#place(start);
+      this.#place(start, keepsOff);
       Atomics.add(this.#memory, start + workerWords.wake, 1);
       Atomics.notify(this.#memory, start + workerWords.wake);
       left--;
@@ -160,19 +160,20 @@ export class JobQueue {
 
   /**
    * Who wakes gets a CPU where nobody else computes, if there is one. The system does not always find it: on a busy machine it
-   * wakes a thread where that ran before, and on two CPUs that is half of the time where another of ours runs.
+   * wakes a thread where that ran before, and on two CPUs that is half of the time where another of ours runs. If all wake, no
+   * CPU is left out.
    */
-  #place(start: number): void {
+  #place(start: number, keepsOff: boolean): void {
     const placement = this.#placement;
     const thread = Atomics.load(this.#memory, start + workerWords.thread);
     if (placement === undefined || thread === 0) return;
     const cpus = this.#takenCpus;
     let count = 0;
-    for (let worker = 0; worker < this.workerCount; worker++) {
+    for (let worker = 0; keepsOff && worker < this.workerCount; worker++) {
       const busy = Atomics.load(this.#memory, blockStart(this.#shape, worker) + workerWords.busy);
       if (busy >= BUSY_SHIFT) cpus[count++] = busy - BUSY_SHIFT;
     }
-    cpus[count++] = placement.currentCpu();
+    if (keepsOff) cpus[count++] = placement.currentCpu();
     placement.keepOff(thread, cpus, count);
   }
 

@@ -11,6 +11,10 @@ const SHARED_TURN_NS = 20_000;
 const IDLE_GAP_NS = 10_000;
 /** Who was served just now comes again soon. */
 const SHARING_NS = 2_000_000;
+/** No job computes so long, and none waits so long for a CPU: this one had pages come from the disk. */
+const HELD_UP_NS = 8_000_000;
+/** For so long the jobs are left to the workers then, which may wait. */
+const REST_NS = 1_000_000_000;
 /** Without a job of its own it looks so long for those that come back, before it has itself woken: longer than jobs take. */
 const WINDOW_NS = 200_000;
 
@@ -36,6 +40,7 @@ export class LoopWorker {
   #untilNs = 0;
   #turnEndNs = 0;
   #sharedUntilNs = 0;
+  #restUntilNs = 0;
 
   constructor(modules: LoopWorkerModules) {
     assert(modules.clock.poll !== undefined, 'the clock can poll');
@@ -47,8 +52,9 @@ export class LoopWorker {
     const { clock, queue } = this.#modules;
     if (this.#isActive || this.#hasEnded) return;
     this.#isActive = true;
-    this.#turnEndNs = clock.nowNs();
-    this.#untilNs = this.#turnEndNs + WINDOW_NS;
+    // What is left of this turn is no sign of others.
+    this.#turnEndNs = Number.POSITIVE_INFINITY;
+    this.#untilNs = clock.nowNs() + WINDOW_NS;
     queue.startPolling();
     clock.poll?.(this.#turn);
   }
@@ -68,6 +74,7 @@ export class LoopWorker {
       return;
     }
     this.#isActive = false;
+    if (queue.hasUntaken) queue.wakeAll();
     queue.stopPolling();
     if (queue.isSignalled) advance();
   };
@@ -77,15 +84,18 @@ export class LoopWorker {
     const startNs = clock.nowNs();
     if (startNs - this.#turnEndNs > IDLE_GAP_NS) this.#sharedUntilNs = startNs + SHARING_NS;
     const endNs = startNs + (startNs < this.#sharedUntilNs ? SHARED_TURN_NS : TURN_NS);
-    for (let nowNs = startNs; nowNs < endNs; nowNs = clock.nowNs()) {
-      const job = worker.tryTake(this.#isWarm);
+    for (let nowNs = startNs; nowNs < endNs; ) {
+      const job = startNs < this.#restUntilNs ? undefined : worker.tryTake(this.#isWarm);
       if (job === undefined) {
         if (queue.hasUntaken) queue.wakeAll();
         return;
       }
       // Who is to hear of it is here already.
       runJob(runner, worker, job);
+      const beganNs = nowNs;
+      nowNs = clock.nowNs();
       this.#untilNs = nowNs + WINDOW_NS;
+      if (nowNs - beganNs > HELD_UP_NS) this.#restUntilNs = nowNs + REST_NS;
     }
   }
 

@@ -82,7 +82,8 @@ export class Pool {
     const idleSpinCount = isScarce ? 0 : SPIN_COUNT;
     // There the event loop computes in the place of one of several workers; a gate holds workers, and would be passed by.
     const loopComputes = options.workerCount > 1 && (options.loopComputes ?? (isScarce && options.gate === undefined));
-    const placement = threadPlacement();
+    // Elsewhere event loop and client leave their CPUs to the workers most of the time.
+    const placement = loopComputes ? threadPlacement() : undefined;
     const awakeMax = loopComputes ? options.workerCount - 1 : options.workerCount;
     const loopOptions = { index: options.workerCount, spinCount: 0, idleSpinCount: 0, placement };
     const loopEnd = loopComputes ? new JobQueueWorker(shape, memory, loopOptions) : undefined;

@@ -27,6 +27,11 @@ const SQ_HEAD_UNUSED = 0xffff;
 /** In the status of an error: the error log has more. */
 const MORE = 1 << statusBits.more.shift;
 const DWORD_MAX = 0xffff_ffff;
+/**
+ * Data of commands that waited and begin in one turn of the event loop, about: what lies in regions is read at once, and
+ * others have their turn, too.
+ */
+const TURN_BYTES_MAX = 4 * 2 ** 20;
 
 const statusOf = new Map<ErrorCode, number>(
   (Object.keys(errorTable) as ErrorCode[]).map((code) => {
@@ -87,6 +92,12 @@ export class Queue implements QueuePort, SlotOwner {
   #commandCount = 0;
   #closed = false;
   readonly #wake = (): void => this.#runWaiting();
+  /** Data of commands that had waited, and began in this turn of the event loop. */
+  #turnBytes = 0;
+  readonly #onTurn = (): void => {
+    this.#turnBytes = 0;
+    this.#runWaiting();
+  };
 
   constructor(options: { limits: Limits }, modules: QueueModules) {
     this.link = modules.link;
@@ -322,7 +333,7 @@ export class Queue implements QueuePort, SlotOwner {
 
   #runWaiting(): void {
     const { budget } = this.#modules;
-    while (!this.#closed && this.#waiting.length > 0) {
+    while (!this.#closed && this.#waiting.length > 0 && this.#turnBytes < TURN_BYTES_MAX) {
       const slot = this.#waiting[0] as CommandSlot;
       if (!budget.tryAcquire(this.#share, slot.lengthBytes)) {
         budget.wait(this.#wake);
@@ -332,6 +343,8 @@ export class Queue implements QueuePort, SlotOwner {
       budget.letGo(this.#share, slot.heldBytes);
       slot.heldBytes = 0;
       slot.hasBudget = true;
+      if (this.#turnBytes === 0) setImmediate(this.#onTurn);
+      this.#turnBytes += Math.max(1, slot.lengthBytes);
       this.#run(slot);
     }
   }

@@ -152,7 +152,7 @@ test('as many workers are woken as there are jobs, within bounds, and each where
   assert.equal(queue.sleeperCount, 1);
   queue.wakeAll();
   while (queue.busyCount() !== 3) await sleep(1);
-  assert.deepEqual(kept.slice(2), [{ thread: 102, cpus: [20, 21, 7] }]);
+  assert.deepEqual(kept.slice(2), [{ thread: 102, cpus: [] }], 'all run: wherever there is a CPU');
   queue.stop();
   await Promise.all(exits);
 });

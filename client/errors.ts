@@ -46,7 +46,10 @@ export class DriveCommandError extends DriveClientError {
     const code = errorCodeOf(sct, sc);
     const text = code === undefined ? statusName(sct, sc, failure.fabrics) : errorTable[code].text;
     const subject = failure.subject === '' ? '' : ` (${failure.subject})`;
-    const result = failure.dw0 === 0 && failure.dw1 === 0 ? '' : `, result ${failure.dw1 * 2 ** 32 + failure.dw0}`;
+    // A position says something even if it is 0.
+    const isPosition = code === 'appendConflict' || code === 'appendGap';
+    const hasResult = isPosition || failure.dw0 !== 0 || failure.dw1 !== 0;
+    const result = hasResult ? `, result ${failure.dw1 * 2 ** 32 + failure.dw0}` : '';
     super(`${failure.opcodeName}${subject}: ${text} [sct ${sct}, sc ${sc.toString(16).padStart(2, '0')}h${result}]`);
     this.code = code ?? 'unknownStatus';
     this.retry = dnr === 0 && (code === undefined || errorTable[code].retry);

@@ -71,7 +71,7 @@ test('a summary shows the worst case of each target, on the right side of its bo
   assert.deepEqual(
     lines.map((text) => text.replace(/^ +.*?([█·│]+)/, '$1')),
     [
-      '████████████████████│█·······  ✔  1.70  ≥ 1.60 … 1.90 in 2 cases',
+      '████████████████████│█·······  ✔  1.70  ≥ 1.60 (best of 2 cases: 1.90)',
       '████████████████····│········  ✔  1.20  ≤ 1.50',
       '████████████████····│········  ✘  0.40  ≥ 0.50',
     ],

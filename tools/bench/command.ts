@@ -54,7 +54,8 @@ const ROUNDS = 21;
 const QUICK_ROUNDS = 3;
 
 export function createBenchCommand(name: string): Command {
-  const list = benches.map((bench) => `  ${bench.name.padEnd(12)}${bench.summary}`).join('\n');
+  const nameCharacters = Math.max(...benches.map((bench) => bench.name.length)) + 2;
+  const list = benches.map((bench) => `  ${bench.name.padEnd(nameCharacters)}${bench.summary}`).join('\n');
   return new Command(name)
     .description('Measures the drive. Every figure is a median; what it is compared with ran in the same run, in turn.')
     .argument('[NAME...]', 'what to measure (default: everything)')

@@ -27,7 +27,7 @@ function summaryLine(target: Target, ratios: readonly number[], paint: Paint): s
   const best = sorted.at(-1)!;
   const isMet = meets(target, worst);
   const sign = target.sense === 'atLeast' ? '≥' : '≤';
-  const range = ratios.length === 1 ? '' : ` … ${ratioText(best)} in ${ratios.length} cases`;
+  const range = ratios.length === 1 ? '' : ` (best of ${ratios.length} cases: ${ratioText(best)})`;
   const verdict = isMet ? paint.green('✔') : paint.red('✘');
   return [
     `  ${target.title.padEnd(TITLE_CHARACTERS)}`,

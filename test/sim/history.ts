@@ -8,7 +8,7 @@
  * full, and what is checked.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Arena, ARENA_RESERVED_BYTES, createArena, createArenaOver } from '../../daemon/base/arena.ts';
@@ -61,6 +61,7 @@ function sharedParts(): NonNullable<typeof shared> {
   if (shared === undefined) {
     const { memory } = createArena(ARENA_BYTES);
     const regionFolder = mkdtempSync(join(tmpdir(), 'attndrive-sim-'));
+    process.once('exit', () => rmSync(regionFolder, { recursive: true, force: true }));
     shared = { memory, kernels: loadKernels('wasm', { memory }), regionFolder };
   }
   return shared;

@@ -1,6 +1,6 @@
 /** The drive of a session: every room over stores in memory, hosts of several kinds, limits and troubles by chance. */
 import assert from 'node:assert/strict';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ErrorCode } from '../../../spec/errors.ts';
@@ -131,6 +131,7 @@ function sharedParts(): NonNullable<typeof shared> {
     const { memory } = createArena(ARENA_BYTES);
     // Regions are to lie in memory, as the drive's own do.
     const regionFolder = mkdtempSync(join(process.platform === 'linux' ? '/dev/shm' : tmpdir(), 'attndrive-fuzz-'));
+    process.once('exit', () => rmSync(regionFolder, { recursive: true, force: true }));
     shared = { memory, kernels: loadKernels('wasm', { memory }), regionFolder };
   }
   return shared;

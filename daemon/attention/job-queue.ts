@@ -160,8 +160,7 @@ export class JobQueue {
 
   /**
    * Who wakes gets a CPU where nobody else computes, if there is one. The system does not always find it: on a busy machine it
-   * wakes a thread where that ran before, and on two CPUs that is half of the time where another of ours runs. If all wake, no
-   * CPU is left out.
+   * wakes a thread where that ran before, even if another of ours runs there. If all wake, no CPU is left out.
    */
   #place(start: number, keepsOff: boolean): void {
     const placement = this.#placement;

@@ -62,7 +62,11 @@ async function measureShape(shape: BenchShape, options: BenchOptions, output: Be
   let team: ThreadTeam | undefined;
   try {
     const threadCount = Math.max(1, options.workers ?? availableParallelism());
-    team = await ThreadTeam.open(layers.resources, { sets: [set!], threadCountMax: threadCount });
+    team = await ThreadTeam.open(layers.resources, {
+      sets: [set!],
+      threadCountMax: threadCount,
+      touched: layers.range,
+    });
     const folder = await layers.handOver();
     const kernel: Contestant = {
       name: 'kernel',

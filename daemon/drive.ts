@@ -317,7 +317,7 @@ export class Drive implements RunningDrive {
           computeWorkerCount: config.workers,
         },
         limits,
-        regions: { folder, fileMode },
+        regions: { folder, fileMode, isMapped: kernels.name === 'native' },
         holdsCompletions: config.timing === 'enforce',
       },
       {

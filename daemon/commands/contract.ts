@@ -114,7 +114,7 @@ export interface SubmissionEntry {
   readonly cdw15: number;
 }
 
-/** A memory region of one association. Bytes move by pread and pwrite on its descriptor, never through a mapping. */
+/** A memory region of one association, in a file that its host may change and shorten at any time. */
 export interface MemoryRegion {
   readonly key: number;
   readonly sizeBytes: number;

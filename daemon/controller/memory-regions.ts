@@ -7,10 +7,11 @@ import { DriveError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import type { HostAccount } from '../hosts/host-account.ts';
 import type { FrontCounters, Limits, MemoryRegion } from '../commands/contract.ts';
+import { RegionMapping } from '../kernels/native/region-mapping.ts';
 
 /**
- * Up to this size a region is written by one synchronous system call: tmpfs never waits for a disk, and the copy takes
- * less time (4 KiB: 1 us, 64 KiB: 3 us) than handing it to the thread pool and back (about 50 us).
+ * Up to this size a region is written at once: tmpfs never waits for a disk, and the copy takes less time (4 KiB: 1 us,
+ * 64 KiB: 3 us) than handing it to the thread pool and back (about 50 us).
  */
 const SYNC_WRITE_BYTES_MAX = 65_536;
 /** The same of reading (1 MiB: 40 us), so that what follows one another in a queue is read in that order. */
@@ -25,6 +26,8 @@ export interface RegionFolderOptions {
   readonly folder: string;
   /** 0o600, or 0o660 where the folder belongs to a group of clients. */
   readonly fileMode: number;
+  /** Whether regions are mapped where that can be had; if not, every transfer is a system call. */
+  readonly isMapped: boolean;
 }
 
 /** The folder of region files of a drive. Whatever lies in it when the drive starts is from a daemon that is gone. */
@@ -47,14 +50,15 @@ export class RegionFolder {
 
   /** DriveError regionLimit if the file system has no room. */
   async create(key: number, sizeBytes: number, counters: FrontCounters): Promise<RegionFile> {
-    const { folder, fileMode } = this.#options;
+    const { folder, fileMode, isMapped } = this.#options;
     const path = join(folder, `${FILE_PREFIX}${Buffer.from(this.#random.bytes(NAME_BYTES)).toString('hex')}`);
     const { bavail, bsize } = await fs.promises.statfs(folder);
     if (bavail * bsize < sizeBytes) {
       throw new DriveError('regionLimit', `${sizeBytes} bytes asked for, ${bavail * bsize} free in ${folder}`);
     }
     const fd = createFile(path, sizeBytes, fileMode);
-    return new RegionFile({ key, sizeBytes, path, fd }, counters);
+    const mapping = isMapped ? RegionMapping.tryMap(fd, sizeBytes) : undefined;
+    return new RegionFile({ key, sizeBytes, path, fd }, { counters, mapping });
   }
 }
 
@@ -78,25 +82,31 @@ function createFile(path: string, sizeBytes: number, mode: number): number {
 }
 
 /**
- * One region. The drive keeps the descriptor and never maps the file, so a client that truncates it makes its own
- * transfers fail and nothing else.
+ * One region. A client that truncates its file makes its own transfers fail and nothing else: bytes move by pread and
+ * pwrite, or by copies that notice where the mapping has nothing behind it any more. Those then do the same transfer by the
+ * descriptor, so that what it comes to, and what the host is told, never depends on whether there is a mapping.
  */
 export class RegionFile implements MemoryRegion {
   readonly key: number;
   readonly sizeBytes: number;
   readonly path: string;
   readonly #fd: number;
+  readonly #mapping: RegionMapping | undefined;
   readonly #counters: FrontCounters;
   #closed = false;
   /** Transfers in the thread pool: the descriptor must not be closed, and given to another file, under them. */
   #busyCount = 0;
 
-  constructor(options: { key: number; sizeBytes: number; path: string; fd: number }, counters: FrontCounters) {
+  constructor(
+    options: { key: number; sizeBytes: number; path: string; fd: number },
+    modules: { counters: FrontCounters; mapping: RegionMapping | undefined },
+  ) {
     this.key = options.key;
     this.sizeBytes = options.sizeBytes;
     this.path = options.path;
     this.#fd = options.fd;
-    this.#counters = counters;
+    this.#mapping = modules.mapping;
+    this.#counters = modules.counters;
   }
 
   check(offset: number, lengthBytes: number): void {
@@ -110,11 +120,16 @@ export class RegionFile implements MemoryRegion {
     this.check(offset, target.length);
     this.#counters.regionReadBytes += target.length;
     if (target.length > SYNC_READ_BYTES_MAX) return this.#transfer(fs.read, offset, target);
+    if (this.#mapping?.read(offset, target) === true) return;
     this.#transferSync(fs.readSync, offset, target);
   }
 
   write(offset: number, source: Uint8Array): Promise<void> | void {
     this.check(offset, source.length);
+    if (source.length <= SYNC_WRITE_BYTES_MAX && this.#mapping?.write(offset, source) === true) {
+      this.#counters.regionWrittenBytes += source.length;
+      return;
+    }
     // A file that its client has shortened is not made longer again.
     const fileBytes = fs.fstatSync(this.#fd).size;
     if (fileBytes < offset + source.length)
@@ -128,6 +143,7 @@ export class RegionFile implements MemoryRegion {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#mapping?.unmap();
     try {
       unlinkSync(this.path);
     } catch (error) {

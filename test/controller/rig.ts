@@ -70,6 +70,8 @@ export interface RigOptions {
   readonly limits?: Partial<Limits>;
   readonly modules?: Partial<SubsystemModules>;
   readonly pageSizeBytes?: number;
+  /** Default: true, where native code can map them. */
+  readonly mapsRegions?: boolean;
   /** Device time by this profile on `clock`; completions are held. */
   readonly enforced?: TimingProfile;
 }
@@ -119,7 +121,7 @@ export async function createRig(test: TestContext, options: RigOptions = {}): Pr
     {
       identity: identityOf(options.pageSizeBytes ?? 16_384),
       limits,
-      regions: { folder: join(folder, 'regions'), fileMode: 0o600 },
+      regions: { folder: join(folder, 'regions'), fileMode: 0o600, isMapped: options.mapsRegions ?? true },
       holdsCompletions: options.enforced !== undefined,
     },
     {

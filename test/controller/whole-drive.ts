@@ -114,7 +114,7 @@ export async function openWholeDrive(folder: string, options: WholeDriveOptions 
     {
       identity: identityOf(stores.geometry.pageSizeBytes),
       limits,
-      regions: { folder: join(folder, 'regions'), fileMode: 0o600 },
+      regions: { folder: join(folder, 'regions'), fileMode: 0o600, isMapped: true },
     },
     {
       arena,

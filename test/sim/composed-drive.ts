@@ -99,7 +99,7 @@ export async function composeDrive(stores: FtlStores, parts: DriveParts): Promis
   const discovery = new OwnRecords({ nqn: subsystemNqn(SERIAL), advertisedHost: undefined }, { listeners: () => [] });
   const { hosts = new HostDirectory() } = parts;
   const keyExchange = new ThreadedKeyExchange();
-  const regions = { folder: parts.regionFolder, fileMode: 0o600 };
+  const regions = { folder: parts.regionFolder, fileMode: 0o600, isMapped: true };
   const subsystem = createSubsystem(
     {
       identity: identityOf(ftl.geometry.pageSizeBytes),

@@ -101,7 +101,8 @@ function findCompiler() {
 
 async function compileAndLink(compiler, sourceFolder, headers, folder, output) {
   const isaFiles = process.arch === 'x64' ? Object.keys(isaFlags) : [];
-  const names = ['addon.cc', 'crc32c.cc', 'direct-io.cc', 'kernels-portable.cc', 'threads.cc', ...isaFiles];
+  const sources = ['addon.cc', 'crc32c.cc', 'direct-io.cc', 'kernels-portable.cc', 'region-mapping.cc', 'threads.cc'];
+  const names = [...sources, ...isaFiles];
   const objectOf = (name) => join(folder, `${basename(name, '.cc')}.${process.pid}.o`);
   const made = `${output}.${process.pid}`;
   const call = (args) => execute(compiler.command, [...compiler.prefix, ...args], { maxBuffer: 1 << 26 });

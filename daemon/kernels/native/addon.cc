@@ -10,6 +10,7 @@
 #include <cstring>
 #include "direct-io.h"
 #include "kernel-set.h"
+#include "region-mapping.h"
 #include "residency.h"
 #include "threads.h"
 
@@ -313,6 +314,10 @@ NAPI_MODULE_INIT() {
   } functions[] = {{"create", create},
                    {"createSlab", attndrive::createSlab},
                    {"openDirectIo", attndrive::openDirectIo},
+                   {"mapRegion", attndrive::mapRegion},
+                   {"unmapRegion", attndrive::unmapRegion},
+                   {"copyFromRegion", attndrive::copyFromRegion},
+                   {"copyToRegion", attndrive::copyToRegion},
                    {"threadId", attndrive::threadId},
                    {"currentCpu", attndrive::currentCpu},
                    {"keepThreadOff", attndrive::keepThreadOff}};

@@ -28,6 +28,11 @@ interface AddonModule {
   create(memory: Uint8Array, fileDescriptor: number, mediaBytes: number, isa: string, slab: number): KernelAddon;
   createSlab(sizeBytes: number): { readonly id: number; readonly buffer: ArrayBuffer };
   openDirectIo(fileDescriptor: number, slab: number, threadCount: number, notify: () => void): DirectIoAddon;
+  /** An id that every thread of the process may use. */
+  mapRegion(fileDescriptor: number, sizeBytes: number): number;
+  unmapRegion(id: number): void;
+  copyFromRegion(id: number, offset: number, target: Uint8Array): boolean;
+  copyToRegion(id: number, offset: number, source: Uint8Array): boolean;
   threadId(): number;
   currentCpu(): number;
   keepThreadOff(thread: number, cpus: Int32Array, count: number): void;

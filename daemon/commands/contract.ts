@@ -11,7 +11,7 @@ import type { AttentionEngine } from '../attention/contract.ts';
 import type { DeviceJob } from '../timing/device-job.ts';
 import type { Arena } from '../base/arena.ts';
 import type { BlockNamespace, Durability, UserDataEraser } from '../ftl/contract.ts';
-import type { KvStore } from '../kv/contract.ts';
+import type { HostRows, KvStore } from '../kv/contract.ts';
 import type { NamespaceGate } from './namespace-gate.ts';
 
 /** Every bound of `spec/limits.ts`; tests lower single ones. */
@@ -124,6 +124,16 @@ export interface MemoryRegion {
   /** DriveError sglDataBlock outside the region, or where a client has shortened the file. */
   read(offset: number, target: Uint8Array): Promise<void> | void;
   write(offset: number, source: Uint8Array): Promise<void> | void;
+  /**
+   * For a command that reads `lengthBytes` bytes from `offset` on where they lie; undefined: the region is not mapped. Counts
+   * them as read. It stays mapped until `release`, even if it is deleted meanwhile. DriveError as `check`.
+   */
+  hold(offset: number, lengthBytes: number): HeldRegion | undefined;
+}
+
+/** A region that a command uses. */
+export interface HeldRegion extends HostRows {
+  release(): void;
 }
 
 /** Result slots of one association: bounded in number and bytes. A slot is empty, claimed, or filled. */
@@ -271,6 +281,11 @@ export interface CommandData {
    * offsets must ascend (hosts that can't seek in their data refuse anything else), so read the data in one call.
    */
   read(target: Uint8Array, offset?: number): Promise<void> | void;
+  /**
+   * The region that all of the host's data lies in, at `offset`, for one who reads it there instead of by `read`; undefined:
+   * there is none, or it is too much to be read at once. Ends with `release`.
+   */
+  hold(): { readonly region: HeldRegion; readonly offset: number } | undefined;
   /** All of the host's data where it lies, if it came with the command; valid until the handler returns or waits. */
   inPlace(): Uint8Array | undefined;
   /**

@@ -1,4 +1,5 @@
 import type { ErrorCode } from '../../spec/errors.ts';
+import { limits } from '../../spec/limits.ts';
 import { directionOf } from '../../spec/opcodes.ts';
 import { SGL_FLAGS, sglTypes } from '../../spec/sgl.ts';
 import { submissionEntry } from '../../spec/submission-entry.ts';
@@ -9,6 +10,7 @@ import {
   type CommandData,
   type CommandResult,
   dwordNames,
+  type HeldRegion,
   type MemoryRegion,
   type SubmissionEntry,
 } from '../commands/contract.ts';
@@ -304,6 +306,13 @@ export class CommandSlot implements CommandContext, CommandData, SubmissionEntry
       case 'none':
         return;
     }
+  }
+
+  hold(): { region: HeldRegion; offset: number } | undefined {
+    if (this.#kind !== 'keyed' || this.lengthBytes > limits.regionReadNowBytesMax) return undefined;
+    const offset = this.#offset;
+    const region = (this.#region as MemoryRegion).hold(offset, this.lengthBytes);
+    return region && { region, offset };
   }
 
   inPlace(): Uint8Array | undefined {

@@ -6,7 +6,7 @@ import { assert } from '../base/assert.ts';
 import { DriveError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import type { HostAccount } from '../hosts/host-account.ts';
-import type { FrontCounters, Limits, MemoryRegion } from '../commands/contract.ts';
+import type { FrontCounters, HeldRegion, Limits, MemoryRegion } from '../commands/contract.ts';
 import { RegionMapping } from '../kernels/native/region-mapping.ts';
 
 /**
@@ -94,7 +94,10 @@ export class RegionFile implements MemoryRegion {
   readonly #mapping: RegionMapping | undefined;
   readonly #counters: FrontCounters;
   #closed = false;
-  /** Transfers in the thread pool: the descriptor must not be closed, and given to another file, under them. */
+  /**
+   * Transfers in the thread pool, and holders: the descriptor must not be closed, and given to another file, under them, nor
+   * the mapping's number given to another region.
+   */
   #busyCount = 0;
 
   constructor(
@@ -139,18 +142,45 @@ export class RegionFile implements MemoryRegion {
     this.#transferSync(fs.writeSync, offset, source);
   }
 
-  /** Removes the file; its memory is given back when running transfers have ended. */
+  hold(offset: number, lengthBytes: number): HeldRegion | undefined {
+    this.check(offset, lengthBytes);
+    const mapping = this.#mapping;
+    if (mapping === undefined) return undefined;
+    this.#counters.regionReadBytes += lengthBytes;
+    this.#busyCount++;
+    let isHeld = true;
+    return {
+      mapping: mapping.id,
+      read: (from, target) => {
+        assert(isHeld, 'a region is read while it is held');
+        if (!mapping.read(from, target)) this.#transferSync(fs.readSync, from, target);
+      },
+      release: () => {
+        assert(isHeld, 'a region is released once');
+        isHeld = false;
+        this.#busyCount--;
+        this.#endIfIdle();
+      },
+    };
+  }
+
+  /** Removes the file; its memory is given back when running transfers and holders have ended. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#mapping?.unmap();
     try {
       unlinkSync(this.path);
     } catch (error) {
       // The client may have removed it: it is its folder too.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
-    if (this.#busyCount === 0) fs.closeSync(this.#fd);
+    this.#endIfIdle();
+  }
+
+  #endIfIdle(): void {
+    if (!this.#closed || this.#busyCount > 0) return;
+    this.#mapping?.unmap();
+    fs.closeSync(this.#fd);
   }
 
   #transferSync(operation: typeof fs.readSync | typeof fs.writeSync, offset: number, bytes: Uint8Array): void {
@@ -173,7 +203,7 @@ export class RegionFile implements MemoryRegion {
             return;
           }
           this.#busyCount--;
-          if (this.#closed && this.#busyCount === 0) fs.closeSync(this.#fd);
+          this.#endIfIdle();
           if (error) reject(this.#failed(error));
           else if (done + count < bytes.length) reject(this.#truncated(offset, bytes.length, done + count));
           else resolve();

@@ -41,6 +41,13 @@ export interface KvPageRun {
   readonly pageCount: number;
 }
 
+/** A run's pages in the arena, one behind the other. */
+export interface KvRunPages {
+  readonly offset: number;
+  /** [index in the run]: CRC32C of the page. */
+  readonly checksums: Uint32Array;
+}
+
 /** Where a run's pages are to go. */
 export interface KvRunTarget {
   /** Of the first page; each further one goes to the next. */
@@ -75,14 +82,13 @@ export interface KvPages {
    */
   reserve(pageCount: number): Promise<PageReservation>;
   /**
-   * Programs a run's pages, synchronously: they lie one behind the other from `pageOffset` of the arena on, each whole and
-   * padded with zeros. The new logical pages, which have one reference each, are put into `lpns`. DriveError writeFault:
-   * none of them is there.
+   * Programs a run's pages, synchronously: each is whole and padded with zeros. The new logical pages, which have one
+   * reference each, are put into `lpns`. DriveError writeFault: none of them is there.
    */
   program(
     reservation: PageReservation,
     run: KvPageRun,
-    pageOffset: number,
+    pages: KvRunPages,
     target: KvRunTarget,
     lpns: Uint32Array,
   ): void;

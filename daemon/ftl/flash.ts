@@ -20,6 +20,8 @@ export interface KvPageEntries {
   /** [index in the run] */
   readonly lpns: Uint32Array;
   readonly operations: Float64Array;
+  /** CRC32C of the pages. */
+  readonly checksums: Uint32Array;
 }
 
 /** One for each slot of a page, without sums; undefined: padding. */
@@ -88,7 +90,8 @@ export class Flash {
    * Stores KV pages that lie side by side and were charged: the pages [from, from + `data` in pages) of the run, whose
    * numbers and operations are `lpns` and `operations` from `from` on. DriveError writeFault if the disk refuses.
    */
-  storeKv(ppn: number, data: Uint8Array, from: number, { run, lpns, operations }: KvPageEntries): void {
+  storeKv(ppn: number, data: Uint8Array, from: number, entries: KvPageEntries): void {
+    const { run, lpns, operations, checksums } = entries;
     const { pageSizeBytes, slotsPerPage } = this.geometry;
     const pageCount = data.length / pageSizeBytes;
     const oobBytes = slotsPerPage * oobEntry.sizeBytes;
@@ -97,7 +100,7 @@ export class Flash {
       const at = i * oobBytes;
       this.superblocks.clearVerified((ppn + i) * slotsPerPage);
       putKvEntry(this.#oobView, at, run, from + i, operations[from + i]!, lpns[from + i]!);
-      this.#seal(ppn + i, at, this.#checksum.of(data.subarray(i * pageSizeBytes, (i + 1) * pageSizeBytes)));
+      this.#seal(ppn + i, at, checksums[from + i]!);
     }
     this.array.store(ppn, data, oob, 'kv');
   }

@@ -8,6 +8,7 @@ import type { Geometry } from '../nand/geometry.ts';
 import {
   type CheckpointSink,
   type KvPageRun,
+  type KvRunPages,
   type KvPages,
   type KvRunTarget,
   type Lpn,
@@ -126,7 +127,7 @@ export class KvPageStore implements KvPages, Relocatable {
   program(
     reservation: PageReservation,
     run: KvPageRun,
-    pageOffset: number,
+    pages: KvRunPages,
     target: KvRunTarget,
     lpns: Uint32Array,
   ): void {
@@ -139,7 +140,7 @@ export class KvPageStore implements KvPages, Relocatable {
       lpns[i] = this.#free[--this.#freeCount]!;
     }
     try {
-      this.#writeRun(run, pageOffset, target, lpns);
+      this.#writeRun(run, pages, target, lpns);
     } catch (error) {
       const { operations } = this.#modules;
       // What reached the cells may look whole after a restart: the numbers wait for a checkpoint too.
@@ -158,11 +159,11 @@ export class KvPageStore implements KvPages, Relocatable {
   }
 
   /** Pages that come to lie side by side are stored together. Their numbers are left in `#ppns`. */
-  #writeRun(run: KvPageRun, pageOffset: number, target: KvRunTarget, lpns: Uint32Array): void {
+  #writeRun(run: KvPageRun, pages: KvRunPages, target: KvRunTarget, lpns: Uint32Array): void {
     const { writer, operations } = this.#modules;
     const { channel, placement, job = untimed } = target;
     const ppns = this.#ppns;
-    const entries = { run, lpns, operations: this.#runOperations };
+    const entries = { run, lpns, operations: this.#runOperations, checksums: pages.checksums };
     let first = 0;
     for (let i = 0; i < run.pageCount; i++) {
       entries.operations[i] = operations.next();
@@ -171,10 +172,10 @@ export class KvPageStore implements KvPages, Relocatable {
       ppns[i] = ppn;
       const isNext = i > first && ppn === ppns[i - 1]! + 1;
       if (isNext || i === first) continue;
-      this.#store(pageOffset, first, i, entries);
+      this.#store(pages.offset, first, i, entries);
       first = i;
     }
-    this.#store(pageOffset, first, run.pageCount, entries);
+    this.#store(pages.offset, first, run.pageCount, entries);
   }
 
   /** Pages [from, to) of a run, which lie side by side. */

@@ -75,6 +75,38 @@ export const mergeJob = defineStruct('merge job', 64, {
   reserved0: reserved(36, 28),
 });
 
+/** In place of a region mapping: rows lie in the arena. */
+export const NO_REGION = 0xffff_ffff;
+
+/**
+ * Pages of an append, made from its rows. They are numbered as they are programmed, all groups of one stream before the next:
+ * page i is group i mod groupCount of stream floor(i / groupCount), and stream s is part s mod 2 (K, V) of head floor(s / 2).
+ * The rows of the first group follow `tailCount` ones that lie in a tail slab. 96 bytes.
+ */
+export const assembleJob = defineStruct('assemble job', 96, {
+  keys: uint64(0, 'offset of the first K row'),
+  values: uint64(8, 'offset of the first V row'),
+  region: u32(16, 'region mapping that the rows lie in; FFFFFFFFh: the arena'),
+  headCount: u32(20, 'heads'),
+  tokenCount: u32(24, 'tokens that there are rows of'),
+  headMajor: u32(28, '0: rows lie as [token][head]; 1: as [head][token]'),
+  rowBytesK: u32(32, 'bytes of a K row'),
+  rowBytesV: u32(36, 'bytes of a V row'),
+  groupTokens: u32(40, 'tokens of a group'),
+  groupCount: u32(44, 'groups'),
+  firstToken: u32(48, 'the first token of the rows that is in the pages'),
+  tailCount: u32(52, "rows of the first group that are in the slab; less than the group's"),
+  tailKeys: u32(56, "arena offset of the slab's first K row"),
+  tailValues: u32(60, "arena offset of the slab's first V row"),
+  tailStrideBytes: u32(64, "from one head's rows in the slab to the next head's"),
+  pageBytes: u32(68, 'bytes of a page; behind the rows it is zero'),
+  firstPage: u32(72, 'the first page to make'),
+  pageCount: u32(76, 'pages to make'),
+  target: u32(80, 'arena offset of the pages, one behind the other'),
+  checksums: u32(84, 'arena offset of u32 [pageCount]: CRC32C of each page'),
+  reserved0: reserved(88, 8),
+});
+
 export type KernelName = 'native' | 'wasm' | 'reference';
 export const kernelNames: readonly KernelName[] = ['native', 'wasm', 'reference'];
 
@@ -93,6 +125,8 @@ export interface Kernels {
   readonly isa: string;
   /** Whether frames may name the media arena. */
   readonly canMapMedia: boolean;
+  /** Whether rows may lie in a region mapping (native/region-mapping.ts). */
+  readonly canReadRegions: boolean;
   /** CRC32C (Castagnoli, reflected 82F63B78h) of arena bytes, continuing from `seed` (0 to start). */
   crc32c(offset: number, sizeBytes: number, seed?: number): number;
   /** The same of bytes that need not lie in the arena, at most 4 GiB. */
@@ -119,10 +153,20 @@ export interface Kernels {
     rowElements: number,
   ): void;
   /**
-   * Copies `rowCount` rows of `rowBytes` bytes in the arena, of which each begins `strideBytes` after the one before, to
-   * `target`, one behind the other. They don't overlap with where they go.
+   * Copies `rowCount` rows of `rowBytes` bytes, of which each begins `strideBytes` after the one before, to `target`, one
+   * behind the other. They lie in the arena and don't overlap with where they go, or in a region mapping. False: the region's
+   * file has become shorter, and `target` has anything.
    */
-  gather(source: number, strideBytes: number, rowBytes: number, rowCount: number, target: number): void;
+  gather(
+    source: number,
+    strideBytes: number,
+    rowBytes: number,
+    rowCount: number,
+    target: number,
+    region?: number,
+  ): boolean;
+  /** Runs the assembleJob at `job`. False as `gather`. Sums are of what it has made, whatever happens to the rows meanwhile. */
+  assemble(job: number): boolean;
   /** Runs the attendJob at `job`. */
   attend(job: number): void;
   /** Runs the mergeJob at `job`. */

@@ -47,6 +47,7 @@ export async function appendTokens(room: KvRoom, sequence: Sequence, request: Ap
   try {
     const overlap = Math.min(tokenCount, layer.length - position);
     if (overlap > 0) {
+      source.load();
       await compareOverlap(room, sequence, request, source, overlap);
       room.counters.repeatedAppendCount++;
     }
@@ -79,7 +80,6 @@ async function addTokens(
   } else {
     const reservation = await room.pages.reserve(groupCount * streamCount);
     try {
-      const tailCount = sequence.tailCount(layer);
       const plan = {
         sequence,
         layer,
@@ -88,19 +88,25 @@ async function addTokens(
         firstSourceToken,
         firstGroup,
         groupCount,
-        tailCount,
+        tailCount: sequence.tailCount(layer),
         job: request.job,
       };
       const rest = (layer.length + fresh) % groupTokens;
-      const next = rest > 0 ? nextSlab(room, sequence, layer) : undefined;
+      const next = rest > 0 ? room.tails.allocate(sequence.layout, sequence.holding) : undefined;
+      try {
+        // Before anything is changed: rows in a host's memory may not be there any more.
+        if (next !== undefined) copyToSlab(sequence, next, 0, source, source.tokenCount - rest, rest);
+      } catch (error) {
+        next?.letGo();
+        throw error;
+      }
       try {
         programGroups(room, plan, reservation);
       } catch (error) {
-        if (next !== layer.slab) next?.letGo();
+        next?.letGo();
         room.abandonGeneration(sequence, request.layerIndex);
         throw error;
       }
-      if (next !== undefined) copyToSlab(sequence, next, 0, source, source.tokenCount - rest, rest);
       room.replaceSlab(layer, next);
       layer.length += fresh;
       countPages(room, sequence, groupCount);
@@ -125,13 +131,6 @@ function countPages(room: KvRoom, sequence: Sequence, groupCount: number): void 
   room.counters.paddedPageCount += groupCount * layout.headCount * paddedParts;
 }
 
-/** The slab for the group after the one that is being completed: the same one unless a view still reads it. */
-function nextSlab(room: KvRoom, sequence: Sequence, layer: Layer): TailSlab {
-  return layer.slab === undefined || layer.slab.isViewed
-    ? room.tails.allocate(sequence.layout, sequence.holding)
-    : layer.slab;
-}
-
 function appendToTail(
   room: KvRoom,
   sequence: Sequence,
@@ -140,6 +139,8 @@ function appendToTail(
   firstSourceToken: number,
 ): void {
   const count = source.tokenCount - firstSourceToken;
+  // Few rows, copied piece by piece: whole, or not at all.
+  source.load();
   layer.slab ??= room.tails.allocate(sequence.layout, sequence.holding);
   copyToSlab(sequence, layer.slab, sequence.tailCount(layer), source, firstSourceToken, count);
   layer.length += count;

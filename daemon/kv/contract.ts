@@ -41,9 +41,22 @@ export interface SequenceSummary {
   readonly bufferedTokenCount: number;
 }
 
-/** Rows that lie in the arena: K rows, directly followed by V rows. */
+/**
+ * Memory of a host's that native kernels can read where it lies. The host may change it, or take it away, at any moment: what
+ * is checked, or read twice, is copied first.
+ */
+export interface HostRows {
+  /** Of kernels/native/region-mapping.ts. */
+  readonly mapping: number;
+  /** Copies bytes from `offset` on. DriveError: they are not there any more. */
+  read(offset: number, target: Uint8Array): void;
+}
+
+/** Rows that lie in the arena, or in memory of a host's: K rows, directly followed by V rows. */
 export interface AppendSource {
+  /** Of the first K row, in the arena or that memory. */
   readonly offset: number;
+  readonly host?: HostRows | undefined;
   /** Type of the rows; undefined: as the sequence stores them (K and V may differ). */
   readonly elementType?: ElementType | undefined;
   /** False: [token][head][dim]; true: [head][token][dim]. */

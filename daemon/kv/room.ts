@@ -3,7 +3,7 @@ import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { DriveError } from '../base/errors.ts';
 import { type KvPages, PROGRAM_PAGES_MAX, stagingOwners, type StagingLog } from '../ftl/contract.ts';
-import type { Kernels } from '../kernels/contract.ts';
+import { assembleJob, type Kernels } from '../kernels/contract.ts';
 import { newCounters } from './counters.ts';
 import { Holdings } from './holdings.ts';
 import { generationOf, type Layer, type Sequence } from './sequence.ts';
@@ -22,6 +22,8 @@ export class KvRoom {
   readonly dirty = new Set<Sequence>();
   /** The arena again, for native comparisons. */
   readonly buffer: Buffer;
+  /** And again, for jobs of kernels. */
+  readonly words: Uint32Array;
   #frames: PageFrames | undefined;
   #pages: KvPages | undefined;
   #log: StagingLog | undefined;
@@ -32,6 +34,7 @@ export class KvRoom {
     this.clock = modules.clock;
     this.tails = new TailBuffer({ arena: modules.arena });
     this.buffer = Buffer.from(modules.arena.buffer);
+    this.words = new Uint32Array(modules.arena.buffer);
   }
 
   attach(pages: KvPages, log: StagingLog): void {
@@ -62,10 +65,6 @@ export class KvRoom {
 
   isEqual(a: number, b: number, sizeBytes: number): boolean {
     return this.buffer.compare(this.buffer, b, b + sizeBytes, a, a + sizeBytes) === 0;
-  }
-
-  clear(offset: number, sizeBytes: number): void {
-    this.arena.bytes.fill(0, offset, offset + sizeBytes);
   }
 
   /** Memory to assemble pages in, used again and again. Only for synchronous use. */
@@ -116,16 +115,21 @@ export class KvRoom {
 /** What a processor keeps near itself between assembling, summing and writing. */
 const FRAMES_BYTES = 512 * 1024;
 
-/** Arena memory for the pages that are programmed together. */
+/** Arena memory for the pages that are programmed together, and for the kernel's job that makes them. */
 export class PageFrames {
   readonly offset: number;
   readonly pageCount: number;
+  readonly jobOffset: number;
+  /** Of the pages that were just made. */
+  readonly checksums: Uint32Array;
   /** Numbers of the pages that were just programmed. */
   readonly lpns: Uint32Array;
 
   constructor(arena: Arena, pageSizeBytes: number) {
     this.pageCount = Math.min(PROGRAM_PAGES_MAX, FRAMES_BYTES / pageSizeBytes);
     this.offset = arena.allocate(this.pageCount * pageSizeBytes);
+    this.jobOffset = arena.allocate(assembleJob.sizeBytes);
+    this.checksums = new Uint32Array(arena.buffer, arena.allocate(4 * this.pageCount), this.pageCount);
     this.lpns = new Uint32Array(this.pageCount);
   }
 }

@@ -1,7 +1,8 @@
 import { elementTypes, type ElementType } from '../../spec/element-type.ts';
 import { rowAlignmentBytes, rowSizeBytes } from '../../spec/quantised-row.ts';
 import { assert } from '../base/assert.ts';
-import type { AppendSource, SequenceShape } from './contract.ts';
+import { NO_REGION } from '../kernels/contract.ts';
+import type { AppendSource, HostRows, SequenceShape } from './contract.ts';
 import type { KvRoom } from './room.ts';
 import type { Part, RowLayout } from './shape.ts';
 
@@ -18,30 +19,40 @@ export function sourceSizeBytes(
   );
 }
 
-/** The rows that an append carries, as the sequence stores them: converted into scratch memory if the type differs. */
+/**
+ * The rows that an append carries, as the sequence stores them. They stay where they are, in a host's memory too, where
+ * kernels can read them there; if not, they are copied into scratch memory, and converted if the type differs.
+ */
 export class RowSource {
   readonly tokenCount: number;
-  readonly headMajor: boolean;
+  readonly #source: AppendSource;
+  readonly #shape: SequenceShape;
   readonly #layout: RowLayout;
   readonly #room: KvRoom;
   readonly #base: [number, number] = [0, 0];
   readonly #scratch: number[] = [];
+  /** The host's memory, as long as rows are read there. */
+  #host: HostRows | undefined;
 
-  /** Converts synchronously. DriveError bufferFull. Call `free` when done. */
+  /** Converts synchronously. DriveError bufferFull, or what reading the host's memory comes to. Call `free` when done. */
   constructor(source: AppendSource, shape: SequenceShape, layout: RowLayout, tokenCount: number, room: KvRoom) {
     this.tokenCount = tokenCount;
-    this.headMajor = source.headMajor;
+    this.#source = source;
+    this.#shape = shape;
     this.#layout = layout;
     this.#room = room;
+    this.#host = source.host;
     const types = [shape.elementTypeK, shape.elementTypeV] as const;
     const dims = [shape.headDimK, shape.headDimV] as const;
-    let offset = source.offset;
+    const rowCount = tokenCount * shape.kvHeadCount;
+    const sourceTypes = types.map((type) => source.elementType ?? type) as [ElementType, ElementType];
+    const partBytes = sourceTypes.map((type, part) => rowCount * rowSizeBytes(type, dims[part as Part]));
+    this.#base = [source.offset, source.offset + partBytes[0]!];
     try {
+      const isStored = sourceTypes.every((type, part) => type === types[part]);
+      if (!isStored || !room.kernels.canReadRegions) this.load();
       for (const part of [0, 1] as const) {
-        const sourceType = source.elementType ?? types[part];
-        const rowCount = tokenCount * shape.kvHeadCount;
-        this.#base[part] = this.#stored(offset, sourceType, types[part], rowCount, dims[part]);
-        offset += rowCount * rowSizeBytes(sourceType, dims[part]);
+        this.#base[part] = this.#stored(this.#base[part], sourceTypes[part], types[part], rowCount, dims[part]);
       }
     } catch (error) {
       this.free();
@@ -78,39 +89,71 @@ export class RowSource {
     return offset;
   }
 
+  /**
+   * Copies what is still in a host's memory: from here on the rows don't change, and can be read by anybody. DriveError
+   * bufferFull, or what reading comes to.
+   */
+  load(): void {
+    const host = this.#host;
+    if (host === undefined) return;
+    const { offset, elementType } = this.#source;
+    const sizeBytes = sourceSizeBytes(this.#shape, this.tokenCount, elementType);
+    const copy = this.#allocate(sizeBytes);
+    host.read(offset, this.#room.arena.view(copy, sizeBytes));
+    this.#host = undefined;
+    this.#base[0] += copy - offset;
+    this.#base[1] += copy - offset;
+  }
+
   free(): void {
     for (const offset of this.#scratch.splice(0)) this.#room.arena.free(offset);
   }
 
-  /** Arena offset of one row. */
+  /** Whether the rows are in a host's memory, so that they may change or vanish. */
+  get isForeign(): boolean {
+    return this.#host !== undefined;
+  }
+
+  /** Where the rows are, for an assembleJob; only until `load`. */
+  place(): { keys: number; values: number; region: number; headMajor: number; tokenCount: number } {
+    return {
+      keys: this.#base[0],
+      values: this.#base[1],
+      region: this.#host?.mapping ?? NO_REGION,
+      headMajor: this.#source.headMajor ? 1 : 0,
+      tokenCount: this.tokenCount,
+    };
+  }
+
   #row(head: number, part: Part, token: number): number {
-    const index = this.headMajor ? head * this.tokenCount + token : token * this.#layout.headCount + head;
+    const index = this.#source.headMajor ? head * this.tokenCount + token : token * this.#layout.headCount + head;
     return this.#base[part] + index * this.#layout.rowBytes[part];
   }
 
-  /** Offset of `count` rows that lie together, or undefined if they don't. */
-  run(head: number, part: Part, firstToken: number, count: number): number | undefined {
-    assert(firstToken + count <= this.tokenCount, `rows ${firstToken} + ${count} of ${this.tokenCount}`);
-    return this.headMajor || this.#layout.headCount === 1 ? this.#row(head, part, firstToken) : undefined;
-  }
-
-  /** Copies rows of consecutive tokens of one head and part to `target`, one behind the other. */
+  /** Copies rows of consecutive tokens of one head and part to `target`, one behind the other. DriveError as `load`. */
   copyRows(head: number, part: Part, firstToken: number, count: number, target: number): void {
-    const rowBytes = this.#layout.rowBytes[part];
-    const run = this.run(head, part, firstToken, count);
-    if (run !== undefined) {
-      this.#room.copy(target, run, count * rowBytes);
-      return;
-    }
-    const strideBytes = this.#layout.headCount * rowBytes;
-    this.#room.kernels.gather(this.#row(head, part, firstToken), strideBytes, rowBytes, count, target);
+    const { rowBytes, headCount } = this.#layout;
+    const bytes = rowBytes[part];
+    const strideBytes = this.#source.headMajor ? bytes : headCount * bytes;
+    const { kernels } = this.#room;
+    const gather = (): boolean =>
+      kernels.gather(this.#row(head, part, firstToken), strideBytes, bytes, count, target, this.#host?.mapping);
+    if (gather()) return;
+    this.load();
+    gather();
   }
 
-  /** Index (from 0) of the first of `count` rows that differs from those at `stored`, or `count` if none does. */
+  /**
+   * Index (from 0) of the first of `count` rows that differs from those at `stored`, or `count` if none does. Only once the
+   * rows are loaded.
+   */
   firstDifference(head: number, part: Part, firstToken: number, count: number, stored: number): number {
+    assert(!this.isForeign, 'rows that are compared do not change');
     const rowBytes = this.#layout.rowBytes[part];
-    const run = this.run(head, part, firstToken, count);
-    if (run !== undefined && this.#room.isEqual(run, stored, count * rowBytes)) return count;
+    if (this.#source.headMajor || this.#layout.headCount === 1) {
+      const rows = this.#row(head, part, firstToken);
+      if (this.#room.isEqual(rows, stored, count * rowBytes)) return count;
+    }
     for (let i = 0; i < count; i++) {
       if (!this.#room.isEqual(this.#row(head, part, firstToken + i), stored + i * rowBytes, rowBytes)) return i;
     }

@@ -21,13 +21,9 @@ export interface RowLayout {
   readonly paddingBytes: readonly [number, number];
   /** Bytes that one head's rows take in a tail slab. */
   readonly slabStride: readonly [number, number];
-  /** Whether a head's part of a tail slab is a whole page, so that it is programmed without being copied. */
-  readonly slabIsPage: readonly [boolean, boolean];
   readonly slabBytes: number;
 }
 
-/** A tail slab holds whole pages if rows fill at least this share of them; else it would waste too much memory. */
-const SLAB_PAGE_FILL_MIN = 0.75;
 const SLAB_ALIGNMENT_BYTES = 64;
 
 function range(name: string, value: number, min: number, max: number): void {
@@ -82,11 +78,8 @@ export function rowLayoutOf(shape: SequenceShape, pageSizeBytes: number): RowLay
   const { groupTokens, kvHeadCount } = shape;
   const rowBytesK = rowSizeBytes(shape.elementTypeK, shape.headDimK);
   const rowBytesV = rowSizeBytes(shape.elementTypeV, shape.headDimV);
-  const slabIsPage = (rowBytes: number): boolean => groupTokens * rowBytes >= SLAB_PAGE_FILL_MIN * pageSizeBytes;
   const strideOf = (rowBytes: number): number =>
-    slabIsPage(rowBytes)
-      ? pageSizeBytes
-      : Math.ceil((groupTokens * rowBytes) / SLAB_ALIGNMENT_BYTES) * SLAB_ALIGNMENT_BYTES;
+    Math.ceil((groupTokens * rowBytes) / SLAB_ALIGNMENT_BYTES) * SLAB_ALIGNMENT_BYTES;
   return {
     groupTokens,
     headCount: kvHeadCount,
@@ -95,7 +88,6 @@ export function rowLayoutOf(shape: SequenceShape, pageSizeBytes: number): RowLay
     groupBytes: [groupTokens * rowBytesK, groupTokens * rowBytesV],
     paddingBytes: [pageSizeBytes - groupTokens * rowBytesK, pageSizeBytes - groupTokens * rowBytesV],
     slabStride: [strideOf(rowBytesK), strideOf(rowBytesV)],
-    slabIsPage: [slabIsPage(rowBytesK), slabIsPage(rowBytesV)],
     slabBytes: kvHeadCount * (strideOf(rowBytesK) + strideOf(rowBytesV)),
   };
 }

@@ -14,31 +14,25 @@ export class TailSlab {
   readonly offset: number;
   #holderCount = 1;
 
-  /** Dirty memory but for the ends of its pages. DriveError bufferFull. */
+  /** Dirty memory. DriveError bufferFull. */
   constructor(layout: RowLayout, modules: { arena: Arena; onFree: () => void }) {
     this.layout = layout;
     this.#arena = modules.arena;
     this.#onFree = modules.onFree;
     this.offset = this.#arena.allocate(layout.slabBytes);
-    this.#clearPadding();
-  }
-
-  #clearPadding(): void {
-    const { layout } = this;
-    for (const part of [0, 1] as const) {
-      if (!layout.slabIsPage[part] || layout.paddingBytes[part] === 0) continue;
-      for (let head = 0; head < layout.headCount; head++) {
-        const end = this.row(head, part, 0) + layout.slabStride[part];
-        this.#arena.bytes.fill(0, end - layout.paddingBytes[part], end);
-      }
-    }
   }
 
   /** Arena offset of a row; rows of one head and part lie together. */
   row(head: number, part: Part, index: number): number {
     const { slabStride, rowBytes } = this.layout;
-    const base = this.offset + head * (slabStride[0] + slabStride[1]) + (part === 0 ? 0 : slabStride[0]);
+    const base = this.offset + head * this.headStrideBytes + (part === 0 ? 0 : slabStride[0]);
     return base + index * rowBytes[part];
+  }
+
+  /** From one head's rows to the next head's. */
+  get headStrideBytes(): number {
+    const { slabStride } = this.layout;
+    return slabStride[0] + slabStride[1];
   }
 
   /** Whether a view holds it besides its layer. */

@@ -183,7 +183,8 @@ test('what failed blocks take from a reservation comes out of the reserve of gar
     const tag = { sequenceId: 1n, generation: 1, layer: 0, head: 0, part: 0, group: 0 } as const;
     const target = { channel: 0, placement: 0 };
     try {
-      for (let i = 0; i < pageCount; i++) programPage(ftl.kv, reservation, tag, frame, target);
+      for (let i = 0; i < pageCount; i++)
+        programPage(ftl.kv, reservation, tag, arena.view(frame, pageSizeBytes), target);
     } finally {
       reservation.release();
       await ftl.abandon();

@@ -35,7 +35,7 @@ test('a sequence that was written token by token among others is in runs again o
         const place = { layer: 0, head: stream >> 1, part: (stream & 1) as 0 | 1, group };
         const tag: KvPageTag = { sequenceId: BigInt(sequence + 1), generation: 1, ...place };
         const target = { channel: (group + stream) % 4, placement: 0 };
-        pages[sequence]![stream]!.push(programPage(ftl.kv, reservation, tag, frame, target));
+        pages[sequence]![stream]!.push(programPage(ftl.kv, reservation, tag, arena.view(frame, PAGE_BYTES), target));
       }
     }
   }

@@ -33,8 +33,8 @@ const small = { blockCapacityBytes: 2 ** 18, kvCapacityBytes: 2 ** 20, pageSizeB
 const tag = (group: number): KvPageTag => ({ sequenceId: 7n, generation: 1, layer: 2, head: 3, part: 1, group });
 
 function program(ftl: Ftl, reservation: PageReservation, group: number, channel: number, placement = 0): Lpn {
-  arena.view(frame, PAGE_BYTES).fill(group);
-  return programPage(ftl.kv, reservation, tag(group), frame, { channel, placement });
+  const page = arena.view(frame, PAGE_BYTES).fill(group);
+  return programPage(ftl.kv, reservation, tag(group), page, { channel, placement });
 }
 
 async function programAll(ftl: Ftl, count: number, placement = 0): Promise<Lpn[]> {

@@ -93,9 +93,10 @@ export class PageKeeper implements KvRecovery, CheckpointParticipant {
     const reservation = await pages.reserve(1);
     const frame = this.#arena.allocate(pages.pageSizeBytes);
     try {
-      fillPage(this.#arena.view(frame, pages.pageSizeBytes), key, version);
+      const page = this.#arena.view(frame, pages.pageSizeBytes);
+      fillPage(page, key, version);
       const tag: KvPageTag = { sequenceId: 1n, generation: version, layer: 0, head: 0, part: 0, group: key };
-      const lpn = programPage(pages, reservation, tag, frame, { channel: key % pages.channelCount, placement });
+      const lpn = programPage(pages, reservation, tag, page, { channel: key % pages.channelCount, placement });
       this.#release(key);
       this.holdings.set(key, { version, lpn });
       this.#changed.add(key);

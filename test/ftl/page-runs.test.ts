@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createArena } from '../../daemon/base/arena.ts';
+import { type Arena, createArena } from '../../daemon/base/arena.ts';
+import { crc32c } from '../../daemon/base/crc32c.ts';
 import { createSeededRandom } from '../../daemon/base/random.ts';
-import { type KvPageRun, type Lpn, PROGRAM_PAGES_MAX } from '../../daemon/ftl/contract.ts';
+import { type KvPageRun, type KvRunPages, type Lpn, PROGRAM_PAGES_MAX } from '../../daemon/ftl/contract.ts';
 import { noFailures } from '../../daemon/nand/failures.ts';
 import { idealChip } from '../../daemon/nand/chip.ts';
 import { MemoryDriveStores } from './memory-stores.ts';
@@ -38,14 +39,15 @@ async function programRuns(whole: boolean, failureEvery: number) {
     const channel = all.length % 4;
     arena.view(frames, pageCount * PAGE_BYTES).forEach((_, at, bytes) => (bytes[at] = at * 7 + (at >>> 12) + i));
     const reservation = await ftl.kv.reserve(pageCount);
-    if (whole) ftl.kv.program(reservation, run, frames, { channel, placement: 0 }, lpns);
+    const pages = pagesAt(arena, frames, pageCount);
+    if (whole) ftl.kv.program(reservation, run, pages, { channel, placement: 0 }, lpns);
     for (let page = 0; page < pageCount && !whole; page++) {
       const index = run.firstIndex + page;
       const stream = Math.floor(index / GROUP_COUNT);
       const group = run.firstGroup + (index % GROUP_COUNT);
       const tag = { ...run, head: stream >> 1, part: (stream & 1) as 0 | 1, group };
       const target = { channel: (channel + page) % 4, placement: 0 };
-      lpns[page] = programPage(ftl.kv, reservation, tag, frames + page * PAGE_BYTES, target);
+      lpns[page] = programPage(ftl.kv, reservation, tag, arena.view(frames + page * PAGE_BYTES, PAGE_BYTES), target);
     }
     assert.equal(reservation.remaining, 0);
     all.push(...(lpns.subarray(0, pageCount) as Iterable<number> as Iterable<Lpn>));
@@ -55,6 +57,11 @@ async function programRuns(whole: boolean, failureEvery: number) {
   await ftl.abandon();
   return { ppns, writes, pageCount: all.length, cells: stores.media.cells, oob: stores.media.oob };
 }
+
+const pagesAt = (arena: Arena, offset: number, pageCount: number): KvRunPages => ({
+  offset,
+  checksums: Uint32Array.from({ length: pageCount }, (_, i) => crc32c(arena.view(offset + i * PAGE_BYTES, PAGE_BYTES))),
+});
 
 const sameFiles = async (failureEvery: number) => {
   const runs = await programRuns(true, failureEvery);
@@ -91,14 +98,15 @@ test('a disk that refuses a run leaves none of its pages, and their numbers wait
     throw new Error('the disk is full');
   };
   const target = { channel: 0, placement: 0 };
-  assert.throws(() => ftl.kv.program(reservation, run, frames, target, lpns), /the disk is full/);
+  const pages = pagesAt(arena, frames, 16);
+  assert.throws(() => ftl.kv.program(reservation, run, pages, target, lpns), /the disk is full/);
   stores.media.onStep = () => undefined;
   reservation.release();
   assert.equal(ftl.kv.freePageCount, free);
   assert.throws(() => ftl.kv.locate(lpns[0] as Lpn), /is mapped/);
   const again = await ftl.kv.reserve(16);
   const taken = new Uint32Array(16);
-  ftl.kv.program(again, run, frames, target, taken);
+  ftl.kv.program(again, run, pages, target, taken);
   assert.ok(taken.every((lpn) => !lpns.includes(lpn)));
   await ftl.abandon();
 });

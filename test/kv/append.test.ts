@@ -228,7 +228,7 @@ test('a full drive and a full arena leave the layer as it was', async () => {
   await assertTokens(opened, id, 0, tokenRange(0, 19));
   assert.equal(await appendRows(opened, id, 0, 19, tokenRange(19, 4)), 23);
   const tight = await openDrive(newRemains({ pageSizeBytes: 65_536, channelCount: 2, pageCount: 64 }), {
-    arenaBytes: 1024 * 1024,
+    arenaBytes: 1024 * 1024 + 65_536,
   });
   const wide = createSequence(tight, {
     kvHeadCount: 16,

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import type { Arena } from '../../daemon/base/arena.ts';
+import { crc32c } from '../../daemon/base/crc32c.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
 import {
   PROGRAM_PAGES_MAX,
@@ -15,6 +16,7 @@ import {
   type KvPages,
   type KvPageTag,
   type KvRecovery,
+  type KvRunPages,
   type KvRunTarget,
   type Lpn,
   type PagePins,
@@ -215,7 +217,7 @@ export class MemoryDrive implements KvPages, StagingLog {
   program(
     reservation: PageReservation,
     run: KvPageRun,
-    pageOffset: number,
+    { offset: pageOffset, checksums }: KvRunPages,
     { channel, placement }: KvRunTarget,
     lpns: Uint32Array,
   ): void {
@@ -229,6 +231,7 @@ export class MemoryDrive implements KvPages, StagingLog {
         const group = firstGroup + (index % groupCount);
         const tag = { sequenceId, generation, layer, head: stream >> 1, part: (stream & 1) as 0 | 1, group };
         const offset = pageOffset + programmed * this.pageSizeBytes;
+        assert.equal(checksums[programmed], crc32c(this.#arena.view(offset, this.pageSizeBytes)));
         const target = { channel: (channel + programmed) % this.channelCount, placement };
         lpns[programmed] = this.#programPage(reservation, tag, offset, target);
       }

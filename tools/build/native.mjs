@@ -34,6 +34,16 @@ const avx512Flags = [
   '-Wno-uninitialized',
 ];
 
+const plainFiles = [
+  'addon.cc',
+  'crc32c.cc',
+  'direct-io.cc',
+  'kernels-portable.cc',
+  'region-mapping.cc',
+  'row-copies.cc',
+  'threads.cc',
+];
+
 // One source, compiled four times; cpuid chooses when the addon is loaded.
 const isaFlags = {
   'kernels-avx2.cc': ['-mavx2', '-mfma', '-mf16c'],
@@ -101,8 +111,7 @@ function findCompiler() {
 
 async function compileAndLink(compiler, sourceFolder, headers, folder, output) {
   const isaFiles = process.arch === 'x64' ? Object.keys(isaFlags) : [];
-  const sources = ['addon.cc', 'crc32c.cc', 'direct-io.cc', 'kernels-portable.cc', 'region-mapping.cc', 'threads.cc'];
-  const names = [...sources, ...isaFiles];
+  const names = [...plainFiles, ...isaFiles];
   const objectOf = (name) => join(folder, `${basename(name, '.cc')}.${process.pid}.o`);
   const made = `${output}.${process.pid}`;
   const call = (args) => execute(compiler.command, [...compiler.prefix, ...args], { maxBuffer: 1 << 26 });

@@ -1,6 +1,7 @@
 import { kvTransferBits } from '../../../spec/kv-commands.ts';
 import { kvOpcodes } from '../../../spec/opcodes.ts';
 import { DriveError } from '../../base/errors.ts';
+import type { AppendSource } from '../../kv/contract.ts';
 import { withArena } from '../arena-scope.ts';
 import type { CommandContext, CommandDefinition, CommandModules, CommandOptions, CommandResult } from '../contract.ts';
 import { settleDurability } from '../durable-completion.ts';
@@ -43,17 +44,25 @@ async function append(
   }
   const lengthBytes = kv.appendSizeBytes(id, tokenCount, type);
   checkLength(data, lengthBytes);
-  return withArena(arena, async (scope) => {
-    const offset = scope.allocate(lengthBytes);
-    // Data that is at hand is not waited for: so appends of one queue get to the sequence in the order in which they came.
-    const reading = data.read(scope.view(offset, lengthBytes));
-    if (reading !== undefined) await reading;
-    const source = { offset, elementType: type, headMajor: isHeadMajor };
+  const appendFrom = async (rows: Pick<AppendSource, 'offset' | 'host'>): Promise<CommandResult> => {
+    const source = { ...rows, elementType: type, headMajor: isHeadMajor };
     job.firmware('write', lengthBytes);
     job.hostToDevice(lengthBytes);
     const length = await kv.append(id, layerIndex, position, tokenCount, source, job);
     counters.kvAppendedBytes += lengthBytes;
     await settleDurability(context, durability, isFua);
     return { dw0: length, dw1: 0 };
+  };
+  // Data that is at hand is not waited for: so appends of one queue get to the sequence in the order in which they came.
+  const held = data.hold();
+  if (held !== undefined) {
+    const { region, offset } = held;
+    return appendFrom({ offset, host: region }).finally(() => region.release());
+  }
+  return withArena(arena, async (scope) => {
+    const offset = scope.allocate(lengthBytes);
+    const reading = data.read(scope.view(offset, lengthBytes));
+    if (reading !== undefined) await reading;
+    return appendFrom({ offset });
   });
 }

@@ -12,6 +12,7 @@
 #include "kernel-set.h"
 #include "region-mapping.h"
 #include "residency.h"
+#include "row-copies.h"
 #include "threads.h"
 
 namespace {
@@ -79,6 +80,12 @@ napi_value numberResult(napi_env env, double value) {
   return result;
 }
 
+napi_value booleanResult(napi_env env, bool value) {
+  napi_value result = nullptr;
+  napi_get_boolean(env, value, &result);
+  return result;
+}
+
 napi_value attend(napi_env env, napi_callback_info info) {
   uint64_t job;
   Context* context = arguments(env, info, 1, &job);
@@ -104,26 +111,25 @@ napi_value convert(napi_env env, napi_callback_info info) {
   return problem != nullptr ? fail(env, problem) : nullptr;
 }
 
-// gather(source, strideBytes, rowBytes, rowCount, target)
+// gather(source, strideBytes, rowBytes, rowCount, target, region): whether all rows were there
 napi_value gather(napi_env env, napi_callback_info info) {
-  uint64_t a[5];
-  Context* context = arguments(env, info, 5, a);
+  uint64_t a[6];
+  Context* context = arguments(env, info, 6, a);
   if (context == nullptr) return nullptr;
-  const Memory& memory = context->memory;
-  const uint64_t stride = a[1], rowBytes = a[2], rowCount = a[3];
-  // So that no product of the sizes below can overflow.
-  if (stride > memory.arenaBytes || rowBytes > stride || rowCount > memory.arenaBytes) {
-    return fail(env, "gather: rows outside the arena");
-  }
-  if (rowCount == 0) return nullptr;
-  if (!attndrive::inRange(a[0], (rowCount - 1) * stride + rowBytes, memory.arenaBytes) ||
-      !attndrive::inRange(a[4], rowCount * rowBytes, memory.arenaBytes)) {
-    return fail(env, "gather: rows outside the arena");
-  }
-  const uint8_t* source = memory.arena + a[0];
-  uint8_t* target = memory.arena + a[4];
-  for (uint64_t row = 0; row < rowCount; row++) memcpy(target + row * rowBytes, source + row * stride, rowBytes);
-  return nullptr;
+  bool copied;
+  const attndrive::Rows rows = {a[0], a[1], a[2], a[3]};
+  const char* problem = attndrive::gatherRows(context->memory, rows, a[4], static_cast<uint32_t>(a[5]), &copied);
+  return problem != nullptr ? fail(env, problem) : booleanResult(env, copied);
+}
+
+// assemble(job): likewise
+napi_value assemble(napi_env env, napi_callback_info info) {
+  uint64_t job;
+  Context* context = arguments(env, info, 1, &job);
+  if (context == nullptr) return nullptr;
+  bool copied;
+  const char* problem = attndrive::assemblePages(context->memory, *context->kernels, job, &copied);
+  return problem != nullptr ? fail(env, problem) : booleanResult(env, copied);
 }
 
 // crc32c(offset, bytes, seed, media)
@@ -178,9 +184,7 @@ napi_value copyResidentMedia(napi_env env, napi_callback_info info) {
   const uint64_t start = static_cast<uint64_t>(offset);
   const bool resident = context->residency.covers(memory.media, memory.mediaBytes, start, length);
   if (resident) memcpy(target, memory.media + start, length);
-  napi_value result = nullptr;
-  napi_get_boolean(env, resident, &result);
-  return result;
+  return booleanResult(env, resident);
 }
 
 // readSum(offset, bytes, media)
@@ -295,6 +299,7 @@ napi_value create(napi_env env, napi_callback_info info) {
               addFunction(env, object, "merge", merge, context) &&
               addFunction(env, object, "convert", convert, context) &&
               addFunction(env, object, "gather", gather, context) &&
+              addFunction(env, object, "assemble", assemble, context) &&
               addFunction(env, object, "crc32c", crc32c, context) &&
               addFunction(env, object, "crc32cOf", crc32cOf, context) &&
               addFunction(env, object, "copyResidentMedia", copyResidentMedia, context) &&

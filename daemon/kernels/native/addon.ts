@@ -9,7 +9,15 @@ export interface KernelAddon {
   attend(job: number): void;
   merge(job: number): void;
   convert: Kernels['convert'];
-  gather: Kernels['gather'];
+  gather(
+    source: number,
+    strideBytes: number,
+    rowBytes: number,
+    rowCount: number,
+    target: number,
+    region: number,
+  ): boolean;
+  assemble(job: number): boolean;
   crc32c(offset: number, sizeBytes: number, seed: number, media: 0 | 1): number;
   crc32cOf(bytes: Uint8Array, seed: number): number;
   copyResidentMedia(offset: number, target: Uint8Array): boolean;

@@ -37,6 +37,14 @@ struct MergeJob {
 };
 static_assert(sizeof(MergeJob) == 64, "merge job layout");
 
+struct AssembleJob {
+  uint64_t keys, values;
+  uint32_t region, headCount, tokenCount, headMajor, rowBytesK, rowBytesV, groupTokens, groupCount;
+  uint32_t firstToken, tailCount, tailKeys, tailValues, tailStrideBytes, pageBytes;
+  uint32_t firstPage, pageCount, target, checksums, reserved[2];
+};
+static_assert(sizeof(AssembleJob) == 96, "assemble job layout");
+
 enum ElementType : uint32_t { kF32 = 1, kF16 = 2, kBf16 = 3, kInt8 = 4, kInt4 = 5 };
 
 constexpr uint32_t kHeadDimMax = 256;

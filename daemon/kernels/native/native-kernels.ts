@@ -1,7 +1,7 @@
 import { InvariantError } from '../../base/assert.ts';
 import { crc32c as scalarCrc32c } from '../../base/crc32c.ts';
 import { DriveError } from '../../base/errors.ts';
-import type { KernelPrecision, KernelResources, Kernels } from '../contract.ts';
+import { type KernelPrecision, type KernelResources, type Kernels, NO_REGION } from '../contract.ts';
 import { type KernelAddon, loadAddon, nativeUnavailable } from './addon.ts';
 
 export { nativeUnavailable };
@@ -55,6 +55,7 @@ export function createNativeKernels(resources: KernelResources): NativeKernels {
     name: 'native',
     isa: addon.isa,
     canMapMedia: (media ?? slab) !== undefined,
+    canReadRegions: true,
     crc32c: (offset, sizeBytes, seed = 0) => checked(() => addon.crc32c(offset, sizeBytes, seed, 0)),
     // The call into the addon costs what the scalar code needs for so many bytes.
     crc32cOf: (bytes, seed = 0) =>
@@ -63,8 +64,9 @@ export function createNativeKernels(resources: KernelResources): NativeKernels {
     copyResidentMedia: (offset, target) => checked(() => addon.copyResidentMedia(offset, target)),
     convert: (source, sourceType, target, targetType, rowCount, rowElements) =>
       checked(() => addon.convert(source, sourceType, target, targetType, rowCount, rowElements)),
-    gather: (source, strideBytes, rowBytes, rowCount, target) =>
-      checked(() => addon.gather(source, strideBytes, rowBytes, rowCount, target)),
+    gather: (source, strideBytes, rowBytes, rowCount, target, region = NO_REGION) =>
+      checked(() => addon.gather(source, strideBytes, rowBytes, rowCount, target, region)),
+    assemble: (job) => checked(() => addon.assemble(job)),
     attend: (job) => checked(() => addon.attend(job)),
     merge: (job) => checked(() => addon.merge(job)),
     readSum: (offset, sizeBytes, ofMedia = false) => checked(() => addon.readSum(offset, sizeBytes, ofMedia ? 1 : 0)),

@@ -1,7 +1,7 @@
 import { assert } from '../../base/assert.ts';
 import { crc32c } from '../../base/crc32c.ts';
 import type { KernelResources, Kernels } from '../contract.ts';
-import { gatherRows } from '../gather.ts';
+import { assemblePages, gatherRows } from '../gather.ts';
 import { attend } from './attend.ts';
 import { convert, type MemoryViews } from './float-conversion.ts';
 import { merge } from './merge.ts';
@@ -18,6 +18,7 @@ export function createReferenceKernels({ memory }: KernelResources): Kernels {
     name: 'reference',
     isa: 'scalar',
     canMapMedia: false,
+    canReadRegions: false,
     crc32c: (offset, sizeBytes, seed = 0) => crc32c(views.bytes.subarray(offset, offset + sizeBytes), seed),
     crc32cOf: crc32c,
     crc32cMedia: () => {
@@ -29,6 +30,7 @@ export function createReferenceKernels({ memory }: KernelResources): Kernels {
     convert: (source, sourceType, target, targetType, rowCount, rowElements) =>
       convert(views, source, sourceType, target, targetType, rowCount, rowElements),
     gather: (...rows) => gatherRows(views.bytes, ...rows),
+    assemble: (job) => assemblePages(views.bytes, job),
     attend: (job) => attend(views, job),
     merge: (job) => merge(views, job),
   };

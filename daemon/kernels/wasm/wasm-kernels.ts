@@ -3,7 +3,7 @@ import { assert } from '../../base/assert.ts';
 import { DriveError } from '../../base/errors.ts';
 import { crc32c as scalarCrc32c } from '../../base/crc32c.ts';
 import type { KernelResources, Kernels } from '../contract.ts';
-import { gatherRows } from '../gather.ts';
+import { assemblePages, gatherRows } from '../gather.ts';
 
 /** The module's exports; addresses above 2^31 wrap to negative numbers on the way in, which is the same address. */
 interface Exports {
@@ -26,6 +26,7 @@ export function createWasmKernels({ memory }: KernelResources): Kernels {
     name: 'wasm',
     isa: 'simd128',
     canMapMedia: false,
+    canReadRegions: false,
     crc32c: (offset, sizeBytes, seed = 0) => crc32c(offset, sizeBytes, seed) >>> 0,
     // Bytes elsewhere would have to be copied first, which costs more than plain JavaScript.
     crc32cOf: scalarCrc32c,
@@ -37,6 +38,7 @@ export function createWasmKernels({ memory }: KernelResources): Kernels {
     },
     convert,
     gather: (...rows) => gatherRows(bytes, ...rows),
+    assemble: (job) => assemblePages(bytes, job, (offset, sizeBytes) => crc32c(offset, sizeBytes, 0) >>> 0),
     attend: (job) => assert(attend(job) === 0, 'attend job: dimensions 1 to 256, known types, frames in the arena'),
     merge: (job) => assert(merge(job) === 0, 'merge job: dimension 1 to 256, known type'),
   };

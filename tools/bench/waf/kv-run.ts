@@ -8,7 +8,7 @@
  * are held, so it is the same trace whatever the drive does with its pages.
  */
 import { createSeededRandom, type Random } from '../../../daemon/base/random.ts';
-import type { KvPages, Lpn } from '../../../daemon/ftl/contract.ts';
+import type { KvPages, Lpn, KvRunPages } from '../../../daemon/ftl/contract.ts';
 import type { GcOptions } from '../../../daemon/ftl/gc-options.ts';
 import { openMapDrive } from './map-drive.ts';
 
@@ -84,7 +84,8 @@ class KvTrace {
   readonly #run: KvRun;
   readonly #kv: KvPages;
   readonly #lpns = new Uint32Array(1);
-  readonly #frame: number;
+  /** Its content does not matter. */
+  readonly #pages: KvRunPages;
   readonly #random: Random;
   readonly #growing: Sequence[] = [];
   /** The oldest first. */
@@ -96,7 +97,7 @@ class KvTrace {
   constructor(run: KvRun, kv: KvPages, frame: number) {
     this.#run = run;
     this.#kv = kv;
-    this.#frame = frame;
+    this.#pages = { offset: frame, checksums: new Uint32Array(1) };
     this.#random = createSeededRandom(run.seed);
   }
 
@@ -163,7 +164,7 @@ class KvTrace {
       const place = { generation: 1, layer: 0, firstGroup, groupCount: 1, firstIndex: 0, pageCount: 1 };
       const run = { sequenceId: BigInt(sequence.id), ...place };
       const target = { channel: firstGroup % CHANNELS, placement: sequence.id };
-      this.#kv.program(reservation, run, this.#frame, target, this.#lpns);
+      this.#kv.program(reservation, run, this.#pages, target, this.#lpns);
       sequence.pages.push(this.#lpns[0] as Lpn);
     }
     reservation.release();

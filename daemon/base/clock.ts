@@ -1,3 +1,5 @@
+import { performance } from 'node:perf_hooks';
+
 /** The only source of time. Injected, so that a simulated drive runs on virtual time. */
 export interface Clock {
   /** Monotonic nanoseconds from an arbitrary origin. */

@@ -62,10 +62,22 @@ const wallBoundsNs = latencyBucketsSeconds.map((seconds) => seconds * 1e9);
 const deviceBoundsNs = deviceLatencyBucketsSeconds.map((seconds) => seconds * 1e9);
 export const UNKNOWN_OPCODE = 256;
 const ROWS_PER_QUEUE = UNKNOWN_OPCODE + 1;
-/** Index of each queue's first row. */
-const rowsBefore = Object.fromEntries(queues.map((queue, index) => [queue, index * ROWS_PER_QUEUE])) as Readonly<
-  Record<CommandQueue, number>
->;
+
+/** Among all of them. Asked for with every command, which a search by name would be a good part of. */
+function placeOf(queue: CommandQueue): number {
+  switch (queue) {
+    case 'admin':
+      return 0;
+    case 'nvm':
+      return 1;
+    case 'kv':
+      return 2;
+    case 'fabrics':
+      return 3;
+    case 'discovery':
+      return 4;
+  }
+}
 
 /** Completions by opcode and status, and latencies by opcode. Indices are looked up once per command. */
 export class CommandCounters {
@@ -74,34 +86,35 @@ export class CommandCounters {
   failedCount = 0;
 
   constructor() {
-    queues.forEach((queue, index) => {
+    for (const queue of queues) {
+      const start = placeOf(queue) * ROWS_PER_QUEUE;
       const add = (opcode: number, name: string): void => {
         const statuses = new Float64Array(statusNames.length);
         const latencies = { wall: latencyCounts(wallBoundsNs), device: latencyCounts(deviceBoundsNs) };
-        this.#rows[index * ROWS_PER_QUEUE + opcode] = { queue, name, statuses, ...latencies };
+        this.#rows[start + opcode] = { queue, name, statuses, ...latencies };
       };
       for (const row of Object.values(tables[queue])) add(row.opcode, row.name);
       add(UNKNOWN_OPCODE, 'unknown');
-    });
+    }
   }
 
   indexOf(queue: CommandQueue, opcode: number): number {
-    const start = rowsBefore[queue];
+    const start = placeOf(queue) * ROWS_PER_QUEUE;
     return this.#rows[start + opcode] === undefined ? start + UNKNOWN_OPCODE : start + opcode;
   }
 
-  /** `code` undefined: success. */
-  count(index: number, code: ErrorCode | undefined, durationNs: number): void {
+  /** `code` undefined: success. `commandCount` of them that are alike. */
+  count(index: number, code: ErrorCode | undefined, durationNs: number, commandCount = 1): void {
     const row = this.#rows[index] as Row;
     const status = code === undefined ? 0 : (statusIndex.get(code) as number);
-    row.statuses[status] = (row.statuses[status] as number) + 1;
-    if (status !== 0) this.failedCount++;
-    countLatency(row.wall, durationNs);
+    row.statuses[status] = (row.statuses[status] as number) + commandCount;
+    if (status !== 0) this.failedCount += commandCount;
+    countLatency(row.wall, durationNs, commandCount);
   }
 
   /** Device time of a command. */
   countDevice(index: number, latencyNs: number): void {
-    countLatency((this.#rows[index] as Row).device, latencyNs);
+    countLatency((this.#rows[index] as Row).device, latencyNs, 1);
   }
 
   commands(): CommandSample[] {
@@ -141,10 +154,10 @@ const latencyCounts = (boundsNs: readonly number[]): LatencyCounts => ({
   sumNs: 0,
 });
 
-function countLatency(counts: LatencyCounts, durationNs: number): void {
+function countLatency(counts: LatencyCounts, durationNs: number, commandCount: number): void {
   const { boundsNs, buckets } = counts;
   let bucket = 0;
   while (bucket < boundsNs.length && durationNs > (boundsNs[bucket] as number)) bucket++;
-  buckets[bucket] = (buckets[bucket] as number) + 1;
-  counts.sumNs += durationNs;
+  buckets[bucket] = (buckets[bucket] as number) + commandCount;
+  counts.sumNs += durationNs * commandCount;
 }

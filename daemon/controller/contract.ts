@@ -40,11 +40,14 @@ export class QueueError extends Error {
 export interface QueuePort {
   /** Most bytes of in-capsule data of the next command. */
   readonly capsuleDataBytesMax: number;
+  /** Commands that are submitted before `endBatch`, in the same turn of the event loop, arrived together. */
+  beginBatch(): void;
+  endBatch(): void;
   /**
-   * Takes one command. Its entry, 64 bytes from `bytes[at]` on, is copied; `capsule` is the capsule's data and is valid until
-   * the event loop turns. `isIntact`: its data digest fits, or there is none. Throws QueueError.
+   * Takes one command. Its entry, 64 bytes from byte `at` of `entry` on, is copied; `capsule` is the capsule's data and is valid
+   * until the event loop turns. `isIntact`: its data digest fits, or there is none. Throws QueueError.
    */
-  submit(bytes: Uint8Array, at: number, capsule: Uint8Array, isIntact: boolean): void;
+  submit(entry: DataView, at: number, capsule: Uint8Array, isIntact: boolean): void;
   /** The host sends nothing more: requests that wait for an event are ended. */
   inputEnded(): void;
   /** The connection is gone. */

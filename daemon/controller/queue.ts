@@ -17,8 +17,10 @@ import { type CommandCounters, UNKNOWN_OPCODE } from './command-counters.ts';
 import { CommandSlot, type SlotOwner } from './command-slot.ts';
 import { QueueError, type QueueLink, type QueuePort } from './contract.ts';
 import type { Controller } from './controller.ts';
+import { ArrivalBatch } from './arrival-batch.ts';
 import { answer, type FabricsAnswer } from './fabrics-answer.ts';
 import { runFabricsCommand } from './fabrics-commands.ts';
+import { InFlightCommands } from './in-flight-commands.ts';
 import type { BudgetShare, TransferBudget } from './transfer-budget.ts';
 
 /** A connection that has not sent Connect yet may send nothing else. */
@@ -47,7 +49,8 @@ export interface QueueModules {
   readonly counters: CommandCounters;
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly createJob: () => ReusableJob;
+  /** Undefined: device time is not modelled. */
+  readonly createJob: (() => ReusableJob) | undefined;
   /** Undefined: completions leave when they are ready. */
   readonly hold: CompletionHold | undefined;
 }
@@ -81,7 +84,7 @@ export class Queue implements QueuePort, SlotOwner {
   readonly #modules: QueueModules;
   readonly #abort = new AbortController();
   readonly #share: BudgetShare = { dataBytes: 0 };
-  readonly #inFlight = new Map<number, CommandSlot>();
+  readonly #inFlight: InFlightCommands<CommandSlot>;
   readonly #freeSlots: CommandSlot[] = [];
   /** Commands that wait for the budget, oldest first. At most the queue's depth. */
   readonly #waiting: CommandSlot[] = [];
@@ -91,6 +94,7 @@ export class Queue implements QueuePort, SlotOwner {
   #sqHead = 0;
   #commandCount = 0;
   #closed = false;
+  readonly #batch: ArrivalBatch;
   readonly #wake = (): void => this.#runWaiting();
   /** Data of commands that had waited, and began in this turn of the event loop. */
   #turnBytes = 0;
@@ -103,6 +107,8 @@ export class Queue implements QueuePort, SlotOwner {
     this.link = modules.link;
     this.#limits = options.limits;
     this.#modules = modules;
+    this.#inFlight = new InFlightCommands(options.limits.queueEntriesMax);
+    this.#batch = new ArrivalBatch(modules);
   }
 
   get inFlightCount(): number {
@@ -189,24 +195,32 @@ export class Queue implements QueuePort, SlotOwner {
     return this.#isUsable;
   }
 
-  submit(bytes: Uint8Array, at: number, capsule: Uint8Array, isIntact: boolean): void {
+  beginBatch(): void {
+    this.#batch.begin();
+  }
+
+  endBatch(): void {
+    this.#batch.end();
+  }
+
+  submit(entry: DataView, at: number, capsule: Uint8Array, isIntact: boolean): void {
     if (this.#closed) return;
     if (this.#inFlight.size >= this.#entryCount) {
       throw new QueueError(`command beyond the queue's ${this.#entryCount} entries`);
     }
-    this.#sqHead = (this.#sqHead + 1) % this.#entryCount;
+    this.#sqHead = this.#sqHead + 1 === this.#entryCount ? 0 : this.#sqHead + 1;
     this.#commandCount++;
     this.#identity?.controller.touch();
     const slot = this.#freeSlots.pop() ?? this.#newSlot();
-    slot.load(bytes, at, capsule);
-    slot.startedAtNs = this.#modules.clock.nowNs();
-    if (this.#inFlight.has(slot.commandId)) {
+    slot.load(entry, at, capsule);
+    slot.startedAtNs = this.#batch.arrivalNs;
+    if (this.#inFlight.get(slot.commandId) !== undefined) {
       slot.counterIndex = this.#modules.counters.indexOf('admin', UNKNOWN_OPCODE);
       this.#answer(slot, 'commandIdConflict', this.#statusOf(slot, 'commandIdConflict'), 0, 0);
       this.#freeSlots.push(slot);
       return;
     }
-    this.#inFlight.set(slot.commandId, slot);
+    this.#inFlight.add(slot);
     slot.isIo = this.#identity !== undefined && this.#identity.queueId !== 0;
     this.#modules.subsystem.commandStarted(slot.isIo);
     slot.account = this.#share.account;
@@ -301,21 +315,26 @@ export class Queue implements QueuePort, SlotOwner {
     const problem =
       checkNamespace(slot, definition) ??
       slot.checkFormat() ??
-      (slot.hasReservedBits(definition) ? 'invalidField' : undefined) ??
+      // Bits that mean nothing in this command.
+      (slot.hasBits(definition.reservedBits) ? 'invalidField' : undefined) ??
       slot.locateData(identity.controller, this.#limits.transferBytesMax);
     if (problem !== undefined) {
       this.#fail(slot, problem);
       return;
     }
-    if (identity.queueId !== 0) {
-      const source = slot.namespaceId === KV_CACHE_NSID ? 'kv' : 'nvm';
-      slot.beginJob(commandLabel(source, slot.opcode));
-    }
+    if (identity.queueId !== 0 && this.#modules.createJob !== undefined) this.#beginJob(slot);
     if (slot.lengthBytes === 0) this.#run(slot);
     else if (this.#waiting.length === 0 && this.#modules.budget.tryAcquire(this.#share, slot.lengthBytes)) {
       slot.hasBudget = true;
       this.#run(slot);
     } else this.#wait(slot);
+  }
+
+  /** Jobs arrive one after another: no two commands at the same time, and none before what the last one set off. */
+  #beginJob(slot: CommandSlot): void {
+    slot.startedAtNs = this.#modules.clock.nowNs();
+    const source = slot.namespaceId === KV_CACHE_NSID ? 'kv' : 'nvm';
+    slot.beginJob(commandLabel(source, slot.opcode));
   }
 
   #wait(slot: CommandSlot): void {
@@ -444,7 +463,7 @@ export class Queue implements QueuePort, SlotOwner {
   /** The command is over; whatever it held is given back. */
   #settle(slot: CommandSlot): void {
     slot.endJob();
-    this.#inFlight.delete(slot.commandId);
+    this.#inFlight.remove(slot);
     slot.leaveNamespaces();
     this.#modules.subsystem.commandSettled(slot.isIo);
     slot.account?.giveCommand();
@@ -456,8 +475,7 @@ export class Queue implements QueuePort, SlotOwner {
   }
 
   #answer(slot: CommandSlot, code: ErrorCode | undefined, status: number, dw0: number, dw1: number): void {
-    const { counters, clock } = this.#modules;
-    counters.count(slot.counterIndex, code, clock.nowNs() - slot.startedAtNs);
+    this.#batch.count(slot, code);
     if (this.#closed) return;
     const sqHead = this.#identity?.flowControl === false ? SQ_HEAD_UNUSED : this.#sqHead;
     this.link.complete(dw0 >>> 0, dw1 >>> 0, sqHead, slot.commandId, status);

@@ -25,7 +25,7 @@ import type { KeyExchange } from '../hosts/chap-crypto.ts';
 import type { HostAuthentication, HostPolicy, HostTransport } from '../hosts/contract.ts';
 import { HostAccounts } from '../hosts/host-account.ts';
 import type { OwnedStore } from '../kv/contract.ts';
-import { type DeviceTime, noDeviceTime } from '../timing/device-job.ts';
+import type { DeviceTime } from '../timing/device-job.ts';
 import { CompletionHold, type HoldSnapshot } from './completion-hold.ts';
 import { CommandCounters, type CommandSample, type HostByteCounters, type LatencySample } from './command-counters.ts';
 import type { CommandSlot } from './command-slot.ts';
@@ -152,7 +152,7 @@ export class Subsystem implements QueueHost {
 
   /** A new connection gets its queue, which Connect will make part of an association. */
   attach(link: QueueLink): QueuePort {
-    const { clock, logger, deviceTime = noDeviceTime } = this.#modules;
+    const { clock, logger, deviceTime } = this.#modules;
     return new Queue(
       { limits: this.#limits },
       {
@@ -162,7 +162,7 @@ export class Subsystem implements QueueHost {
         counters: this.#commandCounters,
         clock,
         logger,
-        createJob: () => deviceTime.createJob(),
+        createJob: deviceTime && (() => deviceTime.createJob()),
         hold: this.#hold,
       },
     );
@@ -195,6 +195,7 @@ export class Subsystem implements QueueHost {
 
   /** Who may connect has changed: ends the associations of hosts that may no longer, or no longer without proof. */
   hostsChanged(): void {
+    this.#accounts.quotasChanged();
     for (const controller of [...this.#controllers.values()]) {
       if (!controller.isAllowed) controller.end('the host may no longer connect, or not without authentication');
     }

@@ -7,11 +7,21 @@ export class HostAccount {
   readonly #used = Object.fromEntries(hostQuotaNames.map((name) => [name, 0])) as Record<HostQuota, number>;
   readonly #quotas: () => HostQuotas;
   readonly #onRefused: (quota: HostQuota) => void;
+  /** Of the quotas that every command is held to. */
+  #commandCountMax = 0;
+  #dataBytesMax = 0;
 
-  /** `quotas` is asked each time: they may change while the host is connected. */
+  /** `quotas` may answer otherwise while the host is connected; `quotasChanged` has to be called then. */
   constructor(modules: { quotas: () => HostQuotas; onRefused: (quota: HostQuota) => void }) {
     this.#quotas = modules.quotas;
     this.#onRefused = modules.onRefused;
+    this.quotasChanged();
+  }
+
+  quotasChanged(): void {
+    const { commands, dataBytes } = this.#quotas();
+    this.#commandCountMax = commands;
+    this.#dataBytesMax = dataBytes;
   }
 
   used(quota: HostQuota): number {
@@ -64,13 +74,13 @@ export class HostAccount {
 
   /** Of those that were added. DriveError hostQuota. */
   checkCommands(): void {
-    if (this.#used.commands > this.#quotas().commands) this.check('commands', 0);
+    if (this.#used.commands > this.#commandCountMax) this.check('commands', 0);
   }
 
   /** A host that has none may always have some. */
   fitsData(bytes: number): boolean {
     const used = this.#used.dataBytes;
-    return used === 0 || used + bytes <= this.#quotas().dataBytes;
+    return used === 0 || used + bytes <= this.#dataBytesMax;
   }
 
   addData(bytes: number): void {
@@ -101,6 +111,11 @@ export class HostAccounts {
   /** Times that a host wanted more than it may have. */
   get refusedCounts(): ReadonlyMap<HostQuota, number> {
     return this.#refusedCounts;
+  }
+
+  /** What `quotasOf` answers has changed, maybe. */
+  quotasChanged(): void {
+    for (const { account } of this.#entries.values()) account.quotasChanged();
   }
 
   /** A controller of a host begins. `quotasOf` is asked as long as the account is there. */

@@ -20,7 +20,7 @@ import type { Subsystem } from '../controller/subsystem.ts';
 import type { BusyPoll } from './busy-poll.ts';
 import { type ConnectionState, transition } from './connection-state.ts';
 import { PduError } from './pdu-error.ts';
-import { type Checksum, PduReader, type PduReceiver } from './pdu-reader.ts';
+import { bytesAt, type Checksum, PduReader, type PduReceiver } from './pdu-reader.ts';
 import { PduWriter } from './pdu-writer.ts';
 
 const TAG_COUNT = 65_536;
@@ -236,7 +236,7 @@ export class Connection implements QueueLink, PduReceiver {
     }
   }
 
-  beginPdu(type: PduType, bytes: Uint8Array, at: number, dataBytes: number): Uint8Array | undefined {
+  beginPdu(type: PduType, bytes: DataView, at: number, dataBytes: number): Uint8Array | undefined {
     if (type === 'h2cTermReq') return undefined;
     if ((type === 'icReq') !== (this.#state === 'opening')) {
       const header = headerOf(type, bytes, at).slice();
@@ -245,7 +245,7 @@ export class Connection implements QueueLink, PduReceiver {
     return type === 'h2cData' ? this.#beginTransferData(headerOf(type, bytes, at), dataBytes) : undefined;
   }
 
-  endPdu(type: PduType, bytes: Uint8Array, at: number, data: Uint8Array, isIntact: boolean): void {
+  endPdu(type: PduType, bytes: DataView, at: number, data: Uint8Array, isIntact: boolean): void {
     switch (type) {
       case 'capsuleCmd':
         this.#port.submit(bytes, at + ENTRY_AT, data, isIntact);
@@ -336,12 +336,15 @@ export class Connection implements QueueLink, PduReceiver {
   readonly #onData = (chunk: Buffer): void => {
     this.#receivedBytes += chunk.length;
     if (this.#state === 'terminating' || this.#state === 'closed') return;
+    this.#port.beginBatch();
+    this.#writer.beginBatch();
     try {
       this.#reader.push(chunk);
     } catch (error) {
       this.#fail(error);
     }
     this.#writer.flush();
+    this.#port.endBatch();
     this.#answered();
     const { pendingBytes } = this.#writer;
     // Without `writableNeedDrain` there would be no `drain` event to go on at.
@@ -449,8 +452,7 @@ export class Connection implements QueueLink, PduReceiver {
   };
 }
 
-const headerOf = (type: PduType, bytes: Uint8Array, at: number): Uint8Array =>
-  bytes.subarray(at, at + pduTypes[type].hlen);
+const headerOf = (type: PduType, bytes: DataView, at: number): Uint8Array => bytesAt(bytes, at, pduTypes[type].hlen);
 
 const h2cTermFields = (header: Uint8Array): { fes: number; fei: number } => {
   const view = new DataView(header.buffer, header.byteOffset, header.byteLength);

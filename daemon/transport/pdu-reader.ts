@@ -2,8 +2,8 @@ import { DIGEST_BYTES, PDU_COMMON_HEADER_BYTES, type PduType, pduFlags, pduTypes
 import { PduError } from './pdu-error.ts';
 
 /**
- * Takes whole PDUs. A header begins at `bytes[at]` and is valid during the call only: it may lie in the socket's chunk or in
- * the reader's buffer.
+ * Takes whole PDUs. A header begins at byte `at` of `bytes` and is valid during the call only: it may lie in the socket's
+ * chunk or in the reader's buffer. A view, since that reads words of any alignment at once.
  */
 export interface PduReceiver {
   /** Most bytes of data that a PDU of this type may carry now. */
@@ -12,12 +12,12 @@ export interface PduReceiver {
    * The header is complete and fits its type. Returns where its data goes, exactly `dataBytes` long; undefined: the
    * reader gives a buffer of its own. Throws PduError.
    */
-  beginPdu(type: PduType, bytes: Uint8Array, at: number, dataBytes: number): Uint8Array | undefined;
+  beginPdu(type: PduType, bytes: DataView, at: number, dataBytes: number): Uint8Array | undefined;
   /**
    * Data that was put into what `beginPdu` gave comes back as the same object. `isIntact`: no data digest was agreed on,
    * or it fits.
    */
-  endPdu(type: PduType, bytes: Uint8Array, at: number, data: Uint8Array, isIntact: boolean): void;
+  endPdu(type: PduType, bytes: DataView, at: number, data: Uint8Array, isIntact: boolean): void;
 }
 
 /** CRC32C, continuing from `seed`. */
@@ -73,6 +73,7 @@ export class PduReader {
   readonly #checksum: Checksum;
   /** Header and header digest, or a data digest, that did not come in one piece. */
   readonly #stored = new Uint8Array(HEADER_BYTES_MAX + DIGEST_BYTES);
+  readonly #storedView = new DataView(this.#stored.buffer);
   #storedBytes = 0;
   #pdu: HostPdu | undefined;
   #digests = NO_DIGESTS;
@@ -111,33 +112,34 @@ export class PduReader {
 
   /** Throws PduError; the reader is then of no further use. */
   push(chunk: Uint8Array): void {
+    const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
     let at = 0;
-    while (at < chunk.length) at = this.#inData ? this.#takeData(chunk, at) : this.#takeHeader(chunk, at);
+    while (at < chunk.length) at = this.#inData ? this.#takeData(chunk, at) : this.#takeHeader(chunk, view, at);
   }
 
   #headerDigestBytes(pdu: HostPdu): number {
     return this.#digests.header && pdu.takesDigests ? DIGEST_BYTES : 0;
   }
 
-  #takeHeader(chunk: Uint8Array, start: number): number {
+  #takeHeader(chunk: Uint8Array, view: DataView, start: number): number {
     let at = start;
     if (this.#storedBytes === 0 && chunk.length - at >= PDU_COMMON_HEADER_BYTES) {
       // The usual case: the whole header lies in the chunk and is read in place.
-      const pdu = this.#checkCommon(chunk, at);
+      const pdu = this.#checkCommon(view, at);
       const wanted = pdu.hlen + this.#headerDigestBytes(pdu);
-      if (chunk.length - at >= wanted) return this.#beginData(pdu, chunk, at + wanted, chunk, at);
+      if (chunk.length - at >= wanted) return this.#beginData(pdu, chunk, at + wanted, view, at);
     }
     if (this.#storedBytes < PDU_COMMON_HEADER_BYTES) {
       at = this.#store(chunk, at, PDU_COMMON_HEADER_BYTES);
       if (this.#storedBytes < PDU_COMMON_HEADER_BYTES) return at;
-      this.#pdu = this.#checkCommon(this.#stored, 0);
+      this.#pdu = this.#checkCommon(this.#storedView, 0);
     }
     const pdu = this.#pdu as HostPdu;
     const wanted = pdu.hlen + this.#headerDigestBytes(pdu);
     at = this.#store(chunk, at, wanted);
     if (this.#storedBytes < wanted) return at;
     this.#storedBytes = 0;
-    return this.#beginData(pdu, chunk, at, this.#stored, 0);
+    return this.#beginData(pdu, chunk, at, this.#storedView, 0);
   }
 
   #store(chunk: Uint8Array, at: number, wanted: number): number {
@@ -148,26 +150,26 @@ export class PduReader {
   }
 
   /** Checks the eight bytes that every PDU begins with: all of them, or what tells where the header digest is. */
-  #checkCommon(bytes: Uint8Array, at: number): HostPdu {
-    const code = bytes[at + TYPE_AT] as number;
+  #checkCommon(bytes: DataView, at: number): HostPdu {
+    const code = bytes.getUint8(at + TYPE_AT);
     const pdu = hostPdus[code];
     if (pdu === undefined) throw refuse(bytes, at, `PDU type ${code}, not one that a host sends`, TYPE_AT);
     if (this.#headerDigestBytes(pdu) === 0) this.#checkFields(bytes, at, pdu);
-    else if (bytes[at + HLEN_AT] !== pdu.hlen) throw wrongHlen(bytes, at, pdu);
+    else if (bytes.getUint8(at + HLEN_AT) !== pdu.hlen) throw wrongHlen(bytes, at, pdu);
     return pdu;
   }
 
-  #checkFields(bytes: Uint8Array, at: number, pdu: HostPdu): void {
+  #checkFields(bytes: DataView, at: number, pdu: HostPdu): void {
     const { type, hlen, name } = pdu;
-    const flags = bytes[at + FLAGS_AT] as number;
+    const flags = bytes.getUint8(at + FLAGS_AT);
     const headerBytes = hlen + this.#headerDigestBytes(pdu);
-    const plen = readU32(bytes, at + PLEN_AT);
+    const plen = bytes.getUint32(at + PLEN_AT, true);
     const hasData = plen > headerBytes;
     if ((flags & ~pdu.flags) !== this.#digestFlags(pdu, hasData)) {
       throw refuse(bytes, at, `flags ${flags} in ${name}`, FLAGS_AT);
     }
-    if (bytes[at + HLEN_AT] !== hlen) throw wrongHlen(bytes, at, pdu);
-    const pdo = bytes[at + PDO_AT] as number;
+    if (bytes.getUint8(at + HLEN_AT) !== hlen) throw wrongHlen(bytes, at, pdu);
+    const pdo = bytes.getUint8(at + PDO_AT);
     if (plen < headerBytes) throw refuse(bytes, at, `PLEN ${plen} below HLEN ${hlen} and its digest`, PLEN_AT);
     if (!hasData) {
       if (pdo !== 0 && pdo !== headerBytes) throw refuse(bytes, at, `PDO ${pdo} in a PDU without data`, PDO_AT);
@@ -195,29 +197,28 @@ export class PduReader {
     return this.#digests.data && pdu.takesDigests ? DIGEST_BYTES : 0;
   }
 
-  #checkHeaderDigest(pdu: HostPdu, header: Uint8Array, received: number): void {
+  #checkHeaderDigest(pdu: HostPdu, bytes: DataView, at: number): void {
+    const header = bytesAt(bytes, at, pdu.hlen);
+    const received = bytes.getUint32(at + pdu.hlen, true);
     if (received !== this.#checksum(header)) {
       throw new PduError('headerDigest', `header digest of ${pdu.name}`, received, header.slice());
     }
-    this.#checkFields(header, 0, pdu);
+    this.#checkFields(bytes, at, pdu);
   }
 
-  /** A header is complete, with its digest, at `bytes[headerAt]`; its data begins at `chunk[at]`. */
-  #beginData(pdu: HostPdu, chunk: Uint8Array, at: number, bytes: Uint8Array, headerAt: number): number {
+  /** A header is complete, with its digest, at byte `headerAt` of `bytes`; its data begins at `chunk[at]`. */
+  #beginData(pdu: HostPdu, chunk: Uint8Array, at: number, bytes: DataView, headerAt: number): number {
     const { type, hlen } = pdu;
     const headerBytes = hlen + this.#headerDigestBytes(pdu);
-    if (headerBytes > hlen) {
-      const header = bytes.subarray(headerAt, headerAt + hlen);
-      this.#checkHeaderDigest(pdu, header, readU32(bytes, headerAt + hlen));
-    }
-    const plen = readU32(bytes, headerAt + PLEN_AT);
+    if (headerBytes > hlen) this.#checkHeaderDigest(pdu, bytes, headerAt);
+    const plen = bytes.getUint32(headerAt + PLEN_AT, true);
     if (plen === headerBytes) {
       this.#receiver.beginPdu(type, bytes, headerAt, 0);
       this.#pduCount++;
       this.#receiver.endPdu(type, bytes, headerAt, NO_DATA, true);
       return at;
     }
-    const padBytes = type === 'h2cTermReq' ? 0 : (bytes[headerAt + PDO_AT] as number) - headerBytes;
+    const padBytes = type === 'h2cTermReq' ? 0 : bytes.getUint8(headerAt + PDO_AT) - headerBytes;
     const digestBytes = this.#dataDigestBytes(pdu);
     const dataBytes = plen - headerBytes - padBytes - digestBytes;
     const target = this.#receiver.beginPdu(type, bytes, headerAt, dataBytes);
@@ -230,7 +231,7 @@ export class PduReader {
       this.#receiver.endPdu(type, bytes, headerAt, data, isIntact);
       return end + digestBytes;
     }
-    if (bytes !== this.#stored) this.#stored.set(bytes.subarray(headerAt, headerAt + hlen));
+    if (bytes !== this.#storedView) this.#stored.set(bytesAt(bytes, headerAt, hlen));
     this.#pdu = pdu;
     this.#inData = true;
     this.#padBytes = padBytes;
@@ -271,22 +272,26 @@ export class PduReader {
     this.#inData = false;
     this.#data = NO_DATA;
     this.#pduCount++;
-    this.#receiver.endPdu(type, this.#stored, 0, data, isIntact);
+    this.#receiver.endPdu(type, this.#storedView, 0, data, isIntact);
   }
 }
 
+/** A view of them. */
+export const bytesAt = (bytes: DataView, at: number, count: number): Uint8Array =>
+  new Uint8Array(bytes.buffer, bytes.byteOffset + at, count);
+
 function refuse(
-  bytes: Uint8Array,
+  bytes: DataView,
   at: number,
   detail: string,
   info: number,
   kind: 'invalidHeaderField' | 'limitExceeded' = 'invalidHeaderField',
 ): PduError {
-  return new PduError(kind, detail, info, bytes.slice(at, at + PDU_COMMON_HEADER_BYTES));
+  return new PduError(kind, detail, info, bytesAt(bytes, at, PDU_COMMON_HEADER_BYTES).slice());
 }
 
-function wrongHlen(bytes: Uint8Array, at: number, { hlen, name }: HostPdu): PduError {
-  return refuse(bytes, at, `HLEN ${bytes[at + HLEN_AT]} in ${name}, must be ${hlen}`, HLEN_AT);
+function wrongHlen(bytes: DataView, at: number, { hlen, name }: HostPdu): PduError {
+  return refuse(bytes, at, `HLEN ${bytes.getUint8(at + HLEN_AT)} in ${name}, must be ${hlen}`, HLEN_AT);
 }
 
 const readU32 = (bytes: Uint8Array, at: number): number =>

@@ -15,6 +15,11 @@ import { DriveError } from '../base/errors.ts';
 import { type Checksum, type Digests, NO_DIGESTS } from './pdu-reader.ts';
 
 const SLAB_BYTES = 65_536;
+/**
+ * After so many completions of one batch what there is leaves, though there may be more: the host wakes up and takes them while
+ * the drive does the rest. Fewer, and it would wake for little.
+ */
+const EARLY_COMPLETIONS = 8;
 /** Data up to this size is copied into the slab, next to its header; more is written from where it lies. */
 const COPY_BYTES_MAX = 16_384;
 const HEADER_BYTES = 24;
@@ -23,8 +28,8 @@ const C2H_HEADER_BYTES_MAX = 128;
 
 /**
  * Encodes PDUs into a slab and gives them to the socket once per turn of the event loop: one system call for all
- * completions of a turn. Where the kernel takes all of it at once, as it nearly always does, the slab is used again; else
- * it is left to the garbage collector, since the socket still holds it.
+ * completions of a turn, or two where there are many. Where the kernel takes all of it at once, as it nearly always does, the
+ * slab is used again; else it is left to the garbage collector, since the socket still holds it.
  */
 export class PduWriter {
   readonly #socket: Socket;
@@ -40,6 +45,8 @@ export class PduWriter {
   #corked = false;
   #scheduled = false;
   #closed = false;
+  /** Encoded since the last flush. */
+  #completionCount = 0;
   /** Host's alignment of PDU data (HPDA), 0 to 31. */
   hostDataAlignment = 0;
   /** Grows whenever the socket has taken a large transfer. */
@@ -83,7 +90,9 @@ export class PduWriter {
     view.setUint16(at + 20, commandId, true);
     view.setUint16(at + 22, status, true);
     this.#endHeader(at);
-    this.#schedule();
+    this.#completionCount++;
+    if (this.#completionCount === EARLY_COMPLETIONS) this.#writeSlab();
+    else this.#schedule();
   }
 
   r2t(commandId: number, tag: number, offset: number, lengthBytes: number): void {
@@ -168,9 +177,15 @@ export class PduWriter {
     this.#schedule();
   }
 
+  /** What is encoded until `flush`, in the same turn of the event loop, waits for that. */
+  beginBatch(): void {
+    this.#scheduled = true;
+  }
+
   /** Hands everything encoded to the socket. */
   flush(): void {
     this.#scheduled = false;
+    this.#completionCount = 0;
     if (this.#closed) return;
     this.#writeSlab();
     if (this.#corked) {

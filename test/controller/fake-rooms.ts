@@ -34,6 +34,8 @@ export class FakeBlocks implements BlockNamespace {
   readonly lbaCount: number;
   readonly bytes: Uint8Array;
   readonly gate = new Gate();
+  /** Nothing is in flash, and what can be done at once is. */
+  isCached = false;
   fuaCount = 0;
   failure: Error | undefined;
 
@@ -63,15 +65,16 @@ export class FakeBlocks implements BlockNamespace {
 
   isInFlash(lba: number, lbaCount: number): boolean {
     this.#check(lba, lbaCount);
-    return true;
+    return !this.isCached;
   }
 
   canWriteNow(): boolean {
-    return false;
+    return this.isCached;
   }
 
-  writeNow(): void {
-    throw new Error('the fake has no room now');
+  writeNow(lba: number, lbaCount: number, source: Uint8Array): void {
+    this.#check(lba, lbaCount);
+    this.bytes.set(source, lba * LBA_BYTES);
   }
 
   bookRead(lba: number, lbaCount: number, job: DeviceJob): void {

@@ -19,6 +19,18 @@ const modest = 'nqn.2026-11.dev.attndrive.test:modest';
 const LBA = 4096;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
+const ruled = (nqn: string, own: Partial<HostQuotas>) => ({
+  nqn,
+  authentication: undefined,
+  quotas: { ...standardQuotas, ...own },
+  isConfined: true,
+});
+const fileOf = (quotas: Partial<HostQuotas>): HostsFile => ({
+  hosts: [ruled(greedy, quotas), ruled(modest, {})],
+  allowsOthers: false,
+  coversUnix: true,
+});
+
 interface Shared {
   readonly rig: Rig;
   readonly hosts: HostDirectory;
@@ -27,14 +39,7 @@ interface Shared {
 }
 
 async function share(t: TestContext, quotas: Partial<HostQuotas>, limits: Partial<Limits> = {}): Promise<Shared> {
-  const ruled = (nqn: string, own: Partial<HostQuotas>) => ({
-    nqn,
-    authentication: undefined,
-    quotas: { ...standardQuotas, ...own },
-    isConfined: true,
-  });
-  const file: HostsFile = { hosts: [ruled(greedy, quotas), ruled(modest, {})], allowsOthers: false, coversUnix: true };
-  const hosts = new HostDirectory(file);
+  const hosts = new HostDirectory(fileOf(quotas));
   const rig = await createRig(t, { modules: { hosts }, limits });
   return {
     rig,
@@ -138,6 +143,32 @@ describe('a host that asks for everything at once', () => {
     for (let i = 0; i < 4; i++) assert.equal((await two.completion()).status, 0);
     two.send(write(1), block);
     assert.equal((await two.completion()).status, 0);
+  });
+
+  test('quotas of commands and data that change are those of the commands that come then', async (t) => {
+    const shared = await share(t, { commands: 2 });
+    const { rig, hosts } = shared;
+    const { cntlid } = await shared.admin(greedy);
+    const io = await shared.io(greedy, cntlid);
+    const block = Buffer.alloc(LBA);
+    const fill = async (count: number): Promise<void> => {
+      for (let i = 0; i < count; i++) io.send(write(1), block);
+      while (rig.subsystem.snapshot().inFlightCount < count) await turn();
+    };
+    const sgl = { kind: 'inCapsule', offset: 0, length: LBA } as const;
+    rig.blocks.gate.shut();
+    await fill(2);
+    io.send(write(1), block);
+    assert.equal((await io.completion()).status, statusOf('hostQuota'));
+    hosts.replace(fileOf({ commands: 100, dataBytes: 3 * LBA }));
+    rig.subsystem.hostsChanged();
+    const both = [0, 1].map(() => io.capsuleBytes(io.entryBytes({ ...write(1), sgl }, io.commandId()), block));
+    io.write(Buffer.concat(both));
+    for (let i = 0; i < 50; i++) await turn();
+    const { inFlightCount, runningBytes } = rig.subsystem.snapshot();
+    rig.blocks.gate.open();
+    assert.deepEqual([inFlightCount, runningBytes], [4, 3 * LBA], 'none is refused, and the fourth waits for room');
+    for (let i = 0; i < 4; i++) assert.equal((await io.completion()).status, 0);
   });
 
   test('data under way: its own commands wait for each other, and large ones of others do not', async (t) => {

@@ -6,6 +6,7 @@ import { adminOpcodes, nvmOpcodes } from '../../spec/opcodes.ts';
 import { c2hTermReq, fatalErrors, pduTypes } from '../../spec/pdu.ts';
 import { InvariantError } from '../../daemon/base/assert.ts';
 import { DriveError } from '../../daemon/base/errors.ts';
+import type { CommandFields } from './submissions.ts';
 import { createRig } from './rig.ts';
 
 const statusOf = (code: ErrorCode): number => (errorTable[code].sct << 8) | errorTable[code].sc;
@@ -152,5 +153,47 @@ describe('errors', () => {
       latency?.counts.reduce((sum, count) => sum + count, 0),
       4,
     );
+  });
+
+  test('commands that come together are counted one by one, whatever comes between them', async (t) => {
+    const rig = await createRig(t);
+    const { cntlid } = await rig.admin();
+    const io = await rig.io(cntlid);
+    rig.blocks.isCached = true;
+    const capsuleOf = (fields: CommandFields, data?: Uint8Array): Buffer =>
+      io.capsuleBytes(io.entryBytes(fields, io.commandId()), data);
+    const verify = (fields: Partial<CommandFields> = {}): Buffer =>
+      capsuleOf({ opcode: nvmOpcodes.verify.opcode, nsid: BLOCK_NSID, ...fields });
+    const sgl = { kind: 'inCapsule', offset: 0, length: LBA } as const;
+    const write = (): Buffer =>
+      capsuleOf({ opcode: nvmOpcodes.write.opcode, nsid: BLOCK_NSID, sgl }, new Uint8Array(LBA));
+    for (let round = 1; round <= 3; round++) {
+      const few = (): Buffer[] => [
+        verify(),
+        verify({ cdw10: 2 ** 31 }),
+        write(),
+        write(),
+        verify({ cdw13: 1 }),
+        verify(),
+      ];
+      const capsules = Array.from({ length: 5 }, few).flat();
+      io.write(Buffer.concat(capsules));
+      for (let i = 0; i < capsules.length; i++) await io.completion();
+      const { commands, latencies } = rig.subsystem.snapshot();
+      const counts = commands.filter(({ queue }) => queue === 'nvm');
+      assert.deepEqual(Object.fromEntries(counts.map((row) => [`${row.opcode} ${row.status}`, row.count])), {
+        'Write success': 10 * round,
+        'Verify success': 10 * round,
+        'Verify lbaRange': 5 * round,
+        'Verify invalidField': 5 * round,
+      });
+      for (const [opcode, count] of Object.entries({ Write: 10 * round, Verify: 20 * round })) {
+        const latency = latencies.find((row) => row.opcode === opcode);
+        assert.equal(
+          latency?.counts.reduce((sum, each) => sum + each, 0),
+          count,
+        );
+      }
+    }
   });
 });

@@ -52,7 +52,7 @@ describe('the SGL of a command', () => {
         const length = expected.ok && expected.value.kind !== 'none' ? expected.value.length : 0;
         const isInCapsule = expected.ok && expected.value.kind === 'inCapsule';
         const fits = !isInCapsule || offset + length <= 100;
-        slot.load(entry, 0, isInCapsule && fits ? new Uint8Array(100) : new Uint8Array(0));
+        slot.load(new DataView(entry.buffer), 0, isInCapsule && fits ? new Uint8Array(100) : new Uint8Array(0));
         const problem = slot.locateData(association, 0xffff_ffff);
         if (!expected.ok) assert.equal(problem, expected.error);
         else if (fits) {

@@ -123,7 +123,8 @@ export class HostQueue implements QueueLink {
       this.#modules.trace.note('submit', opcode, commandId);
       // The drive may look at the capsule in this turn only: what it did not copy is gone.
       const capsuleCopy = capsule.slice();
-      this.#port.submit(entry(commandId), 0, capsuleCopy, true);
+      const { buffer, byteOffset } = entry(commandId);
+      this.#port.submit(new DataView(buffer, byteOffset), 0, capsuleCopy, true);
       this.#modules.loop.after(0, () => void capsuleCopy.fill(0xee));
     });
   }

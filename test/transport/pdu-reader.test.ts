@@ -24,13 +24,13 @@ class Collector implements PduReceiver {
     return { capsuleCmd: CAPSULE_MAX, h2cData: H2C_MAX, h2cTermReq: 128 }[type as string] ?? 0;
   }
 
-  beginPdu(type: PduType, _bytes: Uint8Array, _at: number, dataBytes: number): Uint8Array | undefined {
+  beginPdu(type: PduType, _bytes: DataView, _at: number, dataBytes: number): Uint8Array | undefined {
     return type === 'h2cData' ? new Uint8Array(dataBytes) : undefined;
   }
 
-  endPdu(type: PduType, bytes: Uint8Array, at: number, data: Uint8Array, isIntact: boolean): void {
+  endPdu(type: PduType, bytes: DataView, at: number, data: Uint8Array, isIntact: boolean): void {
     if (!isIntact) this.damagedCount++;
-    const header = Buffer.from(bytes.subarray(at, at + pduTypes[type].hlen)).toString('hex');
+    const header = Buffer.from(bytes.buffer as ArrayBuffer, bytes.byteOffset + at, pduTypes[type].hlen).toString('hex');
     this.seen.push({ type, header, data: Buffer.from(data).toString('hex') });
   }
 }

@@ -75,7 +75,7 @@ export class PduLoad {
     await load.#answerOf(pduTypes.icResp.hlen);
     load.#socket.write(connectCapsule(place, depth + 1));
     const response = await load.#answerOf(capsuleResp.sizeBytes);
-    checkStatus(response);
+    checkStatus(response, 0);
     load.#socket.on('data', load.#take);
     return load;
   }
@@ -172,7 +172,7 @@ export class PduLoad {
     const type = bytes[at];
     if (type === pduTypes.c2hData.type) return;
     if (type !== pduTypes.capsuleResp.type) throw new CliError(`PDU of type ${type} instead of an answer`);
-    checkStatus(bytes.subarray(at));
+    checkStatus(bytes, at);
     this.#freeIds.push(bytes.readUInt16LE(at + RESPONSE_ID_AT));
     this.#openCount--;
   }
@@ -189,8 +189,9 @@ export class PduLoad {
   }
 }
 
-function checkStatus(response: Buffer): void {
-  const status = response.readUInt16LE(RESPONSE_STATUS_AT);
+/** Of the response that begins at `bytes[at]`. */
+function checkStatus(bytes: Buffer, at: number): void {
+  const status = bytes.readUInt16LE(at + RESPONSE_STATUS_AT);
   if (statusCodeOf(status) !== 0) throw new CliError(`a command failed with status ${status.toString(16)}h`);
 }
 

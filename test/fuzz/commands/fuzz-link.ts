@@ -79,7 +79,7 @@ export class FuzzLink implements QueueLink {
     // Both are the drive's during the call only, as a socket's memory is.
     const lent = [entry.slice(), capsule.slice()] as const;
     try {
-      this.#port.submit(lent[0], 0, lent[1], transfer.isIntact || capsule.length === 0);
+      this.#port.submit(new DataView(lent[0].buffer), 0, lent[1], transfer.isIntact || capsule.length === 0);
     } catch (error) {
       if (!(error instanceof QueueError)) throw error;
       this.#pending = this.#pending.filter((one) => one !== pending);

@@ -115,15 +115,15 @@ class Collector implements PduReceiver {
     return dataBytesMax(type);
   }
 
-  beginPdu(type: PduType, _bytes: Uint8Array, _at: number, dataBytes: number): Uint8Array | undefined {
+  beginPdu(type: PduType, _bytes: DataView, _at: number, dataBytes: number): Uint8Array | undefined {
     assert.ok(dataBytes <= dataBytesMax(type), `${dataBytes} bytes of data in ${type}`);
     this.#target = type === 'h2cData' && this.#hasTargets ? new Uint8Array(dataBytes) : undefined;
     return this.#target;
   }
 
-  endPdu(type: PduType, bytes: Uint8Array, at: number, data: Uint8Array, isIntact: boolean): void {
+  endPdu(type: PduType, bytes: DataView, at: number, data: Uint8Array, isIntact: boolean): void {
     if (this.#target !== undefined && data.length > 0) assert.equal(data, this.#target, 'data where it was asked for');
-    const header = bytes.slice(at, at + pduTypes[type].hlen);
+    const header = new Uint8Array(bytes.buffer, bytes.byteOffset + at, pduTypes[type].hlen).slice();
     this.pdus.push({ type, header, data: data.slice(), isIntact });
   }
 }

@@ -16,6 +16,7 @@ import { PageCache } from './page-cache.ts';
 import type { DirectMedia } from '../nand/media.ts';
 import { JobRunner } from './job-runner.ts';
 import { LoopWorker } from './loop-worker.ts';
+import { pendingEvents } from '../kernels/native/event-loop.ts';
 import { type CellAccess, CellReader } from '../nand/cell-reader.ts';
 import { JOB_PAGES_MAX, planTargets, releasePlan } from './plan.ts';
 import { Pool } from './pool.ts';
@@ -176,7 +177,8 @@ export class Attention implements AttentionEngine {
       died: (cause) => this.#workerDied(cause),
     });
     const { queue, loopEnd: worker } = this.#pool;
-    const loopWorker = worker && new LoopWorker({ queue, worker, runner: this.#runner, clock, advance });
+    const loopModules = { queue, runner: this.#runner, clock, advance, hasPendingEvents: pendingEvents() };
+    const loopWorker = worker && new LoopWorker({ ...loopModules, worker });
     this.#scheduler.useQueue(queue, loopWorker);
   }
 

@@ -3,14 +3,10 @@ import { assert } from '../base/assert.ts';
 import type { JobQueue, JobQueueWorker } from './job-queue.ts';
 import { type JobRunner, runJob } from './job-runner.ts';
 
-/** Of the event loop's time, before everything else that is due gets its turn: some jobs, since a turn by itself costs 3 us. */
-const TURN_NS = 100_000;
-/** The same while others are served, too: one job. */
-const SHARED_TURN_NS = 20_000;
-/** Between two turns with nothing else to do lies less. */
-const IDLE_GAP_NS = 10_000;
-/** Who was served just now comes again soon. */
-const SHARING_NS = 2_000_000;
+/** After so long everything else has its turn, whatever is due: timers are not kept more exactly than to a millisecond anyway. */
+const TURN_NS = 1_000_000;
+/** The same where it can't be told whether anything is due: some jobs, since a turn by itself costs 3 us. */
+const BLIND_TURN_NS = 100_000;
 /** No job computes so long, and none waits so long for a CPU: this one had pages come from the disk. */
 const HELD_UP_NS = 8_000_000;
 /** For so long the jobs are left to the workers then, which may wait. */
@@ -26,20 +22,22 @@ export interface LoopWorkerModules {
   readonly clock: Clock;
   /** Jobs have come back. */
   readonly advance: () => void;
+  /** Whether the event loop would find something to do; undefined: that can't be told. */
+  readonly hasPendingEvents: (() => boolean) | undefined;
 }
 
 /**
  * The event loop as one of the workers, where there are no more CPUs than workers. It begins in the turn in which a command came,
- * where another thread would first have to wake, and it sees what the others complete without being woken. Between jobs
- * everything else that is due has its turn. Jobs that might wait for a disk it leaves to the others.
+ * where another thread would first have to wake, and it sees what the others complete without being woken. After each job it
+ * looks whether anything else is due, which then has its turn. Jobs that might wait for a disk it leaves to the others.
  */
 export class LoopWorker {
   readonly #modules: LoopWorkerModules;
   #isActive = false;
   #hasEnded = false;
   #untilNs = 0;
-  #turnEndNs = 0;
-  #sharedUntilNs = 0;
+  /** Something else was due: it has had its turn, and what it put off to the end of that comes before the next job. */
+  #givesWay = false;
   #restUntilNs = 0;
 
   constructor(modules: LoopWorkerModules) {
@@ -52,8 +50,7 @@ export class LoopWorker {
     const { clock, queue } = this.#modules;
     if (this.#isActive || this.#hasEnded) return;
     this.#isActive = true;
-    // What is left of this turn is no sign of others.
-    this.#turnEndNs = Number.POSITIVE_INFINITY;
+    this.#givesWay = false;
     this.#untilNs = clock.nowNs() + WINDOW_NS;
     queue.startPolling();
     clock.poll?.(this.#turn);
@@ -66,10 +63,10 @@ export class LoopWorker {
 
   readonly #turn = (): void => {
     const { clock, queue, advance } = this.#modules;
-    if (!this.#hasEnded) this.#runJobs();
+    if (this.#givesWay) this.#givesWay = false;
+    else if (!this.#hasEnded) this.#runJobs();
     if (queue.isSignalled) advance();
-    this.#turnEndNs = clock.nowNs();
-    if (!this.#hasEnded && queue.outCount > 0 && this.#turnEndNs < this.#untilNs) {
+    if (!this.#hasEnded && queue.outCount > 0 && clock.nowNs() < this.#untilNs) {
       clock.poll?.(this.#turn);
       return;
     }
@@ -80,11 +77,10 @@ export class LoopWorker {
   };
 
   #runJobs(): void {
-    const { clock, queue, worker, runner } = this.#modules;
+    const { clock, queue, worker, runner, hasPendingEvents } = this.#modules;
     const startNs = clock.nowNs();
-    if (startNs - this.#turnEndNs > IDLE_GAP_NS) this.#sharedUntilNs = startNs + SHARING_NS;
-    const endNs = startNs + (startNs < this.#sharedUntilNs ? SHARED_TURN_NS : TURN_NS);
-    for (let nowNs = startNs; nowNs < endNs; ) {
+    const endNs = startNs + (hasPendingEvents === undefined ? BLIND_TURN_NS : TURN_NS);
+    for (let nowNs = startNs; nowNs < endNs && !this.#givesWay; ) {
       const job = startNs < this.#restUntilNs ? undefined : worker.tryTake(this.#isWarm);
       if (job === undefined) {
         if (queue.hasUntaken) queue.wakeAll();
@@ -96,6 +92,9 @@ export class LoopWorker {
       nowNs = clock.nowNs();
       this.#untilNs = nowNs + WINDOW_NS;
       if (nowNs - beganNs > HELD_UP_NS) this.#restUntilNs = nowNs + REST_NS;
+      // A command may be complete, or more jobs wanted.
+      if (queue.isSignalled) return;
+      this.#givesWay = hasPendingEvents?.() === true;
     }
   }
 

@@ -144,7 +144,8 @@ async function run(random: Random, prepared: readonly Prepared[]): Promise<void>
   };
   const loopEnd = new JobQueueWorker(queueShape, memory, { index: workerCount, spinCount: 0, idleSpinCount: 0 });
   const advance = (): void => scheduler.advance();
-  const loopWorker = new LoopWorker({ queue, worker: loopEnd, runner, clock, advance });
+  const hasPendingEvents = random.pick([undefined, () => random.below(2) === 0]);
+  const loopWorker = new LoopWorker({ queue, worker: loopEnd, runner, clock, advance, hasPendingEvents });
   scheduler.useQueue(queue, random.below(2) === 0 ? loopWorker : undefined);
   let isSignalled = false;
   const workers = Array.from({ length: workerCount }, (_, index) =>

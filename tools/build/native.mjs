@@ -34,16 +34,6 @@ const avx512Flags = [
   '-Wno-uninitialized',
 ];
 
-const plainFiles = [
-  'addon.cc',
-  'crc32c.cc',
-  'direct-io.cc',
-  'kernels-portable.cc',
-  'region-mapping.cc',
-  'row-copies.cc',
-  'threads.cc',
-];
-
 // One source, compiled four times; cpuid chooses when the addon is loaded.
 const isaFlags = {
   'kernels-avx2.cc': ['-mavx2', '-mfma', '-mf16c'],
@@ -111,7 +101,8 @@ function findCompiler() {
 
 async function compileAndLink(compiler, sourceFolder, headers, folder, output) {
   const isaFiles = process.arch === 'x64' ? Object.keys(isaFlags) : [];
-  const names = [...plainFiles, ...isaFiles];
+  const sources = filesOf(sourceFolder, ['.cc']).map((path) => basename(path));
+  const names = [...sources.filter((name) => !(name in isaFlags)), ...isaFiles];
   const objectOf = (name) => join(folder, `${basename(name, '.cc')}.${process.pid}.o`);
   const made = `${output}.${process.pid}`;
   const call = (args) => execute(compiler.command, [...compiler.prefix, ...args], { maxBuffer: 1 << 26 });

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include "direct-io.h"
+#include "event-loop.h"
 #include "kernel-set.h"
 #include "region-mapping.h"
 #include "residency.h"
@@ -325,7 +326,8 @@ NAPI_MODULE_INIT() {
                    {"copyToRegion", attndrive::copyToRegion},
                    {"threadId", attndrive::threadId},
                    {"currentCpu", attndrive::currentCpu},
-                   {"keepThreadOff", attndrive::keepThreadOff}};
+                   {"keepThreadOff", attndrive::keepThreadOff},
+                   {"hasPendingEvents", attndrive::hasPendingEvents}};
   for (const auto& [name, callback] : functions) {
     napi_value function;
     if (napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function) == napi_ok) {

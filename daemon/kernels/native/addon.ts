@@ -44,6 +44,7 @@ interface AddonModule {
   threadId(): number;
   currentCpu(): number;
   keepThreadOff(thread: number, cpus: Int32Array, count: number): void;
+  hasPendingEvents(): boolean | undefined;
 }
 
 const addonPath = fileURLToPath(new URL('./attndrive.node', import.meta.url));

@@ -4,7 +4,7 @@ import type { TargetPlan } from './plan.ts';
 import { Unit, type UnitModules } from './unit.ts';
 
 /** Commands that walk at most this much go by the express lane: 2048 tokens of 8 KV heads of 128 in f16. */
-const EXPRESS_BYTES_MAX = 8 * 2 ** 20;
+export const EXPRESS_BYTES_MAX = 8 * 2 ** 20;
 
 /** One attend command in progress: its plans, its place among their units, and what has become of them. */
 export class Command {
@@ -59,7 +59,7 @@ export class Command {
   nextUnit(): Unit | undefined {
     const plan = this.plans[this.#plan];
     if (!plan) return undefined;
-    const unit = new Unit(plan, this.#unit, this.#options, this.#modules);
+    const unit = new Unit({ plan, index: this.#unit, lane: this.lane }, this.#options, this.#modules);
     this.#unit++;
     if (this.#unit === unitsOf(plan)) {
       this.#unit = 0;

@@ -4,6 +4,7 @@ import type { KvPages, Ppn } from '../ftl/contract.ts';
 import { attendJob, boundsStruct, frameStruct, type Kernels, mergeJob, partialSizeBytes } from '../kernels/contract.ts';
 import { ChunkWalker, type WalkerModules } from './chunk-walker.ts';
 import { type AttendOptions, outputSizeBytes } from './contract.ts';
+import { type Lane, lanes } from './job-queue.ts';
 import { JOB_MAGIC, jobRecord, jobStates, pageFlags, pageRecord, unitRecord, wordsOf } from './job-layout.ts';
 import type { TargetPlan, Tile } from './plan.ts';
 import { visibleEnd, visibleStart } from './visibility.ts';
@@ -45,6 +46,15 @@ interface Scratch {
   readonly sizeBytes: number;
 }
 
+/** Which unit it is. */
+export interface UnitPlace {
+  readonly plan: TargetPlan;
+  /** Among those of its plan: by KV head, then by tile. */
+  readonly index: number;
+  /** Of its command. */
+  readonly lane: Lane;
+}
+
 /**
  * One unit of work: the query rows of one KV head and one tile of query tokens of one target. It takes one scratch
  * block of the arena, and is turned into jobs one chunk of tokens at a time, since each job needs frames.
@@ -62,12 +72,13 @@ export class Unit {
   readonly #rowCount: number;
   readonly #scratch: Scratch;
   readonly #queriesInPlace: boolean;
+  readonly #isReadOnce: boolean;
   #base = 0;
   #queries = 0;
   #nextJob = 0;
   #settledCount = 0;
 
-  constructor(plan: TargetPlan, index: number, options: AttendOptions, modules: UnitModules) {
+  constructor({ plan, index, lane }: UnitPlace, options: AttendOptions, modules: UnitModules) {
     this.plan = plan;
     this.#options = options;
     this.#modules = modules;
@@ -81,6 +92,8 @@ export class Unit {
     this.#headCount = headEnd - this.#firstHead;
     this.#rowCount = tile.tokenCount * this.#headCount;
     this.jobCount = tile.jobCount;
+    // What goes through in the bulk lane is more than caches hold, but other tiles come to the same pages.
+    this.#isReadOnce = lane === lanes.bulk && tiles.length === 1;
     this.#queriesInPlace =
       options.queryType === 'f32' && (tile.tokenCount === 1 || this.#headCount === target.queryHeadCount);
     this.#scratch = this.#layOut();
@@ -264,6 +277,7 @@ export class Unit {
     floats[at + attendWords.scale] = this.#options.scale === 0 ? 1 / Math.sqrt(shape.headDimK) : this.#options.scale;
     floats[at + attendWords.softCap] = this.#options.softCap;
     words[at + attendWords.partials] = this.#base + this.#scratch.partials + this.#nextJob * recordBytes;
+    words[at + attendWords.isReadOnce] = this.#isReadOnce ? 1 : 0;
     words[at + jobWords.magic] = JOB_MAGIC;
     words[at + jobWords.unit] = this.#base;
     words[at + jobWords.pageCount] = this.#walker.pageCount - firstPage;

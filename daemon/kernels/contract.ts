@@ -50,7 +50,8 @@ export const attendJob = defineStruct('attend job', 64, {
   scale: f32(40, 'factor of the logits'),
   softCap: f32(44, 'logit soft-cap; 0: none'),
   partials: u32(48, 'offset of the result: [queryCount] partial records of 2 + headDimV f32'),
-  reserved0: reserved(52, 12),
+  isReadOnce: u32(52, 'not 0: its rows are not read again soon, and need not stay in caches'),
+  reserved0: reserved(56, 8),
 });
 
 /**

@@ -29,7 +29,13 @@ function jobsInArena(frameCount: number) {
     const kOffset = at + 2 * i * frameBytes;
     return { kOffset, vOffset: kOffset + frameBytes, arena: frameArenas.memory, tokenCount: FRAME_TOKENS };
   });
-  const shape = { queryCount: 3, headDim: HEAD_DIM, elementType: elementTypes.f16.code, groupsPerJob: 1 };
+  const shape = {
+    queryCount: 3,
+    headDim: HEAD_DIM,
+    elementType: elementTypes.f16.code,
+    groupsPerJob: 1,
+    isLong: false,
+  };
   const jobs = writeJobs(arena, frames, shape);
   const partials = jobs.map((job) => new DataView(arena.buffer, job).getUint32(48, true));
   const results = (): Buffer[] =>

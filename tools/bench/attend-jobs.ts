@@ -18,6 +18,8 @@ export interface JobShape {
   /** Code, of K and V. */
   readonly elementType: number;
   readonly groupsPerJob: number;
+  /** Whether the drive would take all heads together for more than caches hold. */
+  readonly isLong: boolean;
 }
 
 const F32_BYTES = 4;
@@ -42,7 +44,7 @@ function joined(frames: readonly Frame[], { elementType, headDim }: JobShape): F
 
 /** Jobs over one KV head's frames: every query row sees every token. Returns their offsets. */
 export function writeJobs(arena: Arena, frames: readonly Frame[], shape: JobShape): number[] {
-  const { queryCount, headDim, elementType, groupsPerJob } = shape;
+  const { queryCount, headDim, elementType, groupsPerJob, isLong } = shape;
   const tokenCount = frames.reduce((sum, frame) => sum + frame.tokenCount, 0);
   const queries = arena.allocate(queryCount * headDim * F32_BYTES);
   const rows = new Float32Array(arena.buffer, queries, queryCount * headDim);
@@ -67,6 +69,8 @@ export function writeJobs(arena: Arena, frames: readonly Frame[], shape: JobShap
       {
         ...dims,
         queryCount,
+        // As in the drive, where a command walks more than caches hold.
+        isReadOnce: isLong ? 1 : 0,
         frameCount: taken.length,
         frames: list,
         queries,

@@ -102,7 +102,13 @@ function cutJobs(
       const kOffset = offset + 2 * head * streamBytes + group * PAGE_BYTES;
       return { kOffset, vOffset: kOffset + streamBytes, arena: frameArenas.memory, tokenCount: groupTokens };
     });
-    return writeJobs(arena, frames, { queryCount, headDim, elementType: elementTypes.f16.code, groupsPerJob });
+    return writeJobs(arena, frames, {
+      queryCount,
+      headDim,
+      elementType: elementTypes.f16.code,
+      groupsPerJob,
+      isLong: true,
+    });
   });
   return { jobs: jobs.flat(), jobBytes: 2 * groupsPerJob * PAGE_BYTES };
 }

@@ -3,6 +3,7 @@
  * drive would cut from them: what kernels are measured on.
  */
 import { join } from 'node:path';
+import { EXPRESS_BYTES_MAX } from '../../daemon/attention/command.ts';
 import { layoutOf } from '../../daemon/attention/plan.ts';
 import { type Arena, createArena } from '../../daemon/base/arena.ts';
 import { systemClock } from '../../daemon/base/clock.ts';
@@ -15,6 +16,7 @@ import type { SequenceShape } from '../../daemon/kv/contract.ts';
 import { SequenceStore } from '../../daemon/kv/kv-store.ts';
 import { cellOffset } from '../../daemon/nand/geometry.ts';
 import { type ElementType, elementTypes, type QuantisedType } from '../../spec/element-type.ts';
+import { rowSizeBytes } from '../../spec/quantised-row.ts';
 import { formatFolder } from '../cli/format-drive.ts';
 import { createTemporaryFolder, type TemporaryFolder } from '../cli/temporary-folder.ts';
 import { type Frame, type JobShape, writeJobs } from './attend-jobs.ts';
@@ -160,11 +162,14 @@ function jobsOver(arena: Arena, shape: BenchShape, storage: Storage, layers: Lay
   const { queryHeadCount, kvHeadCount, headDim } = shape;
   const { tokenCount: groupTokens } = layers[0]![0]![0]!;
   const { chunkTokens } = layoutOf({ ...storedShape(shape, storage), groupTokens });
+  const layerTokens = layers[0]![0]!.length * groupTokens;
+  const rowPairBytes = 2 * rowSizeBytes(typeOf(storage), headDim);
   const jobShape: JobShape = {
     queryCount: queryHeadCount / kvHeadCount,
     headDim,
     elementType: elementTypes[typeOf(storage)].code,
     groupsPerJob: chunkTokens / groupTokens,
+    isLong: kvHeadCount * layerTokens * rowPairBytes > EXPRESS_BYTES_MAX,
   };
   const heads = layers.flat();
   const offsets = heads.flatMap((groups) => writeJobs(arena, groups, jobShape));

@@ -174,7 +174,8 @@ class AttendPass {
     }
     if (isInteger) {
       RowPrefetch first = {blocks[0].k, blocks[0].v, static_cast<int>(rowBytes(job_.elementTypeK, job_.headDimK)),
-                           static_cast<int>(rowBytes(job_.elementTypeV, job_.headDimV)), 2 * blocks[0].count};
+                           static_cast<int>(rowBytes(job_.elementTypeV, job_.headDimV)), 2 * blocks[0].count,
+                           blocks[0].isReadOnce};
       while (first.left > 0) first.advance();
     }
     for (int i = 0; blocks[i % kRing].count > 0; i++) {
@@ -211,7 +212,7 @@ class AttendPass {
     const uint8_t** list = block.*rows;
     for (int t = 0; t < block.count; t++, target += stride) {
       if (t < next.count) {
-        for (int i = 0; i < bytes; i += 64) prefetch((next.*rows)[t] + i);
+        for (int i = 0; i < bytes; i += 64) prefetch((next.*rows)[t] + i, next.isReadOnce);
       }
       dequantiseRow(type, list[t], target, dim);
       list[t] = reinterpret_cast<const uint8_t*>(target);
@@ -235,7 +236,7 @@ class AttendPass {
     alignas(64) float logits[Q * (kBlockTokensMax + W)];
     const int half = block.count / 2;
     const RowPrefetch ahead = {next.k, next.v, static_cast<int>(rowBytes(job_.elementTypeK, job_.headDimK)),
-                               static_cast<int>(rowBytes(job_.elementTypeV, job_.headDimV)), 2 * half};
+                               static_cast<int>(rowBytes(job_.elementTypeV, job_.headDimV)), 2 * half, next.isReadOnce};
     if (integerKeys_ != nullptr) {
       integerKeys_->dotProducts[tileIndex(Q)](integerQueries_ + row, block, job_.headDimK, ahead, logits);
     } else {
@@ -247,7 +248,8 @@ class AttendPass {
       return row + Q;
     }
     addValues<Q>(row, block.v, block.count, logits, factors,
-                 {ahead.rows + half, ahead.others + half, ahead.bytes, ahead.otherBytes, 2 * (block.count - half)});
+                 {ahead.rows + half, ahead.others + half, ahead.bytes, ahead.otherBytes, 2 * (block.count - half),
+                  ahead.isReadOnce});
     return row + Q;
   }
 
@@ -257,7 +259,8 @@ class AttendPass {
     float* weighted = weighted_ + row * strideV_;
     const auto add = values_.addValues[tileIndex(Q)];
     if (integerValues_ == nullptr) {
-      add(v, count, job_.headDimV, weights, factors, weighted, strideV_, {ahead.rows, ahead.others, ahead.otherBytes, 0});
+      add(v, count, job_.headDimV, weights, factors, weighted, strideV_,
+          {ahead.rows, ahead.others, ahead.otherBytes, 0, ahead.isReadOnce});
       return;
     }
     if (integerValues_->addValues[tileIndex(Q)](v, count, job_.headDimV, weights, factors, weighted, strideV_, ahead)) {
@@ -274,7 +277,7 @@ class AttendPass {
         dequantiseRow(job_.elementTypeV, v[t + i], unpacked, job_.headDimV);
         rows[i] = reinterpret_cast<const uint8_t*>(unpacked);
       }
-      add(rows, some, job_.headDimV, weights + t * Q, t == 0 ? factors : ones, weighted, strideV_, {v, v, INT32_MAX, 0});
+      add(rows, some, job_.headDimV, weights + t * Q, t == 0 ? factors : ones, weighted, strideV_, {v, v, INT32_MAX, 0, false});
     }
   }
 
@@ -313,11 +316,11 @@ class AttendPass {
       const Block& block = blocks[i % 2];
       Block& next = blocks[(i + 1) % 2];
       if (!stream.next(next)) return false;
-      oneRow.dotRows(queries_, block.k, block.count, block.v, weights);
+      oneRow.dotRows(queries_, block.k, block.count, block.v, block.isReadOnce, weights);
       vf factor;
       if (weigh<1>(0, block, weights, &factor)) {
         const Block& then = next.count > 0 ? next : block;
-        oneRow.addRows(block.v, block.count, then.k, weights, factor[0], weighted_);
+        oneRow.addRows(block.v, block.count, then.k, block.isReadOnce, weights, factor[0], weighted_);
       } else {
         addRowAlone<1>(0, 0, block, weights);
       }
@@ -389,7 +392,7 @@ class AttendPass {
         sum += weights[end];
       }
       if (end == t) continue;
-      addValues<1>(row + q, block.v + t, end - t, weights + t, &factor, {block.k, block.v, INT32_MAX, INT32_MAX, 0});
+      addValues<1>(row + q, block.v + t, end - t, weights + t, &factor, {block.k, block.v, INT32_MAX, INT32_MAX, 0, false});
       factor = splat(1);
       t = end;
     }
@@ -451,6 +454,8 @@ const char* attendJob(const Memory& memory, uint64_t at, bool isFast) {
     return "attend: head dimension not 1 to 256";
   }
   if (!isElementType(job.elementTypeK) || !isElementType(job.elementTypeV)) return "attend: unknown element type";
+  // Another pass would read it again.
+  if (job.queryCount > kPassRows) job.isReadOnce = 0;
   const uint64_t rows = job.queryCount;
   const uint64_t limit = memory.arenaBytes;
   if (!inRange(job.frames, uint64_t{job.frameCount} * sizeof(Frame), limit)) return "attend: frames outside the arena";

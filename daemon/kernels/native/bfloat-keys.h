@@ -59,8 +59,8 @@ NO_INLINE void bfloatDotProducts(const float* queries, int stride, const Block& 
     int d = 0;
     for (; d + kBfloatWidth <= dim; d += kBfloatWidth) {
       UNROLL for (int i = 0; i < kLines; i++) {
-        prefetch(nextK + i * 64);
-        prefetch(nextV + i * 64);
+        prefetch(nextK + i * 64, next.isReadOnce);
+        prefetch(nextV + i * 64, next.isReadOnce);
       }
       nextK += kLines * 64;
       nextV += kLines * 64;

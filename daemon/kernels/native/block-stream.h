@@ -17,6 +17,7 @@ static_assert(kBlockSlack >= W && kBlockSlack >= 8, "room behind a block's rows"
 struct Block {
   int count = 0;
   bool isContiguous = false;  // positions are first, first + 1, ...
+  bool isReadOnce = false;
   uint32_t position[kBlockTokensMax + kBlockSlack];
   // To a multiple of W the last row is repeated.
   const uint8_t* k[kBlockTokensMax + kBlockSlack];
@@ -58,6 +59,7 @@ class BlockStream {
       n = take(block, n, position);
     }
     block.count = n;
+    block.isReadOnce = job_.isReadOnce != 0;
     if (n == 0) return true;
     block.isContiguous = block.position[n - 1] - block.position[0] == static_cast<uint32_t>(n - 1);
     for (int i = n; i % W != 0; i++) {
@@ -127,8 +129,12 @@ inline bool hasLargeFirstLevelCache() {
 #endif
 }
 
-// Into the first-level cache. (Hints for the second level only were slower everywhere.)
-ALWAYS_INLINE void prefetch(const uint8_t* p) { __builtin_prefetch(p, 0, 3); }
+// Into the first-level cache. (Hints for the second level only were slower everywhere.) What is read once need not stay in
+// those behind it, where it would take the place of everything else that runs here.
+ALWAYS_INLINE void prefetch(const uint8_t* p, bool isReadOnce) {
+  if (isReadOnce) __builtin_prefetch(p, 0, 0);
+  else __builtin_prefetch(p, 0, 3);
+}
 
 }  // namespace
 }  // namespace attndrive

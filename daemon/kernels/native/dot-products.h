@@ -29,8 +29,8 @@ NO_INLINE void dotProducts(const float* queries, int stride, const Block& block,
       UNROLL for (int j = 0; j < T; j++) keys[j] = E::load(k[j] + d * E::kBytes);
       if (kStepBytes >= 128 || d * (kStepBytes / W) % 128 == 0) {
         UNROLL for (int i = 0; i < (kStepBytes + 127) / 128; i++) {
-          prefetch(nextK + i * 64);
-          prefetch(nextV + i * 64);
+          prefetch(nextK + i * 64, next.isReadOnce);
+          prefetch(nextV + i * 64, next.isReadOnce);
         }
       }
       nextK += kStepBytes / 2;
@@ -61,7 +61,7 @@ NO_INLINE void dotProductsOfOne(const float* query, const Block& block, const Bl
       vf even = splat(0), odd = splat(0);
       int d = 0;
       NO_UNROLL for (; d + 2 * W <= dim; d += 2 * W) {
-        UNROLL for (int i = 0; i < 2 * W * E::kBytes; i += 64) prefetch(ahead + d * E::kBytes + i);
+        UNROLL for (int i = 0; i < 2 * W * E::kBytes; i += 64) prefetch(ahead + d * E::kBytes + i, next.isReadOnce);
         even += loadFloats(query + d) * E::load(key + d * E::kBytes);
         odd += loadFloats(query + d + W) * E::load(key + (d + W) * E::kBytes);
       }

@@ -27,7 +27,7 @@ struct AttendJob {
   uint32_t queryCount, headDimK, headDimV, elementTypeK, elementTypeV, frameCount;
   uint32_t frames, queries, bounds, sinkCount;
   float scale, softCap;
-  uint32_t partials, reserved[3];
+  uint32_t partials, isReadOnce, reserved[2];
 };
 static_assert(sizeof(AttendJob) == 64, "attend job layout");
 

@@ -25,7 +25,7 @@ void attendRows(const float* query, const Block& before, const Block& block, con
   const uint8_t* const* aheadV = block.count >= before.count ? block.v : before.v;
   const auto dotRow = [&](int t) __attribute__((always_inline)) {
     const uint8_t* row = block.k[t];
-    UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(aheadK[t] + i);
+    UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(aheadK[t] + i, block.isReadOnce);
     vf even = queries[0] * E::load(row), odd = queries[1] * E::load(row + W * E::kBytes);
     UNROLL for (int c = 2; c < C; c += 2) {
       even += queries[c] * E::load(row + c * W * E::kBytes);
@@ -35,7 +35,7 @@ void attendRows(const float* query, const Block& before, const Block& block, con
   };
   const auto addRow = [&](int t) __attribute__((always_inline)) {
     const uint8_t* row = before.v[t];
-    UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(aheadV[t] + i);
+    UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(aheadV[t] + i, block.isReadOnce);
     const vf weight = splat(weights[t]);
     UNROLL for (int c = 0; c < C; c++) sums[c] += weight * E::load(row + c * W * E::kBytes);
   };
@@ -65,7 +65,8 @@ ALWAYS_INLINE const uint8_t* const* rowsAhead(const uint8_t* const* rows, int co
 
 // The K phase by itself. Of `rows` and `then` there are whole W's.
 template <class E, int C>
-void dotRows(const float* query, const uint8_t* const* rows, int count, const uint8_t* const* then, float* dots) {
+void dotRows(const float* query, const uint8_t* const* rows, int count, const uint8_t* const* then, bool isReadOnce,
+             float* dots) {
   constexpr int kRowBytes = C * W * E::kBytes;
   vf queries[C];
   UNROLL for (int c = 0; c < C; c++) queries[c] = loadFloats(query + c * W);
@@ -74,7 +75,7 @@ void dotRows(const float* query, const uint8_t* const* rows, int count, const ui
     vf sums[W];
     NO_UNROLL for (int j = 0; j < W; j++) {
       const uint8_t* row = rows[t + j];
-      UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(ahead[j] + i);
+      UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(ahead[j] + i, isReadOnce);
       vf even = queries[0] * E::load(row), odd = queries[1] * E::load(row + W * E::kBytes);
       UNROLL for (int c = 2; c < C; c += 2) {
         even += queries[c] * E::load(row + c * W * E::kBytes);
@@ -88,8 +89,8 @@ void dotRows(const float* query, const uint8_t* const* rows, int count, const ui
 
 // The V phase by itself.
 template <class E, int C>
-void addRows(const uint8_t* const* rows, int count, const uint8_t* const* then, const float* weights, float factor,
-             float* weighted) {
+void addRows(const uint8_t* const* rows, int count, const uint8_t* const* then, bool isReadOnce, const float* weights,
+             float factor, float* weighted) {
   constexpr int kRowBytes = C * W * E::kBytes;
   vf sums[C];
   UNROLL for (int c = 0; c < C; c++) sums[c] = loadFloats(weighted + c * W) * factor;
@@ -98,7 +99,7 @@ void addRows(const uint8_t* const* rows, int count, const uint8_t* const* then, 
     const int some = count - first < W ? count - first : W;
     NO_UNROLL for (int j = 0; j < some; j++) {
       const uint8_t* row = rows[first + j];
-      UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(ahead[j] + i);
+      UNROLL for (int i = 0; i < kRowBytes; i += 64) prefetch(ahead[j] + i, isReadOnce);
       const vf weight = splat(weights[first + j]);
       UNROLL for (int c = 0; c < C; c++) sums[c] += weight * E::load(row + c * W * E::kBytes);
     }
@@ -109,9 +110,10 @@ void addRows(const uint8_t* const* rows, int count, const uint8_t* const* then, 
 struct OneRow {
   void (*attendRows)(const float* query, const Block& before, const Block& block, const Block& next, const float* weights,
                      float factor, float* weighted, float* dots);
-  void (*dotRows)(const float* query, const uint8_t* const* rows, int count, const uint8_t* const* then, float* dots);
-  void (*addRows)(const uint8_t* const* rows, int count, const uint8_t* const* then, const float* weights, float factor,
-                  float* weighted);
+  void (*dotRows)(const float* query, const uint8_t* const* rows, int count, const uint8_t* const* then, bool isReadOnce,
+                  float* dots);
+  void (*addRows)(const uint8_t* const* rows, int count, const uint8_t* const* then, bool isReadOnce, const float* weights,
+                  float factor, float* weighted);
 };
 
 template <class E, int C>

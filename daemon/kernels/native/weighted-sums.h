@@ -11,12 +11,13 @@ struct PrefetchCursor {
   const uint8_t* const* v;
   int rowBytes;
   int offset;
+  bool isReadOnce;
 
   template <int Lines>
   ALWAYS_INLINE void advance() {
     UNROLL for (int i = 0; i < Lines; i++) {
-      prefetch(*k + offset + i * 64);
-      prefetch(*v + offset + i * 64);
+      prefetch(*k + offset + i * 64, isReadOnce);
+      prefetch(*v + offset + i * 64, isReadOnce);
     }
     offset += Lines * 64;
     const bool isRowDone = offset >= rowBytes;

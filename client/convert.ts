@@ -137,6 +137,18 @@ export function rowArray(type: ElementType, rowCount: number, rowElements: numbe
   return type === 'f32' ? new Float32Array(rowCount * rowElements) : new Uint16Array(rowCount * rowElements);
 }
 
+/** `rowCount` rows of `rowElements` elements of `type` that lie in `buffer`, `offsetBytes` from its start. */
+export function rowView(
+  type: ElementType,
+  buffer: ArrayBuffer,
+  offsetBytes: number,
+  rowCount: number,
+  rowElements: number,
+): RowArray {
+  if (isQuantised(type)) return new Uint8Array(buffer, offsetBytes, rowCount * rowSizeBytes(type, rowElements));
+  return elementView(type, buffer, offsetBytes, rowCount * rowElements);
+}
+
 /** `length` elements of `type` that lie in `buffer`, `offsetBytes` from its start. */
 export const elementView = (type: FloatType, buffer: ArrayBuffer, offsetBytes: number, length: number) =>
   type === 'f32' ? new Float32Array(buffer, offsetBytes, length) : new Uint16Array(buffer, offsetBytes, length);

@@ -37,6 +37,11 @@ export interface ConnectOptions extends SecretFiles {
    * drive on this machine. A drive names files that the client then writes to, so `on` trusts the drive.
    */
   readonly regions?: 'auto' | 'on' | 'off' | undefined;
+  /**
+   * Whether regions are mapped where the native addon is built, so that to copy into them is one copy in memory; default true.
+   * If not, they are read and written by system calls.
+   */
+  readonly mapRegions?: boolean | undefined;
   /** Most bytes of regions that the client takes for its own transfers and prepared requests; default 256 MiB. */
   readonly regionSpaceBytes?: number | undefined;
   /**
@@ -85,6 +90,7 @@ export class DriveClient {
   readonly #transfers: Transfers;
   readonly #slots = new SlotNumbers();
   readonly #regions = new Set<Region>();
+  readonly #mapsRegions: boolean;
   #deletedRegionBytes = 0;
 
   /** Connects to `unix:PATH` or `tcp:HOST:PORT`. DriveUnreachableError, DriveCommandError, DriveProtocolError,
@@ -115,6 +121,7 @@ export class DriveClient {
   private constructor(address: DriveAddress, association: Association, options: ConnectOptions) {
     this.address = formatAddress(address);
     this.#association = association;
+    this.#mapsRegions = options.mapRegions ?? true;
     const shared = options.regions === 'on' || (options.regions !== 'off' && address.kind === 'unix');
     const sizeBytesMax = options.regionSpaceBytes ?? REGION_SPACE_BYTES;
     const space = new RegionSpace({ sizeBytesMax }, { create: (sizeBytes) => this.createRegion(sizeBytes) });
@@ -172,13 +179,16 @@ export class DriveClient {
       await this.#association.executeAdmin(regionDelete, { cdw10: key });
     };
     try {
-      const region: Region = new Region(descriptor, {
-        delete: (key) => {
-          this.#regions.delete(region);
-          this.#deletedRegionBytes += region.movedBytes;
-          return remove(key);
+      const region: Region = new Region(
+        { ...descriptor, isMapped: this.#mapsRegions },
+        {
+          delete: (key) => {
+            this.#regions.delete(region);
+            this.#deletedRegionBytes += region.movedBytes;
+            return remove(key);
+          },
         },
-      });
+      );
       this.#regions.add(region);
       return region;
     } catch (error) {

@@ -1,4 +1,5 @@
 /** The attndrive SDK: everything a host program needs. See README.md beside this file. */
+export type { AppendRows } from './append-rows.ts';
 export { ALL_TOKENS, type ElementType, type FloatType, type QuantisedType } from '../spec/index.ts';
 export { type DriveAddress, formatAddress, parseAddress } from './address.ts';
 export { AdminClient, type AdminClientOptions } from './admin-client.ts';

@@ -26,7 +26,7 @@ export class OrderedWindow {
    * Resolves when the command is submitted, and while the window is not open, when it has ended. Rejects as it does, or as
    * one before it. `opens`: whether its completion opens the window.
    */
-  async add(submit: () => Promise<Submitted>, opens: (completion: Completion) => boolean): Promise<void> {
+  async add(submit: () => Promise<Submitted> | Submitted, opens: (completion: Completion) => boolean): Promise<void> {
     while (this.#inFlight.length >= this.#inFlightMax) await this.#settleOldest();
     // What was submitted leaves with this turn of the event loop, before more is copied.
     if (this.#inFlight.length > 0) await nextTurn();

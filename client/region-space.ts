@@ -69,6 +69,15 @@ export class RegionSpace {
     for (const resume of this.#waiting.splice(0)) resume();
   }
 
+  /** The region that these bytes are of, if they are of any, and where in it. */
+  find(bytes: Uint8Array): { region: Region; offset: number } | undefined {
+    for (const { region } of this.#spaces) {
+      const offset = region.offsetOf(bytes);
+      if (offset !== undefined) return { region, offset };
+    }
+    return undefined;
+  }
+
   #refuse(sizeBytes: number): never {
     throw new DriveLimitError(`no ${sizeBytes} bytes left in ${this.#sizeBytesMax} bytes of region space`);
   }

@@ -1,12 +1,13 @@
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { RegionUnavailableError } from './errors.ts';
+import { RegionMapping } from './region-mapping.ts';
 
 /** How a region is deleted in the drive. */
 export type RegionDelete = (key: number) => Promise<void>;
 
 /**
- * Memory of the drive that commands name by key: the bytes never cross the socket. The client reads and writes the
- * region's file (on tmpfs, so every access is a copy in memory, never disk); another process may map it.
+ * Memory of the drive that commands name by key: the bytes never cross the socket. The client maps the region's file (on
+ * tmpfs, so never on disk) where there is the native addon, and reads and writes it where there is not.
  *
  * A region dies with the connection that created it.
  */
@@ -17,17 +18,22 @@ export class Region {
   /** The file on this machine. */
   readonly path: string;
   readonly #fileDescriptor: number;
+  readonly #mapping: RegionMapping | undefined;
   readonly #delete: RegionDelete;
   #open = true;
   #movedBytes = 0;
 
   /** Opens the region's file. RegionUnavailableError if it isn't there or isn't what the drive says it is. */
-  constructor(region: { key: number; sizeBytes: number; path: string }, modules: { delete: RegionDelete }) {
+  constructor(
+    region: { key: number; sizeBytes: number; path: string; isMapped: boolean },
+    modules: { delete: RegionDelete },
+  ) {
     this.key = region.key;
     this.sizeBytes = region.sizeBytes;
     this.path = region.path;
     this.#delete = modules.delete;
     this.#fileDescriptor = openRegionFile(region.path, region.sizeBytes);
+    this.#mapping = region.isMapped ? RegionMapping.tryMap(this.#fileDescriptor, region.sizeBytes) : undefined;
   }
 
   /** Bytes written and read by this process so far. */
@@ -39,6 +45,7 @@ export class Region {
   write(offset: number, bytes: Uint8Array): void {
     this.#check(offset, bytes.byteLength);
     this.#movedBytes += bytes.byteLength;
+    if (this.#mapping?.write(offset, bytes) === true) return;
     let done = 0;
     while (done < bytes.byteLength) {
       done += writeSync(this.#fileDescriptor, bytes, done, bytes.byteLength - done, offset + done);
@@ -56,12 +63,27 @@ export class Region {
   readInto(offset: number, target: Uint8Array): void {
     this.#check(offset, target.byteLength);
     this.#movedBytes += target.byteLength;
+    if (this.#mapping?.read(offset, target) === true) return;
     let done = 0;
     while (done < target.byteLength) {
       const count = readSync(this.#fileDescriptor, target, done, target.byteLength - done, offset + done);
       if (count === 0) throw new RegionUnavailableError(`${this.path} ends at ${offset + done} of ${this.sizeBytes}`);
       done += count;
     }
+  }
+
+  /**
+   * All of the region as memory of this process; undefined where it can't be mapped. It may be used as long as anybody has
+   * it: once the region is closed, the drive sees no more of what is written there.
+   */
+  memory(): ArrayBuffer | undefined {
+    this.#check(0, 0);
+    return this.#mapping?.buffer();
+  }
+
+  /** Where in the region these bytes are, if they are of its `memory`. */
+  offsetOf(bytes: Uint8Array): number | undefined {
+    return this.#open && this.#mapping?.holds(bytes) === true ? bytes.byteOffset : undefined;
   }
 
   /** Gives the memory back to the drive. Commands that use the region must have ended. */
@@ -73,8 +95,10 @@ export class Region {
 
   /** Closes the file only: the association is gone, and the region with it. */
   closeFile(): void {
-    if (this.#open) closeSync(this.#fileDescriptor);
+    if (!this.#open) return;
     this.#open = false;
+    this.#mapping?.unmap();
+    closeSync(this.#fileDescriptor);
   }
 
   #check(offset: number, length: number): void {

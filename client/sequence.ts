@@ -15,11 +15,12 @@ import {
   rowSizeBytes,
   sequenceInfo,
 } from '../spec/index.ts';
+import { allocateRows, type AppendRows, placeOf, type RowPlace } from './append-rows.ts';
 import type { CommandOptions } from './command.ts';
 import { bytesOf, resolveElementType, type RowArray, rowArray } from './convert.ts';
 import { DriveProtocolError } from './errors.ts';
 import { OrderedWindow } from './ordered-window.ts';
-import type { Request, Transfers } from './transfers.ts';
+import type { Request, Submitted, Transfers } from './transfers.ts';
 
 /** What a sequence holds: fixed when it is created. */
 export interface SequenceShape {
@@ -145,6 +146,8 @@ export class Sequence {
     };
     const { keepsOrder, pieceBytesMax } = this.#transfers;
     const window = new OrderedWindow(keepsOrder ? APPENDS_IN_FLIGHT : 1);
+    // Pieces of head-major rows don't lie together.
+    const place = options.headMajor === true ? undefined : placeOf(keys, values, this.#transfers);
     for (let from = 0; from < plan.tokenCount; ) {
       // The first pieces go one by one, until one has ended at the layer's end. From there on all behind a piece that fails fail,
       // too; before, they might repeat what is there, succeed, and add tokens behind a conflict.
@@ -154,14 +157,38 @@ export class Sequence {
       const [first, tokenCount] = [position + from, to - from];
       const subject = (): string => `${this.#subject(layer)}, position ${first}, ${tokenCount} tokens`;
       const request = { ...target, subject, cdw13: first, cdw14: tokenCount };
-      const parts = plan.parts(from, to);
-      await window.add(
-        () => this.#transfers.submit(request, parts, options),
-        ({ dw0 }) => dw0 === first + tokenCount,
-      );
+      const submit = (): Promise<Submitted> | Submitted =>
+        place === undefined
+          ? this.#transfers.submit(request, plan.parts(from, to), options)
+          : this.#submitInPlace({ ...request, place, from, tokenCount }, plan, options);
+      await window.add(submit, ({ dw0 }) => dw0 === first + tokenCount);
       from = to;
     }
     return (await window.end())?.dw0 ?? position;
+  }
+
+  /**
+   * Arrays for the keys and values of `tokenCount` tokens, of the types that the sequence stores or of `elementType`. Where the
+   * client shares memory with the drive they lie in it: what is put into them is appended without being copied, and must not
+   * be changed before `append` has ended. They may be used again and again. DriveLimitError: no room in shared memory.
+   */
+  allocateRows(tokenCount: number, options: { elementType?: ElementType } = {}): Promise<AppendRows> {
+    if (!Number.isInteger(tokenCount) || tokenCount < 1) throw new RangeError(`rows of ${tokenCount} tokens`);
+    const { kvHeadCount, headDimK, headDimV, elementTypeK, elementTypeV } = this.shape;
+    const { elementType } = options;
+    const types = { elementTypeK: elementType ?? elementTypeK, elementTypeV: elementType ?? elementTypeV };
+    return allocateRows({ rowCount: tokenCount * kvHeadCount, headDimK, headDimV, ...types }, this.#transfers);
+  }
+
+  #submitInPlace(
+    { place, from, tokenCount, ...request }: Request & { place: RowPlace; from: number; tokenCount: number },
+    { rowBytes, bytesPerToken }: { rowBytes: readonly [number, number]; bytesPerToken: number },
+    options: AppendOptions,
+  ): Submitted {
+    const before = from * this.shape.kvHeadCount;
+    const keys = { region: place.keys.region, offset: place.keys.offset + before * rowBytes[0] };
+    const cdw15 = place.distanceBytes + before * (rowBytes[1] - rowBytes[0]);
+    return this.#transfers.submitInPlace({ ...request, cdw15 }, keys, tokenCount * bytesPerToken, options);
   }
 
   /** Copies stored rows out of the drive. */
@@ -247,6 +274,7 @@ export class Sequence {
     ];
     return {
       tokenCount,
+      rowBytes: [rowBytesK, rowBytesV] as const,
       typeCode: asStored ? 0 : elementTypes[typeK].code,
       bytesPerToken: rows.reduce((sum, { rowBytes }) => sum + rowBytes * kvHeadCount, 0),
       parts: (from: number, to: number): Uint8Array[] =>

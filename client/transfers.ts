@@ -1,6 +1,7 @@
 import { type OpcodeRow, limits } from '../spec/index.ts';
 import type { Association } from './association.ts';
 import { byteLengthOf, type CommandFields, type CommandOptions, type Completion, encodeEntry } from './command.ts';
+import type { Region } from './region.ts';
 import type { RegionSpace } from './region-space.ts';
 
 /** A command by what it does, before it is decided how its data travels. */
@@ -8,6 +9,12 @@ export interface Request extends CommandFields {
   readonly opcode: OpcodeRow;
   /** What it is about, for error messages. */
   readonly subject: () => string;
+}
+
+/** Where bytes are in a region. */
+export interface RegionPlace {
+  readonly region: Region;
+  readonly offset: number;
 }
 
 /** A command under way. */
@@ -107,6 +114,14 @@ export class Transfers {
       length,
     });
     return { completion: this.#io({ entry, ...named(request) }, options, () => regions.releaseTemporary(slice)) };
+  }
+
+  /** `submit` of `length` bytes that lie in a region already: nothing is copied, and nobody may change them meanwhile. */
+  submitInPlace(request: Request, place: RegionPlace, length: number, options?: CommandOptions): Submitted {
+    this.#checkLength(request, length);
+    const { region, offset } = place;
+    const entry = encodeEntry(request.opcode, request, { kind: 'keyed', key: region.key, offset, length });
+    return { completion: this.#io({ entry, ...named(request) }, options) };
   }
 
   /** A command whose data fills `target`: at most `pieceBytesMax`. */

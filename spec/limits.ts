@@ -89,6 +89,8 @@ export const limits = {
   regionBytesTotalMax: 2 ** 34,
   /** A command's data in a region is taken at once up to this size, and so in the order in which a queue's commands came. */
   regionReadNowBytesMax: 4 * 1024 * 1024,
+  /** From the first K row of an append to its first V row, in a region. */
+  appendDistanceBytesMax: 0xffff_ffff,
   resultSlotCountMax: 64,
   resultSlotBytesTotalMax: 64 * 1024 * 1024,
 

@@ -125,14 +125,16 @@ export interface MemoryRegion {
   read(offset: number, target: Uint8Array): Promise<void> | void;
   write(offset: number, source: Uint8Array): Promise<void> | void;
   /**
-   * For a command that reads `lengthBytes` bytes from `offset` on where they lie; undefined: the region is not mapped. Counts
-   * them as read. It stays mapped until `release`, even if it is deleted meanwhile. DriveError as `check`.
+   * For a command that reads `lengthBytes` bytes where they lie: counts them as read. The region stays as it is until
+   * `release`, even if it is deleted meanwhile.
    */
-  hold(offset: number, lengthBytes: number): HeldRegion | undefined;
+  hold(lengthBytes: number): HeldRegion;
 }
 
 /** A region that a command uses. */
 export interface HeldRegion extends HostRows {
+  /** DriveError sglDataBlock outside the region. */
+  check(offset: number, lengthBytes: number): void;
   release(): void;
 }
 

@@ -261,9 +261,7 @@ export class CommandSlot extends EntryWords implements CommandContext, CommandDa
 
   hold(): { region: HeldRegion; offset: number } | undefined {
     if (this.#kind !== 'keyed' || this.lengthBytes > limits.regionReadNowBytesMax) return undefined;
-    const offset = this.#offset;
-    const region = (this.#region as MemoryRegion).hold(offset, this.lengthBytes);
-    return region && { region, offset };
+    return { region: (this.#region as MemoryRegion).hold(this.lengthBytes), offset: this.#offset };
   }
 
   inPlace(): Uint8Array | undefined {

@@ -114,6 +114,10 @@ export class RegionFile implements MemoryRegion {
 
   check(offset: number, lengthBytes: number): void {
     if (this.#closed) throw new DriveError('sglDataBlock', `region ${this.key} is deleted`);
+    this.#checkRange(offset, lengthBytes);
+  }
+
+  #checkRange(offset: number, lengthBytes: number): void {
     if (!(offset >= 0 && offset + lengthBytes <= this.sizeBytes)) {
       throw new DriveError('sglDataBlock', `${offset}+${lengthBytes} in a region of ${this.sizeBytes} bytes`);
     }
@@ -142,18 +146,18 @@ export class RegionFile implements MemoryRegion {
     this.#transferSync(fs.writeSync, offset, source);
   }
 
-  hold(offset: number, lengthBytes: number): HeldRegion | undefined {
-    this.check(offset, lengthBytes);
+  hold(lengthBytes: number): HeldRegion {
+    assert(!this.#closed, 'a command holds a region that is there');
     const mapping = this.#mapping;
-    if (mapping === undefined) return undefined;
     this.#counters.regionReadBytes += lengthBytes;
     this.#busyCount++;
     let isHeld = true;
     return {
-      mapping: mapping.id,
+      mapping: mapping?.id,
+      check: (from, sizeBytes) => this.#checkRange(from, sizeBytes),
       read: (from, target) => {
         assert(isHeld, 'a region is read while it is held');
-        if (!mapping.read(from, target)) this.#transferSync(fs.readSync, from, target);
+        if (mapping?.read(from, target) !== true) this.#transferSync(fs.readSync, from, target);
       },
       release: () => {
         assert(isHeld, 'a region is released once');

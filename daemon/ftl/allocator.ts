@@ -176,6 +176,12 @@ export class Allocator {
     return this.#writers[pool].points[role][0]!.nextChannel;
   }
 
+  /** The same of what hosts append with this placement. */
+  nextKvChannel(placement: number): number {
+    const { host } = this.#writers.kv.points;
+    return host[this.#kvPlacements.writePointOf(placement)]!.nextChannel;
+  }
+
   /** Fewer superblocks are left than garbage collection should always have. */
   isShort(pool: Pool): boolean {
     return this.superblocksLeft(pool) < GC_RESERVE_SUPERBLOCKS;

@@ -81,6 +81,8 @@ export interface KvPages {
    * free; namespaceWriteProtected.
    */
   reserve(pageCount: number): Promise<PageReservation>;
+  /** Channel on which the next page of this placement lies beside the one before; only a hint. */
+  nextChannel(placement: number): number;
   /**
    * Programs a run's pages, synchronously: each is whole and padded with zeros. The new logical pages, which have one
    * reference each, are put into `lpns`. DriveError writeFault: none of them is there.

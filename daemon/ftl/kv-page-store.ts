@@ -124,6 +124,10 @@ export class KvPageStore implements KvPages, Relocatable {
     return this.#freeCount >= this.#reservedCount && heldAtWorst + this.#reservedCount <= this.pageCount;
   }
 
+  nextChannel(placement: number): number {
+    return this.#modules.writer.nextKvChannel(placement);
+  }
+
   program(
     reservation: PageReservation,
     run: KvPageRun,

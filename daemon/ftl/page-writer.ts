@@ -27,6 +27,11 @@ export class PageWriter {
     return ppn;
   }
 
+  /** See KvPages. */
+  nextKvChannel(placement: number): number {
+    return this.#allocator.nextKvChannel(placement);
+  }
+
   /**
    * Charges the next page for the target and returns its number; what it is to hold must be stored before anything is
    * waited for. A program that fails costs its block the rest of its pages; each try has fewer left, so this ends.

@@ -46,8 +46,8 @@ export interface SequenceSummary {
  * is checked, or read twice, is copied first.
  */
 export interface HostRows {
-  /** Of kernels/native/region-mapping.ts. */
-  readonly mapping: number;
+  /** Of kernels/native/region-mapping.ts; undefined: it is not mapped, and has to be copied. */
+  readonly mapping: number | undefined;
   /** Copies bytes from `offset` on. DriveError: they are not there any more. */
   read(offset: number, target: Uint8Array): void;
 }
@@ -57,6 +57,8 @@ export interface AppendSource {
   /** Of the first K row, in the arena or that memory. */
   readonly offset: number;
   readonly host?: HostRows | undefined;
+  /** Of the first V row, if the V rows don't follow the K rows. */
+  readonly valuesOffset?: number | undefined;
   /** Type of the rows; undefined: as the sequence stores them (K and V may differ). */
   readonly elementType?: ElementType | undefined;
   /** False: [token][head][dim]; true: [head][token][dim]. */

@@ -26,8 +26,10 @@ export interface GroupPlan {
 
 /**
  * Programs whole groups, all groups of one stream before the next, page after page on the next channel, so that a long
- * prefill's streams lie together. As many pages as the frames hold are made by one call and programmed together. On failure
- * the pages it has written are released and the table is as before. Synchronous.
+ * prefill's streams lie together. It begins with the page whose channel comes next where the sequence is written, and takes
+ * those before it last: else every row of units would be begun in its middle, and be two writes. As many pages as the frames
+ * hold are made by one call and programmed together. On failure the pages it has written are released and the table is as
+ * before. Synchronous.
  */
 export function programGroups(room: KvRoom, plan: GroupPlan, reservation: PageReservation): void {
   const { sequence, layer, firstGroup, groupCount } = plan;
@@ -35,21 +37,35 @@ export function programGroups(room: KvRoom, plan: GroupPlan, reservation: PageRe
   const frames = room.pageFrames();
   const pageCount = groupCount * sequence.layout.streamCount;
   writeJob(room, plan);
-  let from = 0;
+  const start = firstPage(room, plan, pageCount);
+  let programmed = 0;
   try {
-    while (from < pageCount) {
-      const to = Math.min(from + frames.pageCount, pageCount);
+    while (programmed < pageCount) {
+      const from = (start + programmed) % pageCount;
+      const to = Math.min(from + frames.pageCount, from < start ? start : pageCount);
       assembleRun(room, plan, from, to);
       programRun(room, plan, reservation, from, to);
-      from = to;
+      programmed += to - from;
     }
   } catch (error) {
-    for (let index = 0; index < from; index++) {
+    for (let i = 0; i < programmed; i++) {
+      const index = (start + i) % pageCount;
       room.pages.release(layer.table.pending(firstGroup + (index % groupCount), Math.floor(index / groupCount)));
     }
     throw error;
   }
   layer.table.extendTo(firstGroup + groupCount);
+}
+
+const channelOf = (room: KvRoom, { sequence, layerIndex, firstGroup }: GroupPlan, index: number): number =>
+  (firstGroup + sequence.streamIndex(layerIndex, 0) + index) % room.pages.channelCount;
+
+/** Page of the append to begin with. Few pages are no rows of units. */
+function firstPage(room: KvRoom, plan: GroupPlan, pageCount: number): number {
+  const { channelCount } = room.pages;
+  if (pageCount < 2 * channelCount) return 0;
+  const next = room.pages.nextChannel(plan.sequence.placement);
+  return (next + channelCount - channelOf(room, plan, 0)) % channelCount;
 }
 
 /** What is the same for all runs of the append. */
@@ -104,7 +120,7 @@ function programRun(room: KvRoom, plan: GroupPlan, reservation: PageReservation,
     firstIndex: from,
     pageCount: to - from,
   };
-  const channel = (firstGroup + sequence.streamIndex(layerIndex, 0) + from) % room.pages.channelCount;
+  const channel = channelOf(room, plan, from);
   const frames = room.pageFrames();
   const { lpns } = frames;
   room.pages.program(reservation, run, frames, { channel, placement: sequence.placement, job }, lpns);

@@ -26,10 +26,10 @@ export function sourceSizeBytes(
 export class RowSource {
   readonly tokenCount: number;
   readonly #source: AppendSource;
-  readonly #shape: SequenceShape;
   readonly #layout: RowLayout;
   readonly #room: KvRoom;
-  readonly #base: [number, number] = [0, 0];
+  readonly #partBytes: readonly [number, number];
+  #base: [number, number];
   readonly #scratch: number[] = [];
   /** The host's memory, as long as rows are read there. */
   #host: HostRows | undefined;
@@ -38,7 +38,6 @@ export class RowSource {
   constructor(source: AppendSource, shape: SequenceShape, layout: RowLayout, tokenCount: number, room: KvRoom) {
     this.tokenCount = tokenCount;
     this.#source = source;
-    this.#shape = shape;
     this.#layout = layout;
     this.#room = room;
     this.#host = source.host;
@@ -47,10 +46,11 @@ export class RowSource {
     const rowCount = tokenCount * shape.kvHeadCount;
     const sourceTypes = types.map((type) => source.elementType ?? type) as [ElementType, ElementType];
     const partBytes = sourceTypes.map((type, part) => rowCount * rowSizeBytes(type, dims[part as Part]));
-    this.#base = [source.offset, source.offset + partBytes[0]!];
+    this.#partBytes = partBytes as [number, number];
+    this.#base = [source.offset, source.valuesOffset ?? source.offset + partBytes[0]!];
     try {
       const isStored = sourceTypes.every((type, part) => type === types[part]);
-      if (!isStored || !room.kernels.canReadRegions) this.load();
+      if (!isStored || !room.kernels.canReadRegions || source.host?.mapping === undefined) this.load();
       for (const part of [0, 1] as const) {
         this.#base[part] = this.#stored(this.#base[part], sourceTypes[part], types[part], rowCount, dims[part]);
       }
@@ -96,13 +96,12 @@ export class RowSource {
   load(): void {
     const host = this.#host;
     if (host === undefined) return;
-    const { offset, elementType } = this.#source;
-    const sizeBytes = sourceSizeBytes(this.#shape, this.tokenCount, elementType);
-    const copy = this.#allocate(sizeBytes);
-    host.read(offset, this.#room.arena.view(copy, sizeBytes));
+    const [keyBytes, valueBytes] = this.#partBytes;
+    const copy = this.#allocate(keyBytes + valueBytes);
+    host.read(this.#base[0], this.#room.arena.view(copy, keyBytes));
+    host.read(this.#base[1], this.#room.arena.view(copy + keyBytes, valueBytes));
     this.#host = undefined;
-    this.#base[0] += copy - offset;
-    this.#base[1] += copy - offset;
+    this.#base = [copy, copy + keyBytes];
   }
 
   free(): void {

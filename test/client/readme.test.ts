@@ -16,6 +16,7 @@ const expected = [
       [0, 1].map((layer) => `layer ${layer}: ${position + 1} tokens, output ${(position / 2).toFixed(3)}\n`),
     )
     .join('') + 'lengths 5,5\n',
+  'layer 0: 256 tokens\nlayer 1: 256 tokens\n',
   'difference below 1e-5: true\n',
   'same: true\n',
   'state: ready\nmetrics: true\n',

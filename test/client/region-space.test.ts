@@ -26,7 +26,7 @@ function createRegions(): { create: (sizeBytes: number) => Promise<Region>; regi
     const file = openSync(path, 'w');
     ftruncateSync(file, sizeBytes);
     closeSync(file);
-    const region = new Region({ key, sizeBytes, path }, { delete: async () => undefined });
+    const region = new Region({ key, sizeBytes, path, isMapped: true }, { delete: async () => undefined });
     regions.push(region);
     return region;
   };

@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { describe, test, type TestContext } from 'node:test';
 import { ALL_LAYERS, ALL_TOKENS, KV_CACHE_NSID, sequenceInfo } from '../../spec/kv-commands.ts';
 import { kvOpcodes } from '../../spec/opcodes.ts';
 import type { CommandFields, RawHost } from '../controller/raw-host.ts';
-import { createRig, type Rig } from '../controller/rig.ts';
+import { createRig, type Rig, type RigOptions } from '../controller/rig.ts';
 import {
   append,
   appendFields,
   bytesOf,
   type CreateFields,
   createBytes,
+  createRegion,
   createSequence,
   floatsOf,
   idFields,
@@ -19,8 +21,8 @@ import {
   transfer,
 } from './kv-host.ts';
 
-async function open(t: TestContext): Promise<{ rig: Rig; io: RawHost; admin: RawHost }> {
-  const rig = await createRig(t);
+async function open(t: TestContext, options: RigOptions = {}): Promise<{ rig: Rig; io: RawHost; admin: RawHost }> {
+  const rig = await createRig(t, options);
   const { cntlid, host } = await rig.admin();
   return { rig, io: await rig.io(cntlid), admin: host };
 }
@@ -130,6 +132,36 @@ describe('append and read back', () => {
     const { counters } = rig.subsystem.snapshot();
     assert.deepEqual([counters.kvAppendedBytes, counters.kvReadBackBytes], [length, length]);
   });
+
+  for (const mapsRegions of [true, false]) {
+    test(`V rows apart from K rows, in a region that is ${mapsRegions ? 'mapped' : 'not mapped'}`, async (t) => {
+      const { rig, io, admin } = await open(t, { mapsRegions });
+      const id = await createSequence(io);
+      const { key, path } = await createRegion(admin, 65_536);
+      const all = bytesOf(rows(0, 40));
+      const half = all.length / 2;
+      const file = Buffer.alloc(65_536, 0xee);
+      file.set(all.subarray(0, half), 100);
+      file.set(all.subarray(half), 9000);
+      writeFileSync(path, file, { flag: 'r+' });
+      const run = async (distance: number, offset = 100, length = all.length) => {
+        const sgl = { kind: 'keyed', key, offset, length } as const;
+        return (await io.run({ ...appendFields(id, 0, 40), cdw15: distance, sgl })).status;
+      };
+      assert.equal(await run(half - 1), statusOf('invalidField'), 'V rows in K rows');
+      assert.equal(await run(65_536 - 100 - half + 1), statusOf('sglDataBlock'), 'V rows outside the region');
+      assert.equal(await run(0xffff_ffff), statusOf('sglDataBlock'));
+      assert.equal(await run(8900, 100, all.length - 64), statusOf('sglDataLength'));
+      const inCapsule = await io.run({ ...appendFields(id, 0, 40), cdw15: half }, all);
+      assert.equal(inCapsule.status, statusOf('invalidField'));
+      assert.deepEqual(await lengthsOf(io, id), [0, 0]);
+      assert.equal(await run(8900), 0);
+      const back = await io.read(readBack(id, 0, 40, transfer({ part: 3 })), all.length);
+      assert.deepEqual(Buffer.from(back.data), Buffer.from(all));
+      assert.equal(await run(8900), 0, 'a repeat');
+      assert.equal(rig.arena.freeBytes > 0, true);
+    });
+  }
 
   test('one head, one part, converted', async (t) => {
     const { io } = await open(t);

@@ -214,6 +214,10 @@ export class MemoryDrive implements KvPages, StagingLog {
     return reservation;
   }
 
+  nextChannel(): number {
+    return Math.floor(this.#random() * this.channelCount);
+  }
+
   program(
     reservation: PageReservation,
     run: KvPageRun,

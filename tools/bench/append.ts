@@ -1,4 +1,7 @@
-/** Prefill: a layer's keys and values appended through a memory region, against copying the same bytes in memory. */
+/**
+ * Prefill: a layer's keys and values appended through a memory region, against copying the same bytes in memory. Once from
+ * arrays of the client's own, which it copies into the region, and once from rows that lie there already.
+ */
 import type { DriveClient, Sequence } from '../../client/index.ts';
 import { Progress } from '../cli/output.ts';
 import type { Bench } from './bench.ts';
@@ -10,6 +13,8 @@ import { withSocketDrive } from './socket-drive.ts';
 
 /** Buffers that sources are taken from in turn: more than caches hold. */
 const SPAN_BYTES = 256 * 2 ** 20;
+/** The same of rows in a region, of which a client has 256 MiB. */
+const REGION_SPAN_BYTES = 128 * 2 ** 20;
 const QUICK_SPAN_BYTES = 2 ** 20;
 const TOKENS = 4096;
 const QUICK_TOKENS = 256;
@@ -29,8 +34,18 @@ export const appendBench: Bench = {
       await withSocketDrive(options, { blockCapacityBytes: BLOCK_CAPACITY_BYTES, kvCapacityBytes }, async (drive) => {
         const client = await drive.connect('unix');
         const sources = sourcesFor(shape, options.quick ? QUICK_SPAN_BYTES : SPAN_BYTES);
+        const rows = await rowsInRegion(client, shape, options.quick ? QUICK_SPAN_BYTES : REGION_SPAN_BYTES);
         const target = new Uint8Array(layerBytes(shape) * 4);
         let sequence: Sequence | undefined;
+        const prepare = async (): Promise<void> => {
+          await sequence?.reclaim();
+          await client.kv.flush();
+          sequence = await createLike(client, shape);
+        };
+        const appendFrom = (all: readonly Rows[]) => async (round: number) => {
+          const { keys, values } = all[round % all.length]!;
+          await sequence!.append(0, 0, keys, values);
+        };
         const measured = await interleave(
           options.rounds,
           [
@@ -38,37 +53,26 @@ export const appendBench: Bench = {
               name: 'copy',
               run: async (round) => copy(sources[round % sources.length]!, target, round),
             },
-            {
-              name: 'append',
-              prepare: async () => {
-                await sequence?.reclaim();
-                await client.kv.flush();
-                sequence = await createLike(client, shape);
-              },
-              run: async (round) => {
-                const { keys, values } = sources[round % sources.length]!;
-                await sequence!.append(0, 0, keys, values);
-              },
-            },
+            { name: 'append', prepare, run: appendFrom(sources) },
+            { name: 'append in place', prepare, run: appendFrom(rows) },
           ],
           (round) => progress.update(`${shape.name}: round ${round} of ${options.rounds}`),
         );
         progress.clear();
         const rate = (name: string): number => layerBytes(shape) / measured.get(name)!.medianMs / 1e6;
-        output.line(
-          compare(
-            {
-              bench: 'append',
-              case: shape.name,
-              metric: 'bandwidth',
-              value: rate('append'),
-              unit: 'GB/s',
-              samples: options.rounds,
-            },
-            { name: 'memory copy', value: rate('copy') },
-            'append',
-          ),
-        );
+        for (const [name, where] of [
+          ['append', 'arrays of the client'],
+          ['append in place', 'rows in the region'],
+        ] as const) {
+          const figures = { metric: 'bandwidth', value: rate(name), unit: 'GB/s', samples: options.rounds };
+          output.line(
+            compare(
+              { bench: 'append', case: `${shape.name}, ${where}`, ...figures },
+              { name: 'memory copy', value: rate('copy') },
+              'append',
+            ),
+          );
+        }
         await client.close();
       });
     }
@@ -78,6 +82,20 @@ export const appendBench: Bench = {
 interface Rows {
   readonly keys: Uint16Array;
   readonly values: Uint16Array;
+}
+
+async function rowsInRegion(client: DriveClient, shape: BenchShape, spanBytes: number): Promise<Rows[]> {
+  const sequence = await createLike(client, shape);
+  const [first] = sourcesFor(shape, 0);
+  const all: Rows[] = [];
+  for (let i = 0; i < Math.max(2, Math.floor(spanBytes / layerBytes(shape))); i++) {
+    const { keys, values } = await sequence.allocateRows(shape.tokenCount);
+    (keys as Uint16Array).set(first!.keys);
+    (values as Uint16Array).set(first!.values);
+    all.push({ keys: keys as Uint16Array, values: values as Uint16Array });
+  }
+  await sequence.reclaim();
+  return all;
 }
 
 function sourcesFor(shape: BenchShape, spanBytes: number): Rows[] {

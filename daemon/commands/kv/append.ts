@@ -1,15 +1,20 @@
 import { kvTransferBits } from '../../../spec/kv-commands.ts';
 import { kvOpcodes } from '../../../spec/opcodes.ts';
+import { rowSizeBytes } from '../../../spec/quantised-row.ts';
+import type { ElementType } from '../../../spec/element-type.ts';
 import { DriveError } from '../../base/errors.ts';
-import type { AppendSource } from '../../kv/contract.ts';
+import type { AppendSource, SequenceShape } from '../../kv/contract.ts';
 import { withArena } from '../arena-scope.ts';
 import type { CommandContext, CommandDefinition, CommandModules, CommandOptions, CommandResult } from '../contract.ts';
 import { settleDurability } from '../durable-completion.ts';
-import { ALL_BITS, checkLength, elementTypeIn, field, maskOf, sequenceIdOf } from '../fields.ts';
+import { ALL_BITS, checkLength, elementTypeIn, field, maskOf, refuse, sequenceIdOf } from '../fields.ts';
 
 const { layer, elementType, headMajor, fua } = kvTransferBits;
 
-/** CDW10-11 sequence, CDW12 kvTransferBits, CDW13 position, CDW14 tokens. Data: K rows, then V rows. DW0: length. */
+/**
+ * CDW10-11 sequence, CDW12 kvTransferBits, CDW13 position, CDW14 tokens, CDW15 bytes from K rows to V rows. Data: K rows, then
+ * V rows. DW0: length.
+ */
 export const kvAppend = (options: CommandOptions, modules: CommandModules): CommandDefinition => ({
   row: kvOpcodes.append,
   allowedBits: {
@@ -18,6 +23,7 @@ export const kvAppend = (options: CommandOptions, modules: CommandModules): Comm
     cdw12: maskOf({ layer, elementType, headMajor, fua }),
     cdw13: ALL_BITS,
     cdw14: ALL_BITS,
+    cdw15: ALL_BITS,
   },
   namespace: 'one',
   run: (context) => append(context, options, modules),
@@ -30,7 +36,7 @@ async function append(
 ): Promise<CommandResult> {
   const { entry, data, job } = context;
   const { kv } = context.association;
-  const { cdw12, cdw13: position, cdw14: tokenCount } = entry;
+  const { cdw12, cdw13: position, cdw14: tokenCount, cdw15 } = entry;
   const id = sequenceIdOf(entry);
   const layerIndex = field(cdw12, layer);
   const type = elementTypeIn(field(cdw12, elementType), 'element type');
@@ -44,7 +50,7 @@ async function append(
   }
   const lengthBytes = kv.appendSizeBytes(id, tokenCount, type);
   checkLength(data, lengthBytes);
-  const appendFrom = async (rows: Pick<AppendSource, 'offset' | 'host'>): Promise<CommandResult> => {
+  const appendFrom = async (rows: Pick<AppendSource, 'offset' | 'host' | 'valuesOffset'>): Promise<CommandResult> => {
     const source = { ...rows, elementType: type, headMajor: isHeadMajor };
     job.firmware('write', lengthBytes);
     job.hostToDevice(lengthBytes);
@@ -57,8 +63,20 @@ async function append(
   const held = data.hold();
   if (held !== undefined) {
     const { region, offset } = held;
-    return appendFrom({ offset, host: region }).finally(() => region.release());
+    try {
+      const keyBytes = keyBytesOf(kv.shape(id), tokenCount, type);
+      const valuesOffset = cdw15 === 0 ? undefined : offset + cdw15;
+      if (valuesOffset !== undefined) {
+        if (cdw15 < keyBytes) throw refuse(`V rows ${cdw15} bytes behind the first of ${keyBytes} bytes of K rows`);
+        region.check(valuesOffset, lengthBytes - keyBytes);
+      }
+      return await appendFrom({ offset, host: region, valuesOffset });
+    } finally {
+      region.release();
+    }
   }
+  if (cdw15 !== 0)
+    throw refuse(`V rows apart from K rows: only in a region, at most ${limits.regionReadNowBytesMax} bytes`);
   return withArena(arena, async (scope) => {
     const offset = scope.allocate(lengthBytes);
     const reading = data.read(scope.view(offset, lengthBytes));
@@ -66,3 +84,6 @@ async function append(
     return appendFrom({ offset });
   });
 }
+
+const keyBytesOf = (shape: SequenceShape, tokenCount: number, type: ElementType | undefined): number =>
+  tokenCount * shape.kvHeadCount * rowSizeBytes(type ?? shape.elementTypeK, shape.headDimK);

@@ -324,6 +324,7 @@ NAPI_MODULE_INIT() {
                    {"unmapRegion", attndrive::unmapRegion},
                    {"copyFromRegion", attndrive::copyFromRegion},
                    {"copyToRegion", attndrive::copyToRegion},
+                   {"mapBuffer", attndrive::mapBuffer},
                    {"threadId", attndrive::threadId},
                    {"currentCpu", attndrive::currentCpu},
                    {"keepThreadOff", attndrive::keepThreadOff},

@@ -106,6 +106,30 @@ napi_value booleanResult(napi_env env, bool value) {
   return result;
 }
 
+// What is to be mapped, and where it came to lie; false, with an error thrown.
+bool mapFile(napi_env env, napi_callback_info info, RegionMapping* region) {
+  napi_value raw[2];
+  size_t given = 2;
+  double descriptor, size;
+  if (napi_get_cb_info(env, info, &given, raw, nullptr, nullptr) != napi_ok) return false;
+  if (given < 2 || napi_get_value_double(env, raw[0], &descriptor) != napi_ok ||
+      napi_get_value_double(env, raw[1], &size) != napi_ok || !(descriptor >= 0 && size >= 1 && size < 9e15)) {
+    return fail(env, "mapping: (fileDescriptor, sizeBytes)"), false;
+  }
+  region->bytes = static_cast<uint64_t>(size);
+  region->fileDescriptor = static_cast<int>(descriptor);
+  void* mapped = mmap(nullptr, region->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, region->fileDescriptor, 0);
+  if (mapped == MAP_FAILED) {
+    char message[96];
+    snprintf(message, sizeof message, "mapping: %s", strerror(errno));
+    return fail(env, message), false;
+  }
+  region->base = static_cast<uint8_t*>(mapped);
+  return true;
+}
+
+void bufferCollected(napi_env, void* base, void* bytes) { munmap(base, reinterpret_cast<uintptr_t>(bytes)); }
+
 }  // namespace
 
 FaultGuard* exchangeGuard(FaultGuard* guard) {
@@ -129,28 +153,26 @@ bool reachesTo(const RegionMapping& region, uint64_t end) {
 
 // mapRegion(fileDescriptor, sizeBytes): id. The descriptor stays the caller's, and open until `unmapRegion`.
 napi_value mapRegion(napi_env env, napi_callback_info info) {
-  napi_value raw[2], result = nullptr;
-  size_t given = 2;
-  double descriptor, size;
-  if (napi_get_cb_info(env, info, &given, raw, nullptr, nullptr) != napi_ok) return nullptr;
-  if (given < 2 || napi_get_value_double(env, raw[0], &descriptor) != napi_ok ||
-      napi_get_value_double(env, raw[1], &size) != napi_ok || !(descriptor >= 0 && size >= 1 && size < 9e15)) {
-    return fail(env, "mapRegion: (fileDescriptor, sizeBytes)");
-  }
-  if (!handlesFaults()) return fail(env, "mapRegion: bus errors can't be handled here");
+  napi_value result = nullptr;
   RegionMapping region;
-  region.bytes = static_cast<uint64_t>(size);
-  region.fileDescriptor = static_cast<int>(descriptor);
-  void* mapped = mmap(nullptr, region.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, region.fileDescriptor, 0);
-  if (mapped == MAP_FAILED) {
-    char message[96];
-    snprintf(message, sizeof message, "mapRegion: %s", strerror(errno));
-    return fail(env, message);
-  }
-  region.base = static_cast<uint8_t*>(mapped);
+  if (!handlesFaults()) return fail(env, "mapping: bus errors can't be handled here");
+  if (!mapFile(env, info, &region)) return nullptr;
   uint32_t id;
-  if (!enter(region, &id)) return munmap(mapped, region.bytes), fail(env, "mapRegion: out of memory");
+  if (!enter(region, &id)) return munmap(region.base, region.bytes), fail(env, "mapping: out of memory");
   napi_create_uint32(env, id, &result);
+  return result;
+}
+
+// mapBuffer(fileDescriptor, sizeBytes): an ArrayBuffer over the file, mapped until it is collected. Whoever uses it vouches
+// that nobody shortens the file: a fault in it ends the process.
+napi_value mapBuffer(napi_env env, napi_callback_info info) {
+  napi_value result = nullptr;
+  RegionMapping region;
+  if (!mapFile(env, info, &region)) return nullptr;
+  void* hint = reinterpret_cast<void*>(static_cast<uintptr_t>(region.bytes));
+  if (napi_create_external_arraybuffer(env, region.base, region.bytes, bufferCollected, hint, &result) != napi_ok) {
+    return munmap(region.base, region.bytes), fail(env, "mapping: this runtime takes no memory from outside");
+  }
   return result;
 }
 

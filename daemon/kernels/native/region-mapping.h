@@ -49,5 +49,6 @@ napi_value mapRegion(napi_env env, napi_callback_info info);
 napi_value unmapRegion(napi_env env, napi_callback_info info);
 napi_value copyFromRegion(napi_env env, napi_callback_info info);
 napi_value copyToRegion(napi_env env, napi_callback_info info);
+napi_value mapBuffer(napi_env env, napi_callback_info info);
 
 }  // namespace attndrive

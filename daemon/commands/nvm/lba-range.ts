@@ -23,13 +23,23 @@ export interface LbaRange {
 }
 
 /** CDW10-12. DriveError lbaRange. */
-export function lbaRangeOf({ cdw10, cdw11, cdw12 }: SubmissionEntry, blocks: BlockNamespace): LbaRange {
-  const range = { lba: cdw11 * 0x1_0000_0000 + cdw10, lbaCount: (cdw12 & 0xffff) + 1 };
+export function lbaRangeOf(entry: SubmissionEntry, blocks: BlockNamespace): LbaRange {
+  const range = { lba: firstLbaOf(entry), lbaCount: lbaCountOf(entry) };
   checkRange(range, blocks);
   return range;
 }
 
-export function checkRange({ lba, lbaCount }: LbaRange, blocks: BlockNamespace): void {
+/** CDW10-11. */
+export const firstLbaOf = ({ cdw10, cdw11 }: SubmissionEntry): number => cdw11 * 0x1_0000_0000 + cdw10;
+
+/** CDW12. */
+export const lbaCountOf = ({ cdw12 }: SubmissionEntry): number => (cdw12 & 0xffff) + 1;
+
+export const checkRange = ({ lba, lbaCount }: LbaRange, blocks: BlockNamespace): void =>
+  checkLbas(lba, lbaCount, blocks);
+
+/** The same by numbers, for a command that makes no garbage. DriveError lbaRange. */
+export function checkLbas(lba: number, lbaCount: number, blocks: BlockNamespace): void {
   if (lba + lbaCount > blocks.lbaCount) {
     throw new DriveError('lbaRange', `LBA ${lba}+${lbaCount}, the namespace has ${blocks.lbaCount}`);
   }

@@ -10,7 +10,7 @@ import {
   SUCCESS,
 } from '../contract.ts';
 import { ALL_BITS } from '../fields.ts';
-import { FUA, type LbaRange, lbaRangeOf, TRANSFER_CDW12 } from './lba-range.ts';
+import { checkLbas, firstLbaOf, FUA, type LbaRange, lbaCountOf, TRANSFER_CDW12 } from './lba-range.ts';
 
 /** CDW10-11 first LBA, CDW12 blocks minus 1, FUA as in Read. Reads them with all checks of a read, and keeps nothing. */
 export function nvmVerify(options: CommandOptions, modules: CommandModules): CommandDefinition {
@@ -29,14 +29,16 @@ function verify(
 ): CommandResult | Promise<CommandResult> {
   const { entry, job } = context;
   const { blocks, counters } = modules;
-  const range = lbaRangeOf(entry, blocks);
+  const lba = firstLbaOf(entry);
+  const lbaCount = lbaCountOf(entry);
+  checkLbas(lba, lbaCount, blocks);
   counters.blockReadCommands++;
-  job.firmware('read', range.lbaCount * limits.lbaSizeBytes);
-  blocks.bookRead(range.lba, range.lbaCount, job, 'controller');
+  job.firmware('read', lbaCount * limits.lbaSizeBytes);
+  blocks.bookRead(lba, lbaCount, job, 'controller');
   const fua = (entry.cdw12 & FUA) !== 0;
   // What is in no page can't be wrong.
-  if (!fua && !blocks.isInFlash(range.lba, range.lbaCount)) return SUCCESS;
-  return verifyPages(context, range, limits, modules);
+  if (!fua && !blocks.isInFlash(lba, lbaCount)) return SUCCESS;
+  return verifyPages(context, { lba, lbaCount }, limits, modules);
 }
 
 function verifyPages(

@@ -31,7 +31,7 @@ export const integerBudget = {
   queryLargest: { int8: 127 * 128, int4: 127 },
   fastQueryLargest: { int8: 127, int4: 127 },
   fastQueryRounding: 2 ** -8,
-  weightLargest: 32_767,
+  weightLargest: { int8: 32_767, int4: 255 },
 } as const;
 
 /** Half a unit in the last place, relative, and for subnormals absolute, of the output types. */

@@ -114,6 +114,17 @@ for (const set of sets) {
     }
   });
 
+  test(`${set.label}: quantised rows of whole groups, with any tile of query rows`, () => {
+    for (const type of ['int8', 'int4'] as const) {
+      for (const dim of [64, 128, 192, 256]) {
+        const options = { headDimK: dim, headDimV: dim, typeK: type, typeV: type, queryTokenCount: 1 };
+        for (const rowCount of [1, 2, 4, 7]) {
+          for (const tokenCount of [5, 83]) checkCase(set, randomCase(dim, { ...options, rowCount, tokenCount }));
+        }
+      }
+    }
+  });
+
   test(`${set.label}: one query row over frames of hundreds of tokens, blocks of every length, windows`, () => {
     for (const type of floatTypeNames) {
       for (const dim of [64, 128]) {

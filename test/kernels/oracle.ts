@@ -1,6 +1,6 @@
 /** Attention in float64, straight from its definition; shares no code with the kernels. */
 import { errorBudget, integerBudget, outputRounding } from '../../daemon/kernels/error-budget.ts';
-import { elementTypes, isQuantised } from '../../spec/element-type.ts';
+import { type ElementType, elementTypes, isQuantised } from '../../spec/element-type.ts';
 import type { AttentionCase } from './cases.ts';
 import { type StoredRows, storedRows } from './stored-rows.ts';
 
@@ -68,6 +68,10 @@ function integerLogitError(
   return Math.abs(problem.scale) * error;
 }
 
+/** What the integer of a weight may move an output by, in steps of an element of V times the largest weight. */
+const stepsOff = (typeV: ElementType): number =>
+  isQuantised(typeV) ? (2 ** elementTypes[typeV].bits - 1) / (2 * integerBudget.weightLargest[typeV]) : 0;
+
 /** What rounding is relative to: integer dot products take an element apart into its minimum and the rest. */
 const sizeOf = ({ values, minima }: StoredRows, at: number, isInteger: boolean): number =>
   isInteger ? Math.abs(minima[at]!) + Math.abs(values[at]! - minima[at]!) : Math.abs(values[at]!);
@@ -128,11 +132,10 @@ function oracleRow(
       largest = Math.max(largest, Math.abs(values.values[at]!));
       step = Math.max(step, weight * values.scales[at]!);
     });
-    const integerSteps = isInteger && isQuantised(problem.typeV) ? 2 ** elementTypes[problem.typeV].bits - 1 : 0;
     const computed =
       (Math.expm1(2 * logitError) + softmaxError) * size +
       tokens.length * errorBudget.smallestWeight * largest +
-      (tokens.length * integerSteps * step) / (2 * integerBudget.weightLargest);
+      (isInteger ? tokens.length * step * stepsOff(problem.typeV) : 0);
     outputError[d] = computed + rounding.relative * (Math.abs(output[d]!) + computed) + rounding.absolute;
   }
   const logSumExp = tokens.length === 0 ? Number.NEGATIVE_INFINITY : maximum + Math.log(sum);

@@ -6,7 +6,8 @@
 #pragma once
 #include "bfloat-keys.h"
 #include "dot-products.h"
-#include "integer-rows.h"
+#include "integer-keys.h"
+#include "integer-values.h"
 #include "one-row.h"
 #include "quantise.h"
 #include "weighted-sums.h"

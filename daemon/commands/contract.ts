@@ -125,10 +125,10 @@ export interface MemoryRegion {
   read(offset: number, target: Uint8Array): Promise<void> | void;
   write(offset: number, source: Uint8Array): Promise<void> | void;
   /**
-   * For a command that reads `lengthBytes` bytes where they lie: counts them as read. The region stays as it is until
-   * `release`, even if it is deleted meanwhile.
+   * For a command that reads `lengthBytes` bytes from `offset` on where they lie: counts them as read. The region stays as it
+   * is until `release`, even if it is deleted meanwhile. DriveError as `check`: it may have been deleted since the command came.
    */
-  hold(lengthBytes: number): HeldRegion;
+  hold(offset: number, lengthBytes: number): HeldRegion;
 }
 
 /** A region that a command uses. */
@@ -285,7 +285,7 @@ export interface CommandData {
   read(target: Uint8Array, offset?: number): Promise<void> | void;
   /**
    * The region that all of the host's data lies in, at `offset`, for one who reads it there instead of by `read`; undefined:
-   * there is none, or it is too much to be read at once. Ends with `release`.
+   * there is none, or it is too much to be read at once. Ends with `release`. DriveError as MemoryRegion's.
    */
   hold(): { readonly region: HeldRegion; readonly offset: number } | undefined;
   /** All of the host's data where it lies, if it came with the command; valid until the handler returns or waits. */

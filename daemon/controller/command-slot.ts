@@ -261,7 +261,8 @@ export class CommandSlot extends EntryWords implements CommandContext, CommandDa
 
   hold(): { region: HeldRegion; offset: number } | undefined {
     if (this.#kind !== 'keyed' || this.lengthBytes > limits.regionReadNowBytesMax) return undefined;
-    return { region: (this.#region as MemoryRegion).hold(this.lengthBytes), offset: this.#offset };
+    const offset = this.#offset;
+    return { region: (this.#region as MemoryRegion).hold(offset, this.lengthBytes), offset };
   }
 
   inPlace(): Uint8Array | undefined {

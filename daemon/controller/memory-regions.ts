@@ -146,8 +146,8 @@ export class RegionFile implements MemoryRegion {
     this.#transferSync(fs.writeSync, offset, source);
   }
 
-  hold(lengthBytes: number): HeldRegion {
-    assert(!this.#closed, 'a command holds a region that is there');
+  hold(offset: number, lengthBytes: number): HeldRegion {
+    this.check(offset, lengthBytes);
     const mapping = this.#mapping;
     this.#counters.regionReadBytes += lengthBytes;
     this.#busyCount++;

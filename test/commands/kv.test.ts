@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { describe, test, type TestContext } from 'node:test';
-import { ALL_LAYERS, ALL_TOKENS, KV_CACHE_NSID, sequenceInfo } from '../../spec/kv-commands.ts';
-import { kvOpcodes } from '../../spec/opcodes.ts';
+import { ALL_LAYERS, ALL_TOKENS, BLOCK_NSID, KV_CACHE_NSID, sequenceInfo } from '../../spec/kv-commands.ts';
+import { adminOpcodes, kvOpcodes, nvmOpcodes } from '../../spec/opcodes.ts';
 import type { CommandFields, RawHost } from '../controller/raw-host.ts';
 import { createRig, type Rig, type RigOptions } from '../controller/rig.ts';
 import {
@@ -162,6 +162,24 @@ describe('append and read back', () => {
       assert.equal(rig.arena.freeBytes > 0, true);
     });
   }
+
+  test('from a region that is deleted while the command waits for its turn: a status', async (t) => {
+    const { rig, io, admin } = await open(t, { limits: { connectionDataBytesMax: 65_536 } });
+    const id = await createSequence(io);
+    const all = bytesOf(rows(0, 40));
+    const [first, second] = [await createRegion(admin, 65_536), await createRegion(admin, 65_536)];
+    rig.blocks.gate.shut();
+    const write = { opcode: nvmOpcodes.write.opcode, nsid: BLOCK_NSID, cdw12: 15 };
+    io.send({ ...write, sgl: { kind: 'keyed', key: first.key, offset: 0, length: 65_536 } });
+    io.send({ ...appendFields(id, 0, 40), sgl: { kind: 'keyed', key: second.key, offset: 0, length: all.length } });
+    while (rig.blocks.gate.waitingCount === 0) await new Promise((resolve) => setImmediate(resolve));
+    assert.equal((await admin.run({ opcode: adminOpcodes.regionDelete.opcode, cdw10: second.key })).status, 0);
+    rig.blocks.gate.open();
+    const statuses = [(await io.completion()).status, (await io.completion()).status];
+    assert.deepEqual(statuses, [0, statusOf('sglDataBlock')]);
+    assert.deepEqual(rig.fatals, []);
+    assert.deepEqual(await lengthsOf(io, id), [0, 0]);
+  });
 
   test('one head, one part, converted', async (t) => {
     const { io } = await open(t);

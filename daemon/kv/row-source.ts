@@ -41,19 +41,19 @@ export class RowSource {
     this.#layout = layout;
     this.#room = room;
     this.#host = source.host;
-    const types = [shape.elementTypeK, shape.elementTypeV] as const;
-    const dims = [shape.headDimK, shape.headDimV] as const;
+    const { elementTypeK, elementTypeV, headDimK, headDimV } = shape;
     const rowCount = tokenCount * shape.kvHeadCount;
-    const sourceTypes = types.map((type) => source.elementType ?? type) as [ElementType, ElementType];
-    const partBytes = sourceTypes.map((type, part) => rowCount * rowSizeBytes(type, dims[part as Part]));
-    this.#partBytes = partBytes as [number, number];
-    this.#base = [source.offset, source.valuesOffset ?? source.offset + partBytes[0]!];
+    const [typeK, typeV] = [source.elementType ?? elementTypeK, source.elementType ?? elementTypeV];
+    const keyBytes = rowCount * rowSizeBytes(typeK, headDimK);
+    this.#partBytes = [keyBytes, rowCount * rowSizeBytes(typeV, headDimV)];
+    this.#base = [source.offset, source.valuesOffset ?? source.offset + keyBytes];
+    const isStored = typeK === elementTypeK && typeV === elementTypeV;
+    if (isStored && (source.host === undefined || (room.kernels.canReadRegions && source.host.mapping !== undefined)))
+      return;
     try {
-      const isStored = sourceTypes.every((type, part) => type === types[part]);
-      if (!isStored || !room.kernels.canReadRegions || source.host?.mapping === undefined) this.load();
-      for (const part of [0, 1] as const) {
-        this.#base[part] = this.#stored(this.#base[part], sourceTypes[part], types[part], rowCount, dims[part]);
-      }
+      this.load();
+      this.#base[0] = this.#stored(this.#base[0], typeK, elementTypeK, rowCount, headDimK);
+      this.#base[1] = this.#stored(this.#base[1], typeV, elementTypeV, rowCount, headDimV);
     } catch (error) {
       this.free();
       throw error;

@@ -158,6 +158,16 @@ export class JobQueue {
     }
   }
 
+  /** The event loop computes now, on this CPU: a worker that has come to run here goes elsewhere. */
+  separate(): void {
+    const cpu = this.#placement?.currentCpu();
+    if (cpu === undefined) return;
+    for (let worker = 0; worker < this.workerCount; worker++) {
+      const start = blockStart(this.#shape, worker);
+      if (Atomics.load(this.#memory, start + workerWords.busy) === BUSY_SHIFT + cpu) this.#place(start, true);
+    }
+  }
+
   /**
    * Who wakes gets a CPU where nobody else computes, if there is one. The system does not always find it: on a busy machine it
    * wakes a thread where that ran before, even if another of ours runs there. If all wake, no CPU is left out.

@@ -78,6 +78,8 @@ export class LoopWorker {
 
   #runJobs(): void {
     const { clock, queue, worker, runner, hasPendingEvents } = this.#modules;
+    // Where the worker ran when it was woken the event loop itself may run by now, and be the one that can't be moved.
+    queue.separate();
     const startNs = clock.nowNs();
     const endNs = startNs + (hasPendingEvents === undefined ? BLIND_TURN_NS : TURN_NS);
     for (let nowNs = startNs; nowNs < endNs && !this.#givesWay; ) {

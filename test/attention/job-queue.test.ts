@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { createJobQueueMemory, JobQueue, JobQueueWorker, lanes, STOPPED } from '../../daemon/attention/job-queue.ts';
+import type { ThreadPlacement } from '../../daemon/kernels/native/thread-placement.ts';
 
 function open(workerCount: number, capacity: number) {
   const shape = { workerCount, capacity };
@@ -155,6 +156,34 @@ test('as many workers are woken as there are jobs, within bounds, and each where
   assert.deepEqual(kept.slice(2), [{ thread: 102, cpus: [] }], 'all run: wherever there is a CPU');
   queue.stop();
   await Promise.all(exits);
+});
+
+test('a worker that computes where the event loop does goes elsewhere', () => {
+  const shape = { workerCount: 2, capacity: 4 };
+  const memory = createJobQueueMemory(shape);
+  const kept: { thread: number; cpus: number[] }[] = [];
+  const placementOf = (thread: number, cpu: number): ThreadPlacement => ({
+    threadId: () => thread,
+    currentCpu: () => cpu,
+    keepOff: (moved, cpus, count) => kept.push({ thread: moved, cpus: [...cpus.subarray(0, count)] }),
+  });
+  const queue = new JobQueue(shape, memory, { placement: placementOf(1, 7) });
+  const patience = { spinCount: 1, idleSpinCount: 1 };
+  const apart = new JobQueueWorker(shape, memory, { index: 0, ...patience, placement: placementOf(100, 3) });
+  const together = new JobQueueWorker(shape, memory, { index: 1, ...patience, placement: placementOf(101, 7) });
+  queue.separate();
+  assert.deepEqual(kept, [], 'nobody computes');
+  queue.push(64, lanes.bulk);
+  queue.push(128, lanes.bulk);
+  assert.equal(apart.tryTake(), 64);
+  queue.separate();
+  assert.deepEqual(kept, [], 'elsewhere');
+  assert.equal(together.tryTake(), 128);
+  queue.separate();
+  assert.deepEqual(kept, [{ thread: 101, cpus: [3, 7, 7] }]);
+  together.complete(128);
+  queue.separate();
+  assert.equal(kept.length, 1, 'it has no job any more');
 });
 
 test('stopped workers finish what is there first', () => {

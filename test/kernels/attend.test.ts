@@ -114,6 +114,28 @@ for (const set of sets) {
     }
   });
 
+  test(`${set.label}: whether rows are read again changes no bit of what comes out`, () => {
+    for (const typeK of elementTypeNames) {
+      for (const rowCount of [1, 4, 7, 65]) {
+        const options = {
+          headDimK: 128,
+          headDimV: 128,
+          typeK,
+          typeV: typeK,
+          queryTokenCount: 1,
+          rowCount,
+          tokenCount: 300,
+        };
+        const problem = randomCase(rowCount, options);
+        assert.deepEqual(
+          runCase(set, { ...problem, isReadOnce: true }),
+          runCase(set, problem),
+          `${typeK}, ${rowCount} rows`,
+        );
+      }
+    }
+  });
+
   test(`${set.label}: quantised rows of whole groups, with any tile of query rows`, () => {
     for (const type of ['int8', 'int4'] as const) {
       for (const dim of [64, 128, 192, 256]) {

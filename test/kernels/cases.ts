@@ -21,6 +21,8 @@ export interface AttentionCase {
   /** Bit patterns (patternTypeOf their types) of K and V, [token][element]. */
   readonly keys: Uint32Array;
   readonly values: Uint32Array;
+  /** Whether the job says that its rows are not read again. Default: no. */
+  readonly isReadOnce?: boolean;
   /** Token counts of the frames, in order. */
   readonly frames: readonly number[];
 }

@@ -141,6 +141,7 @@ export function runCase(set: KernelUnderTest, problem: AttentionCase, chunkCount
         sinkCount: problem.sinkCount,
         scale: problem.scale,
         softCap: problem.softCap,
+        isReadOnce: problem.isReadOnce === true ? 1 : 0,
         partials: partials + chunk * chunkStrideBytes,
       },
       arena.bytes,

@@ -9,15 +9,9 @@ export interface KernelAddon {
   attend(job: number): void;
   merge(job: number): void;
   convert: Kernels['convert'];
-  gather(
-    source: number,
-    strideBytes: number,
-    rowBytes: number,
-    rowCount: number,
-    target: number,
-    region: number,
-  ): boolean;
-  assemble(job: number): boolean;
+  /** `region` is always given: NO_REGION for rows in the arena. */
+  gather(...rows: Required<Parameters<Kernels['gather']>>): boolean;
+  assemble: Kernels['assemble'];
   crc32c(offset: number, sizeBytes: number, seed: number, media: 0 | 1): number;
   crc32cOf(bytes: Uint8Array, seed: number): number;
   copyResidentMedia(offset: number, target: Uint8Array): boolean;

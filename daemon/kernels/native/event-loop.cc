@@ -1,5 +1,5 @@
 // Whether the event loop would find something to do if it looked: its descriptor is readable when one of those that it waits
-// for is. A look costs a third of a microsecond, a turn of the loop three.
+// for is. A look costs far less than a turn of the loop.
 #include "event-loop.h"
 #if defined(__linux__)
 #include <dlfcn.h>
